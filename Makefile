@@ -35,7 +35,7 @@ reproduce: install  ## run every chapter headless and regenerate tables and figu
 	$(VENV)/bin/stvg reproduce --profile $(PROFILE)
 
 site: install  ## build the documentation: Quarto where it is installed, else the checked second route
-	$(PY) scripts/site.py
+	$(PY) scripts/build_site.py
 
 lab: install  ## open JupyterLab on the chapters
 	cd nbs && $(CURDIR)/$(VENV)/bin/jupyter lab
