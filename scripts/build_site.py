@@ -41,6 +41,8 @@ def build() -> Path:
     from nbdev.serve import proc_nbs
     refresh_quarto_yml()
     cache = proc_nbs(force=True, n_workers=2)
+    for page in (*Path("papers").glob("*"), Path("CONTRIBUTING.md"), Path("NOTICE"), Path("LICENSE")):   # what the chapters link to
+        (cache/page).parent.mkdir(exist_ok=True); shutil.copy(page, cache/page)
     chapters = sorted(p.name for p in get_config().nbs_path.glob("*.ipynb"))
     quarto = shutil.which("quarto")
     command = ["quarto", "render", "--no-cache"] if quarto else [str(Path(sys.executable).with_name("smalldocs")), "render"]

@@ -2,7 +2,7 @@
 
 Run in a clean checkout: `python scripts/checks.py`. Prints one line a finding and exits 1 if there is any.
 """
-import json, os, re, subprocess, sys
+import ast, json, os, re, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +24,7 @@ def missing_parameters(nbs):
     out = []
     for p, nb in nbs.items():
         tagged = ["".join(c["source"]) for c in nb["cells"] if "parameters" in c["metadata"].get("tags", [])]
-        reads = any(re.search(r"load_profile\(profile\b", c) for c in code_cells(nb))
+        reads = any(re.search(r"load_profile\(profile\b", c) for c in code_cells(nb) if "#| export" not in c)
         if reads and not tagged: out.append(f"{p}: reads a profile but has no cell tagged `parameters`; papermill -p would be ignored")
         if len(tagged) > 1: out.append(f"{p}: {len(tagged)} cells tagged `parameters`, papermill reads one")
         if any("#| export" in c for c in tagged): out.append(f"{p}: the `parameters` cell is exported")
@@ -54,6 +54,17 @@ def upward_imports(nbs):
                 if order.get(m, "") >= p.stem: out.append(f"{p}: imports {m}, which a later chapter defines")
     return out
 
+def mixed_imports(nbs):
+    "House rule: imports stand alone. nbdev runs every cell that imports when it renders the site, and only those."
+    out = []
+    for p, nb in nbs.items():
+        for c in code_cells(nb):
+            if re.search(r"^#\|\s*(export|eval:\s*false)", c, re.M) or c.lstrip().startswith(("%", "!")): continue
+            kinds = {type(node) for node in ast.walk(ast.parse(c))}
+            if kinds & {ast.Import, ast.ImportFrom} and kinds & {ast.Expr, ast.Assign}:
+                out.append(f"{p}: a cell mixes imports and other code: {c.strip().splitlines()[0][:80]}")
+    return out
+
 def changed_by(command, paths):
     "Run a command that should change nothing in a clean checkout; what it changed."
     def state(): return subprocess.run(["git", "status", "--porcelain", "--untracked-files=all", "--", *paths], capture_output=True, text=True, check=True).stdout
@@ -74,7 +85,7 @@ def readme():
 def main():
     nbs = notebooks()
     if not nbs: sys.exit("checks: no notebooks found")
-    found = long_cells(nbs) + missing_parameters(nbs) + artefact_parameters(nbs) + orphans(nbs) + upward_imports(nbs) + untracked() + readme()
+    found = long_cells(nbs) + missing_parameters(nbs) + artefact_parameters(nbs) + orphans(nbs) + upward_imports(nbs) + mixed_imports(nbs) + untracked() + readme()
     found += changed_by(["nbdev_clean"], ["nbs"]) + changed_by(["nbdev_export"], ["stvg_nb", "nbs"])
     for line in found: print(f"checks: {line}")
     print(f"checks: {len(nbs)} notebooks, {len(found)} findings")
