@@ -80,7 +80,9 @@ def test_nothing_is_written_where_it_runs(predictions, tmp_path):
 
 def test_internal_errors_are_exit_1_with_a_traceback_on_request(monkeypatch, capsys):
     from stvg_nb import cli
-    def broken(options): raise ZeroDivisionError("by hand")
+    def broken(options):
+        "Breaks."
+        raise ZeroDivisionError("by hand")
     monkeypatch.setitem(cli.COMMANDS, "doctor", (broken, cli._doctor_options))
     assert cli.main(["doctor"]) == 1
     err = capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Properties of intervals, boxes, tubes and masks; faults in files and videos."""
 import gzip, json, os, signal, subprocess, sys, time
-from pathlib import Path
 
 import numpy as np
 import pytest

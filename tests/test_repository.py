@@ -81,6 +81,7 @@ def test_checks_find_what_they_look_for():
     assert not checks.missing_parameters({path: notebook("profile = None", "p = load_profile(profile)", tags=["parameters"])})
     assert checks.missing_parameters({path: notebook("#| export\nprofile = None", tags=["parameters"])})
     assert any("no notebook exports it" in line for line in checks.orphans({}))
+    assert checks.mixed_imports({path: notebook("import os\nx = 1")}) and not checks.mixed_imports({path: notebook("import os", "x = 1")})
     early, late = notebook("#| default_exp core", "#| export\nfrom stvg_nb.cli import main"), notebook("#| default_exp cli")
     assert checks.upward_imports({Path("nbs/00_core.ipynb"): early, Path("nbs/12_cli.ipynb"): late})
 
@@ -88,7 +89,7 @@ def test_checks_hold_for_this_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
     nbs = checks.notebooks()
     assert len(nbs) >= 6
-    assert checks.long_cells(nbs) + checks.missing_parameters(nbs) + checks.artefact_parameters(nbs) + checks.orphans(nbs) + checks.upward_imports(nbs) == []
+    assert checks.long_cells(nbs) + checks.missing_parameters(nbs) + checks.artefact_parameters(nbs) + checks.orphans(nbs) + checks.upward_imports(nbs) + checks.mixed_imports(nbs) == []
 
 def test_broken_links_are_found(tmp_path):
     import importlib.util
