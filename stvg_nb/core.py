@@ -294,13 +294,15 @@ def box_giou(a, b):
 # %% ../nbs/00_core.ipynb #cell-033
 def xywh_to_xyxy(b): # (..., 4) left, top, width, height
     "Left, top, width, height to two corners."
-    b = np.asarray(b, float)
-    return np.concatenate([b[..., :2], b[..., :2] + b[..., 2:]], -1)
+    b = np.array(b, float)
+    b[..., 2:] += b[..., :2]
+    return b
 
 def xyxy_to_xywh(b): # (..., 4) two corners
     "Two corners to left, top, width, height."
-    b = np.asarray(b, float)
-    return np.concatenate([b[..., :2], b[..., 2:] - b[..., :2]], -1)
+    b = np.array(b, float)
+    b[..., 2:] -= b[..., :2]
+    return b
 
 def check_boxes(
     boxes, # list of n boxes as read from a file

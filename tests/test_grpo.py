@@ -1,4 +1,4 @@
-"""GRPO with video: what needs whole training runs, several processes or kills. `python tests/test_grpo.py FOLDER STEPS` is the killed run."""
+"""GRPO with video: what needs whole training runs, several processes or kills. Called as a script it is the run that is killed or spread."""
 import contextlib, json, math, os, random, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -218,4 +218,35 @@ def test_killed_run_is_the_unbroken_run(tmp_path):
     for x, y in zip(a, b):
         for key, value in x.items(): assert (value is None) == (y[key] is None) and (value is None or abs(value - y[key]) <= 1e-6 * max(1, abs(value))), (key, x, y)
 
-if __name__ == "__main__": killed_run(sys.argv[1], int(sys.argv[2]))
+# ---- several processes ------------------------------------------------------------------------------------------------------
+def fixed_run(folder, rows):
+    """Three steps on fixed answers, `rows` per process; the parameters afterwards. Plain SGD: Adam's first steps divide by the size of the
+    gradient, so where that is rounding alone (the bias of a key) it would compare noise."""
+    trainer = make(Path(folder)/"run", toy_policy(steps=5), max_steps=3, per_device_train_batch_size=rows, num_generations=8,
+                   optim="sgd", learning_rate=0.1, **dict(ddp_backend="gloo") if "WORLD_SIZE" in os.environ else {})
+    encode = lambda text: trainer.processing_class.tokenizer(text)["input_ids"] + [trainer.eos_token_ids[0]]
+    def answers(*args, **kwargs):
+        place = {}
+        rows = [(r, place.setdefault(r, iter(range(8)))) for r in trainer._rows]
+        return [encode("12"[next(i) % 3 % 2]) for _, i in rows], None
+    trainer._generate_single_turn = answers
+    run(trainer)
+    if trainer.accelerator.is_main_process: torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), Path(folder)/"parameters.pt")
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path):
+    "Two CPU processes (gloo): parameters as with one process and the same global batch, to 1e-6."
+    states = []
+    for n in (1, 2):
+        folder = tmp_path/str(n); folder.mkdir()
+        spread = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n)] if n > 1 else []
+        command = [sys.executable, *spread, __file__, "fixed", str(folder), str(16 // n)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-3000:]
+        states.append(torch.load(folder/"parameters.pt"))
+    start = toy_policy(steps=5)[0].state_dict()
+    assert max((states[0][k] - v).abs().max().item() for k, v in start.items()) > 1e-4
+    worst = max((states[1][k] - v).abs().max().item() for k, v in states[0].items())
+    assert worst < 1e-6, worst
+
+if __name__ == "__main__": fixed_run(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "fixed" else killed_run(sys.argv[1], int(sys.argv[2]))
