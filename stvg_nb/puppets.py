@@ -34,12 +34,13 @@ SIZES = {"train": 4000, "val": 200, "test": 300, "open": 200}        # clips per
 # %% ../nbs/00a_puppets.ipynb #cell-010
 class Dice:
     "Random choices that are the same everywhere: seeded by words and numbers, drawn from PCG64's uniform numbers only."
-    def __init__(self, *key): self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([zlib.crc32(str(k).encode())
-                                                                                                     for k in key])))
-    def real(self, a=0.0, b=1.0): return a + (b - a) * self.rng.random()
-    def whole(self, a, b): return a + math.floor((b - a + 1) * self.rng.random())          # a..b, both included
-    def chance(self, p): return self.rng.random() < p
-    def pick(self, seq): return seq[math.floor(len(seq) * self.rng.random())]
+    def __init__(self, *key):
+        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([zlib.crc32(str(k).encode()) for k in key])))
+        self.roll = self.rng.random                                    # uniform in [0, 1)
+    def real(self, a=0.0, b=1.0): return a + (b - a) * self.roll()
+    def whole(self, a, b): return a + math.floor((b - a + 1) * self.roll())          # a..b, both included
+    def chance(self, p): return self.roll() < p
+    def pick(self, seq): return seq[math.floor(len(seq) * self.roll())]
     def shuffle(self, seq):
         seq = list(seq)
         for i in range(len(seq) - 1, 0, -1):
