@@ -11,15 +11,13 @@ __all__ = ['SPECIALS', 'VISION_TOKENS', 'CHAT', 'CHECKED_RATES', 'group_advantag
 
 # %% ../nbs/04_grpo.ipynb #cell-003
 import math
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MethodType, SimpleNamespace
 
-import numpy as np
+from .core import InputError
 
-from .core import InputError, warn
-
-# %% ../nbs/04_grpo.ipynb #cell-006
+# %% ../nbs/04_grpo.ipynb #cell-007
 def group_advantages(
     rewards, # (..., G) tensor or nested list: one row per prompt
     eps=1e-4, # added to the standard deviation
@@ -29,7 +27,7 @@ def group_advantages(
     rewards = torch.as_tensor(rewards, dtype=torch.float32)
     return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, keepdim=True) + eps)
 
-# %% ../nbs/04_grpo.ipynb #cell-010
+# %% ../nbs/04_grpo.ipynb #cell-011
 def dead_groups(
     rewards, # (..., G)
 ): # (...) bool tensor
@@ -38,7 +36,7 @@ def dead_groups(
     rewards = torch.as_tensor(rewards, dtype=torch.float32)
     return rewards.std(-1) <= 1e-8 + 1e-5 * rewards.abs().amax(-1)
 
-# %% ../nbs/04_grpo.ipynb #cell-013
+# %% ../nbs/04_grpo.ipynb #cell-014
 def informative_groups(
     hit, # (..., G) bool: the ID is right
     tiou, # (..., G) temporal IoU
@@ -49,7 +47,7 @@ def informative_groups(
     outcome = torch.as_tensor(hit).long() * 2 + (torch.as_tensor(tiou) > threshold).long() # (..., G) in 0..3
     return outcome.amax(-1) > outcome.amin(-1)
 
-# %% ../nbs/04_grpo.ipynb #cell-016
+# %% ../nbs/04_grpo.ipynb #cell-017
 def log_ratio(
     logp, old, # (G, L) log-probabilities now and when the answers were sampled
     mask, # (G, L) 1 for answer tokens
@@ -62,7 +60,7 @@ def log_ratio(
     if level == "sequence": return d.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
     raise InputError("level", f"{level!r} is not token, sequence or product")
 
-# %% ../nbs/04_grpo.ipynb #cell-019
+# %% ../nbs/04_grpo.ipynb #cell-020
 def k3(logp, ref):
     "Estimator of KL(policy || reference) per token: exp(d) - d - 1 with d = ref - logp; never negative."
     d = ref - logp
@@ -84,7 +82,7 @@ def grpo_loss(
     if ref is not None: gain = gain - beta * k3(logp, ref)
     return -((gain * mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean()
 
-# %% ../nbs/04_grpo.ipynb #cell-028
+# %% ../nbs/04_grpo.ipynb #cell-029
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 VISION_TOKENS = tuple(SPECIALS[3:]) # may occur in a prompt, never in an answer
 
@@ -104,7 +102,7 @@ def toy_processor():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left")
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(cap_pixels_per_frame=False), chat_template=CHAT)
 
-# %% ../nbs/04_grpo.ipynb #cell-029
+# %% ../nbs/04_grpo.ipynb #cell-030
 def toy_model(
     hidden=64, layers=2, heads=4, kv_heads=2, intermediate=None, # language model
     vision=32, depth=2, # vision tower
@@ -117,7 +115,8 @@ def toy_model(
     sections = [half // 4, half * 3 // 8, half - half // 4 - half * 3 // 8] # rotary frequencies for time, row, column
     text = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
                 intermediate_size=intermediate or 3 * hidden, max_position_embeddings=32768, initializer_range=spread,
-                rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=sections), bos_token_id=None, eos_token_id=tokens["<|im_end|>"], pad_token_id=tokens["<|endoftext|>"])
+                rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=sections), bos_token_id=None,
+                eos_token_id=tokens["<|im_end|>"], pad_token_id=tokens["<|endoftext|>"])
     tower = dict(depth=depth, hidden_size=vision, intermediate_size=2 * vision, num_heads=4, out_hidden_size=hidden, tokens_per_second=2,
                  fullatt_block_indexes=[depth - 1], initializer_range=spread)
     ids = {f"{name.strip('<|>').replace('pad', 'token')}_id": i for name, i in tokens.items() if "pad" in name}
@@ -128,7 +127,7 @@ def toy_model(
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = tokens["<|im_end|>"], tokens["<|endoftext|>"]
     return model
 
-# %% ../nbs/04_grpo.ipynb #cell-032
+# %% ../nbs/04_grpo.ipynb #cell-033
 def temporal_positions(
     steps:int, # grid steps of the video (frames / 2)
     seconds:float, # per grid step
@@ -139,7 +138,7 @@ def temporal_positions(
     x = torch.arange(steps, dtype=torch.float64) * float(seconds) * tokens_per_second
     return (x * (1 + 1e-6)).floor().long() # seconds may have gone through float32: 6e-8 off
 
-# %% ../nbs/04_grpo.ipynb #cell-035
+# %% ../nbs/04_grpo.ipynb #cell-036
 def mrope_positions(
     kinds, # (S,) 0 text, 1 image, 2 video
     grids, # [(steps, height, width), ...] in patches, in order of appearance
@@ -161,7 +160,7 @@ def mrope_positions(
             out.append(block + start); left -= block.shape[1]; start = int(out[-1].max()) + 1
     return torch.cat(out, 1)
 
-# %% ../nbs/04_grpo.ipynb #cell-038
+# %% ../nbs/04_grpo.ipynb #cell-039
 def vision_language(model):
     "The `Qwen2_5_VLModel` inside a model, however it is wrapped (PEFT, DDP)."
     for module in model.modules():
@@ -178,12 +177,12 @@ def _take(kinds, items, merge):
             grids.append(grid); seconds.append(length); left -= math.prod(grid) // merge ** 2
     return grids, seconds
 
-# %% ../nbs/04_grpo.ipynb #cell-040
+# %% ../nbs/04_grpo.ipynb #cell-041
 def _rope_index(base, ids, kinds, images, videos, seconds, mask):
     "`get_rope_index` of transformers from `mrope_positions`: (3, B, S) positions and (B, 1) offsets."
     import torch
     vision = base.config.vision_config
-    if videos and seconds is None: raise InputError("second_per_grid_ts", "is missing; a video without its seconds cannot be placed in time")
+    if videos and seconds is None: raise InputError("second_per_grid_ts", "is missing; without its seconds a video has no place in time")
     items = {1: [(g, 0) for g in images], 2: list(zip(videos, seconds or []))}
     positions, deltas = torch.zeros(3, *ids.shape, dtype=torch.long), []
     for b, row in enumerate(kinds.cpu()):
@@ -194,24 +193,25 @@ def _rope_index(base, ids, kinds, images, videos, seconds, mask):
         deltas.append(int(at.max()) + 1 - int(keep.sum()))
     return positions.to(ids.device), torch.tensor(deltas, device=ids.device)[:, None]
 
-# %% ../nbs/04_grpo.ipynb #cell-041
+# %% ../nbs/04_grpo.ipynb #cell-042
+def _get_rope_index(self, input_ids, mm_token_type_ids=None, image_grid_thw=None, video_grid_thw=None, second_per_grid_ts=None,
+                    attention_mask=None, **_):
+    import torch
+    kinds = mm_token_type_ids
+    if kinds is None: kinds = (input_ids == self.config.image_token_id) + 2 * (input_ids == self.config.video_token_id)
+    images, videos = ([] if g is None else g.tolist() for g in (image_grid_thw, video_grid_thw))
+    seconds = None if second_per_grid_ts is None else torch.as_tensor(second_per_grid_ts, dtype=torch.float64).tolist()
+    return _rope_index(self, input_ids, kinds, images, videos, seconds, attention_mask)
+
 def correct_positions(model):
     "Install `mrope_positions` in a Qwen2.5-VL model, for every route; refuses models and versions it does not fit."
-    import torch
     base = vision_language(model)
     if base.config.model_type != "qwen2_5_vl": raise InputError(base.config.model_type, "only Qwen2.5-VL counts seconds this way")
-    def get_rope_index(input_ids, mm_token_type_ids=None, image_grid_thw=None, video_grid_thw=None, second_per_grid_ts=None,
-                       attention_mask=None, **_):
-        kinds = mm_token_type_ids
-        if kinds is None: kinds = (input_ids == base.config.image_token_id) + 2 * (input_ids == base.config.video_token_id)
-        images, videos = ([] if g is None else g.tolist() for g in (image_grid_thw, video_grid_thw))
-        seconds = None if second_per_grid_ts is None else torch.as_tensor(second_per_grid_ts, dtype=torch.float64).tolist()
-        return _rope_index(base, input_ids, kinds, images, videos, seconds, attention_mask)
-    base.get_rope_index = get_rope_index
+    base.get_rope_index = MethodType(_get_rope_index, base)
     check_positions(model)
     return model
 
-# %% ../nbs/04_grpo.ipynb #cell-042
+# %% ../nbs/04_grpo.ipynb #cell-043
 CHECKED_RATES = (0.5, 1, 1.28, 1.9, 2, 3, 4)
 
 def check_positions(
@@ -228,7 +228,8 @@ def check_positions(
     for rate in rates:
         seconds = vision.temporal_patch_size / rate
         want = (2 + temporal_positions(steps, seconds, vision.tokens_per_second)).tolist()
-        asked = dict(video_grid_thw=torch.tensor([[steps, merge, merge]]), second_per_grid_ts=torch.tensor([seconds]), mm_token_type_ids=kinds)
+        asked = dict(video_grid_thw=torch.tensor([[steps, merge, merge]]), second_per_grid_ts=torch.tensor([seconds]),
+                     mm_token_type_ids=kinds)
         try:
             base.rope_deltas = None
             routes = {"forward": base.compute_3d_position_ids(input_ids=ids, **nothing, **asked)}
@@ -240,7 +241,7 @@ def check_positions(
             got = got[0, 0, 2:2 + steps].tolist()
             if got != want: raise InputError("transformers", f"wrong seconds in {route} at {rate} frames per second: {got}, not {want}")
 
-# %% ../nbs/04_grpo.ipynb #cell-047
+# %% ../nbs/04_grpo.ipynb #cell-048
 @dataclass(eq=False)
 class Video:
     "A clip as the model takes it."
@@ -254,6 +255,7 @@ class Video:
     @property
     def tokens(self): return math.prod(self.grid) // 4
 
+# %% ../nbs/04_grpo.ipynb #cell-049
 @dataclass(eq=False)
 class Prompt:
     "Token ids of one prompt with its clips (one, as a rule)."
@@ -269,7 +271,7 @@ class Prompt:
         at = mrope_positions(kinds, *clips, vision.spatial_merge_size, vision.tokens_per_second)
         return at, int(at.max()) + 1
 
-# %% ../nbs/04_grpo.ipynb #cell-048
+# %% ../nbs/04_grpo.ipynb #cell-050
 def encode_clip(
     processor, # Qwen2_5_VLProcessor
     frames, # (T, H, W, 3) uint8; both sides multiples of 28
@@ -288,7 +290,7 @@ def encode_clip(
     grid, seconds = tuple(out["video_grid_thw"][0].tolist()), video.temporal_patch_size / fps
     return Video(grid, seconds, out["pixel_values_videos"], frames=frames if keep_frames else None, fps=fps)
 
-# %% ../nbs/04_grpo.ipynb #cell-049
+# %% ../nbs/04_grpo.ipynb #cell-051
 def encode_prompt(
     processor,
     messages, # chat messages; {"type": "video"} marks where the clip goes
@@ -296,16 +298,17 @@ def encode_prompt(
     key="",
 ) -> Prompt:
     "Chat template, video tokens written out, tokenized."
-    def clean(content): return content if isinstance(content, str) else [{k: v for k, v in part.items() if v is not None} for part in content]
+    def clean(content):
+        return content if isinstance(content, str) else [{k: v for k, v in part.items() if v is not None} for part in content]
     messages = [dict(m, content=clean(m["content"])) for m in messages] # a table fills absent fields with None
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     first, *rest = text.split(processor.video_token)
     if len(rest) != len(videos):
-        raise InputError(key or "encode_prompt", f"the prompt has {len(rest)} video parts and {len(videos)} clips; it needs as many of each")
+        raise InputError(key or "encode_prompt", f"{len(rest)} video parts and {len(videos)} clips; it needs as many of each")
     text = first + "".join(processor.video_token * v.tokens + part for v, part in zip(videos, rest))
     return Prompt(processor.tokenizer(text, add_special_tokens=False)["input_ids"], videos, key)
 
-# %% ../nbs/04_grpo.ipynb #cell-056
+# %% ../nbs/04_grpo.ipynb #cell-058
 def repeated_logps(
     model, prompts, # list of Prompt
     answers, # list of lists of token-id lists: answers[g] belongs to prompts[g]
@@ -328,7 +331,7 @@ def repeated_logps(
     out = [picked[i, len(p.ids) - 1:len(p.ids) - 1 + len(a)] for i, (p, a) in enumerate(rows)]
     return torch.nn.utils.rnn.pad_sequence(out, batch_first=True)
 
-# %% ../nbs/04_grpo.ipynb #cell-059
+# %% ../nbs/04_grpo.ipynb #cell-063
 @dataclass(eq=False)
 class Layout:
     "Who is where in a packed row; travels through the model as a keyword argument."
@@ -337,6 +340,7 @@ class Layout:
     cached: bool = False # pixel rows are already features
     keep: object = None # (K,) rows whose hidden states are wanted
 
+# %% ../nbs/04_grpo.ipynb #cell-064
 @dataclass(eq=False)
 class Packed:
     "A packed row and the way back."
@@ -350,7 +354,7 @@ class Packed:
         import torch
         return torch.nn.utils.rnn.pad_sequence(x[0].split(self.lengths), batch_first=True)
 
-# %% ../nbs/04_grpo.ipynb #cell-060
+# %% ../nbs/04_grpo.ipynb #cell-065
 def pack(
     prompts, answers, # as for `repeated_logps`
     base, # Qwen2_5_VLModel
@@ -372,7 +376,7 @@ def pack(
     put = lambda x: torch.as_tensor(x, dtype=torch.long).to(device)
     return Packed(put([ids]), put(row), put([labels]), Layout(groups, keep=put(keep)), lengths)
 
-# %% ../nbs/04_grpo.ipynb #cell-064
+# %% ../nbs/04_grpo.ipynb #cell-069
 def _blocks(start, sizes, device):
     "(n, longest) row numbers of a group's answer blocks, and which of them are real."
     import torch
@@ -381,6 +385,7 @@ def _blocks(start, sizes, device):
     real = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
     return torch.where(real, index, start).to(device), real.to(device)
 
+# %% ../nbs/04_grpo.ipynb #cell-070
 def _attend(q, k, v, scale, prefix=0):
     "Causal attention whose queries are the last of prefix + n keys; (b, heads, n, d), fewer heads in k and v are repeated."
     import torch
@@ -394,7 +399,7 @@ def _attend(q, k, v, scale, prefix=0):
     if not prefix: return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(n, prefix + n), scale=scale)
 
-# %% ../nbs/04_grpo.ipynb #cell-065
+# %% ../nbs/04_grpo.ipynb #cell-071
 def shared_prefix(module, query, key, value, attention_mask, dropout=0.0, scaling=None, layout=None, **kwargs):
     "Attention over a packed row: each group's prompt once, its answers as a batch against it. Without a layout: sdpa."
     import torch
@@ -413,21 +418,20 @@ def shared_prefix(module, query, key, value, attention_mask, dropout=0.0, scalin
         out.append(_attend(qs, ks, vs, scaling, prefix=shared).transpose(1, 2)[real])
     return torch.cat(out)[None], None                                             # (1, S, H, d)
 
-# %% ../nbs/04_grpo.ipynb #cell-067
-def _features_once(base, encode):
-    def get_video_features(pixel_values_videos, video_grid_thw=None, layout=None, **kwargs):
-        from types import SimpleNamespace
-        if layout is None: return encode(pixel_values_videos, video_grid_thw, **kwargs)
-        sizes = (video_grid_thw.prod(-1) // base.visual.spatial_merge_size ** 2).tolist()
-        rows = pixel_values_videos.split(sizes) if layout.cached else encode(pixel_values_videos, video_grid_thw).pooler_output
-        return SimpleNamespace(pooler_output=tuple(rows[i] for i in layout.clips))
-    return get_video_features
+# %% ../nbs/04_grpo.ipynb #cell-073
+def _features_once(self, pixel_values_videos, video_grid_thw=None, layout=None, **kwargs):
+    encode = type(self).get_video_features
+    if layout is None: return encode(self, pixel_values_videos, video_grid_thw, **kwargs)
+    sizes = (video_grid_thw.prod(-1) // self.visual.spatial_merge_size ** 2).tolist()
+    rows = pixel_values_videos.split(sizes) if layout.cached else encode(self, pixel_values_videos, video_grid_thw).pooler_output
+    return SimpleNamespace(pooler_output=tuple(rows[i] for i in layout.clips))
 
+# %% ../nbs/04_grpo.ipynb #cell-074
 def _keep_answers(module, args, kwargs, output):
     layout = kwargs.get("layout")
     if layout is not None and layout.keep is not None: output.last_hidden_state = output.last_hidden_state[:, layout.keep]
 
-# %% ../nbs/04_grpo.ipynb #cell-068
+# %% ../nbs/04_grpo.ipynb #cell-075
 def share_prefix(model):
     "Teach a Qwen2.5-VL model packed rows: attention, clips encoded once, hidden states of answers only."
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -436,12 +440,12 @@ def share_prefix(model):
     if getattr(base, "_shares_prefix", False): return model
     AttentionInterface.register("shared_prefix", shared_prefix); AttentionMaskInterface.register("shared_prefix", sdpa_mask)
     base.set_attn_implementation({"text_config": "shared_prefix"})
-    base.get_video_features = _features_once(base, base.get_video_features)
+    base.get_video_features = MethodType(_features_once, base)
     base.register_forward_hook(_keep_answers, with_kwargs=True)
     base._shares_prefix = True
     return model
 
-# %% ../nbs/04_grpo.ipynb #cell-069
+# %% ../nbs/04_grpo.ipynb #cell-076
 def clip_inputs(
     prompts, device, layout:Layout,
 ) -> dict: # pixel_values_videos, video_grid_thw, layout
@@ -456,7 +460,7 @@ def clip_inputs(
     rows = torch.cat([(v.features if layout.cached else v.pixels).to(device) for v in clips])
     return dict(pixel_values_videos=rows, video_grid_thw=torch.tensor([v.grid for v in clips]).to(device), layout=layout)
 
-# %% ../nbs/04_grpo.ipynb #cell-070
+# %% ../nbs/04_grpo.ipynb #cell-077
 def shared_logps(
     model, # after `correct_positions` and `share_prefix`
     prompts, answers, # as for `repeated_logps`
@@ -469,7 +473,7 @@ def shared_logps(
     logits = model.get_output_embeddings()(hidden).float() / temperature          # (1, K, vocab): answer positions only
     return packed.unpack(logits.log_softmax(-1).gather(-1, packed.labels[..., None]).squeeze(-1))
 
-# %% ../nbs/04_grpo.ipynb #cell-077
+# %% ../nbs/04_grpo.ipynb #cell-086
 def rollout(
     model, # after `correct_positions` and `share_prefix`
     prompts, # list of Prompt
@@ -497,13 +501,14 @@ def rollout(
             bad = ", ".join(p.key for p, good in zip(prompts, finite) if not good)
             if bad: raise FloatingPointError(f"hidden states are not finite in the rollout of sample {bad}")
             cache.batch_repeat_interleave(n)
-            base.rope_deltas = torch.tensor([[after - len(p.ids)] for p, (_, after) in zip(prompts, where)]).to(device).repeat_interleave(n, 0)
+            deltas = torch.tensor([[after - len(p.ids)] for p, (_, after) in zip(prompts, where)])
+            base.rope_deltas = deltas.repeat_interleave(n, 0).to(device)
             ids, mask = (x.repeat_interleave(n, 0) for x in (ids, mask))
             out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=config)
     finally: base.rope_deltas = None; model.train(was)
     return out[:, width:]
 
-# %% ../nbs/04_grpo.ipynb #cell-082
+# %% ../nbs/04_grpo.ipynb #cell-091
 def tower_hash(model) -> str:
     "Fingerprint of the vision tower's weights and dtype."
     import hashlib
@@ -514,6 +519,7 @@ def tower_hash(model) -> str:
         digest.update(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
+# %% ../nbs/04_grpo.ipynb #cell-092
 def encode_features(model, video:Video) -> Video:
     "The clip with the tower's output in place of its pixels."
     import torch
@@ -522,7 +528,7 @@ def encode_features(model, video:Video) -> Video:
         rows = base.visual(video.pixels.to(device, base.visual.dtype), grid_thw=torch.tensor([video.grid]).to(device)).pooler_output
     return replace(video, pixels=None, features=rows.detach().cpu())
 
-# %% ../nbs/04_grpo.ipynb #cell-084
+# %% ../nbs/04_grpo.ipynb #cell-094
 class FeatureCache:
     "Tower outputs on disk, one safetensors file per clip."
     def __init__(self, folder, model):
@@ -553,7 +559,7 @@ class FeatureCache:
         with atomic_path(path) as temporary: save_file({"features": video.features.contiguous()}, temporary, told)
         return replace(video, frames=None)
 
-# %% ../nbs/04_grpo.ipynb #cell-088
+# %% ../nbs/04_grpo.ipynb #cell-098
 class SavedBytes:
     "Context manager: bytes of distinct storages that autograd keeps for the backward pass, parameters left out."
     def __init__(self, model=None):
@@ -563,7 +569,8 @@ class SavedBytes:
         import torch
         def note(t):
             storage = t.untyped_storage()
-            if storage.data_ptr() not in self.skip: self.kept[storage.data_ptr()] = (storage, storage.nbytes()) # held: addresses stay unique
+            where = storage.data_ptr()
+            if where not in self.skip: self.kept[where] = (storage, storage.nbytes()) # held, so that no address is used twice
             return t
         self.hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda t: t)
         self.hooks.__enter__(); return self

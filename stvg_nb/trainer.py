@@ -17,7 +17,7 @@ from .core import Clip, InputError, canonical_json, frame_size, sha256_file
 from .grpo import (VISION_TOKENS, FeatureCache, Prompt, clip_inputs, correct_positions, dead_groups, encode_clip, encode_prompt,
                           informative_groups, pack, rollout, share_prefix, shared_logps, toy_model, toy_processor, vision_language)
 
-# %% ../nbs/04a_trainer.ipynb #cell-006
+# %% ../nbs/04a_trainer.ipynb #cell-007
 def read_clip(
     row, # training row; row["video"] is a path
     rate=2.0, mode="linspace", budget="code", # as chapter 00
@@ -31,7 +31,7 @@ def clip_name(video) -> str:
     "What identifies a clip in the feature cache: the content of a file, else the value itself."
     return sha256_file(video) if isinstance(video, str) and Path(video).is_file() else canonical_json(video)
 
-# %% ../nbs/04a_trainer.ipynb #cell-007
+# %% ../nbs/04a_trainer.ipynb #cell-008
 class SharedGroups:
     "Rows to prompts with clips; every prompt and clip computed once per pass."
     def __init__(self, model, reward_funcs=None, args=None, *,
@@ -43,7 +43,7 @@ class SharedGroups:
         sampler_tolerance=0.1, # vLLM only: largest mean difference of sampler and trainer log-probabilities (nats)
         **kwargs):
         if args is not None and args.use_vllm: check_vllm(args, processing_class)
-        if feature_cache and not frozen_tower: raise InputError("feature_cache", "features only stay right if the tower is not trained; set frozen_tower")
+        if feature_cache and not frozen_tower: raise InputError("feature_cache", "is right only while the tower is not trained; set frozen_tower")
         super().__init__(model, reward_funcs, args, processing_class=processing_class, **kwargs)
         for m in filter(None, (self.model, self.ref_model)): share_prefix(correct_positions(m))
         self.read_video, self.sampling, self.sampler_tolerance = read_video, sampling, sampler_tolerance
@@ -53,7 +53,7 @@ class SharedGroups:
     @property
     def mode(self): return "train" if self.model.training else "eval"
 
-# %% ../nbs/04a_trainer.ipynb #cell-009
+# %% ../nbs/04a_trainer.ipynb #cell-010
 @patch
 def _freeze(self:SharedGroups, feature_cache):
     tower = vision_language(self.model).visual
@@ -71,7 +71,7 @@ def encode(self:SharedGroups, row) -> list: # Video
     if self._features is None or self.use_vllm: return read()
     return [self._features.get([clip_name(row["video"]), self.sampling], lambda: read()[0])]
 
-# %% ../nbs/04a_trainer.ipynb #cell-010
+# %% ../nbs/04a_trainer.ipynb #cell-011
 @patch
 def build(self:SharedGroups,
     rows, # training rows
@@ -86,7 +86,7 @@ def build(self:SharedGroups,
         prompts[row["key"]] = encode_prompt(self.processing_class, row["prompt"], *clips[name], key=row["key"])
     return [prompts[row["key"]] for row in rows]
 
-# %% ../nbs/04a_trainer.ipynb #cell-012
+# %% ../nbs/04a_trainer.ipynb #cell-013
 class Passes:
     "TRL's questions answered from shared prompts: tokens, batches, log-probabilities."
     def _generate_and_score_completions(self, inputs):
@@ -111,9 +111,10 @@ class Passes:
         self._rows = inputs["rows"].tolist()
         return super()._compute_loss(model, inputs)
 
-# %% ../nbs/04a_trainer.ipynb #cell-014
+# %% ../nbs/04a_trainer.ipynb #cell-015
 @patch
-def _get_per_token_logps_and_entropies(self:Passes, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **_):
+def _get_per_token_logps_and_entropies(self:Passes, model, input_ids, attention_mask, logits_to_keep, batch_size=None,
+                                       compute_entropy=False, **_):
     import torch
     step, out = batch_size or len(input_ids), []
     for start in range(0, len(input_ids), step):
@@ -138,7 +139,7 @@ def _pass(self:Passes, model, answers, mask, rows):
         if value is not None: value = packed.unpack(value).float(); x[order, :value.shape[1]] = value
     return full
 
-# %% ../nbs/04a_trainer.ipynb #cell-016
+# %% ../nbs/04a_trainer.ipynb #cell-017
 class Rollouts:
     "Completions from the shared prompt cache, or from a colocated vLLM."
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
@@ -159,7 +160,7 @@ class Rollouts:
         with unwrapped as model, torch.no_grad(), self._dist.summon_full_params(self.model_wrapped, recurse=False):
             return [row for some, n in runs for row in rollout(model, some, n, self.generation_config).tolist()]
 
-# %% ../nbs/04a_trainer.ipynb #cell-018
+# %% ../nbs/04a_trainer.ipynb #cell-019
 def vllm_row(
     prompt:Prompt, video_token:int,
 ) -> dict: # one element of the list that vLLM's `LLM.generate` takes
@@ -175,27 +176,32 @@ def vllm_row(
 def check_vllm(args, processor):
     "Refuse what the vLLM switch cannot do; ban vision tokens in its sampler."
     from importlib.util import find_spec
-    if find_spec("vllm") is None: raise InputError("use_vllm", "vLLM is not installed; on a GPU node: pip install 'trl[vllm]', or leave use_vllm off")
+    if find_spec("vllm") is None:
+        raise InputError("use_vllm", "vLLM is not installed; on a GPU node: pip install 'trl[vllm]', or leave use_vllm off")
     if args.vllm_mode != "colocate" or args.vllm_tensor_parallel_size != 1:
         raise InputError("use_vllm", "only vllm_mode='colocate' with tensor_parallel_size 1 carries videos")
     banned = {i: -100.0 for i in processor.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))}
     args.generation_kwargs = dict(args.generation_kwargs or {}, logit_bias=banned)
 
-# %% ../nbs/04a_trainer.ipynb #cell-019
+# %% ../nbs/04a_trainer.ipynb #cell-020
 @patch
 def _vllm_rollout(self:Rollouts, prompt_ids, n):
     "TRL's colocated engine, with each prompt's clip and its rate."
-    prompts, engine, token = [self._prompts[self.mode][r] for r in self._rows], self.vllm_generation.llm, self.processing_class.video_token_id
-    if self.state.global_step != self._last_loaded_step: self.vllm_generation.sync_weights(); self._last_loaded_step = self.state.global_step
+    prompts, token = [self._prompts[self.mode][r] for r in self._rows], self.processing_class.video_token_id
+    if self.state.global_step != self._last_loaded_step:
+        self.vllm_generation.sync_weights()
+        self._last_loaded_step = self.state.global_step
+    engine = self.vllm_generation.llm
     generate = engine.generate
     engine.generate = lambda rows, **k: generate([vllm_row(p, token) for p in prompts], **k)
     try: told, answers, logps, _ = self.vllm_generation.generate(prompts=prompt_ids, images=None, num_generations=n)
     finally: engine.generate = generate
     for p, ids in zip(prompts, told):
-        if list(ids) != p.ids: raise InputError(p.key, f"vLLM sampled from a prompt of {len(ids)} tokens, the trainer's has {len(p.ids)}; check its version")
+        if list(ids) != p.ids:
+            raise InputError(p.key, f"vLLM sampled from a prompt of {len(ids)} tokens, the trainer's has {len(p.ids)}; check its version")
     return answers, [[x[0] for x in row] for row in logps]
 
-# %% ../nbs/04a_trainer.ipynb #cell-021
+# %% ../nbs/04a_trainer.ipynb #cell-022
 class Guards:
     "What must not happen silently: vision tokens in answers, groups that teach nothing, numbers that are not finite."
     def __init__(self, *args,
@@ -218,7 +224,7 @@ class Guards:
         answers = [a if c is None else a[:c] or [self.eos_token_ids[0]] for a, c in zip(answers, cuts)]
         return answers, logps and [x if c is None else x[:c] or [float("nan")] for x, c in zip(logps, cuts)]
 
-# %% ../nbs/04a_trainer.ipynb #cell-023
+# %% ../nbs/04a_trainer.ipynb #cell-024
 @patch
 def _generate_and_score_completions(self:Guards, inputs):
     out = super(Guards, self)._generate_and_score_completions(inputs)
@@ -240,9 +246,9 @@ def _check_sampler(self:Guards):
     "vLLM and the trainer must agree on what was sampled; TRL measures it, this stops on it."
     seen = self._metrics[self.mode].get("sampling/sampling_logp_difference/mean") or [0.0]
     if self.use_vllm and seen[-1] > self.sampler_tolerance:
-        raise InputError("use_vllm", f"sampler and trainer disagree by {seen[-1]:.3f} nats a token on average; check versions, dtype and truncation")
+        raise InputError("use_vllm", f"sampler and trainer disagree by {seen[-1]:.3f} nats a token; check versions, dtype and truncation")
 
-# %% ../nbs/04a_trainer.ipynb #cell-025
+# %% ../nbs/04a_trainer.ipynb #cell-026
 @patch
 def _calculate_rewards(self:Guards, inputs, prompts, completions, completion_ids_list):
     self._scores = super(Guards, self)._calculate_rewards(inputs, prompts, completions, completion_ids_list) # (all rows, terms)
@@ -266,7 +272,7 @@ def _compute_loss(self:Guards, model, inputs):
     keys = ", ".join(sorted({self._prompts[self.mode][r].key for r in bad}))
     raise FloatingPointError(f"loss is {loss.item()} at step {self.state.global_step + 1}, sample {keys}; nothing was updated")
 
-# %% ../nbs/04a_trainer.ipynb #cell-027
+# %% ../nbs/04a_trainer.ipynb #cell-028
 def peak_gb() -> float:
     "Peak memory so far: of the GPU's allocator, else of the process."
     import resource, sys
@@ -286,7 +292,7 @@ class Preflight:
         if "length" in data.column_names: return data[max(range(len(data)), key=lambda i: data[i]["length"])]
         return max(data, key=lambda row: len(self.build([row])[0].ids))
 
-# %% ../nbs/04a_trainer.ipynb #cell-028
+# %% ../nbs/04a_trainer.ipynb #cell-029
 @patch
 def _full_length(self:Preflight, prompt, n):
     "Rollout, forward and backward of one prompt with n answers of the greatest length; gradients are zero."
@@ -297,30 +303,32 @@ def _full_length(self:Preflight, prompt, n):
         self._generate_single_turn([prompt.ids] * n, None, {}, n)
     ids, zero = torch.zeros(n, size, dtype=torch.long, device=device), torch.zeros(n, size, device=device)
     before = torch.tensor([prompt.ids] * n, device=device)
-    inputs = dict(prompt_ids=before, prompt_mask=torch.ones_like(before), completion_ids=ids, completion_mask=ids + 1, rows=torch.zeros(n).long(),
-                  advantages=zero[:, 0], num_items_in_batch=torch.tensor(n * size, device=device), ref_per_token_logps=zero, importance_sampling_ratio=zero + 1)
+    inputs = dict(prompt_ids=before, prompt_mask=torch.ones_like(before), completion_ids=ids, completion_mask=ids + 1,
+                  rows=torch.zeros(n).long(), advantages=zero[:, 0], num_items_in_batch=torch.tensor(n * size, device=device),
+                  ref_per_token_logps=zero, importance_sampling_ratio=zero + 1)
     loss = self._compute_loss(self.model_wrapped, inputs)
     if not self.is_deepspeed_enabled: self.accelerator.backward(loss * 0) # DeepSpeed's backward would also step
 
-# %% ../nbs/04a_trainer.ipynb #cell-029
+# %% ../nbs/04a_trainer.ipynb #cell-030
 @patch
 def preflight(self:Preflight) -> dict: # key, prompt_tokens, answer_tokens, peak_gb, seconds
     "Run the longest sample at full answer length; leaves no trace."
     import torch
     n, start, cuda = self.args.per_device_train_batch_size, time.perf_counter(), torch.cuda.is_available()
-    state = copy.deepcopy(self._metrics), self._prompts["train"], self._rows
+    state, was = (copy.deepcopy(self._metrics), self._prompts["train"], self._rows), self.model.training
     random, random_gpu = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
     if cuda: torch.cuda.reset_peak_memory_stats()
     prompt, = self._prompts["train"] = self.build([self.longest()])
     self._rows = [0] * n
+    self.model.train()
     told = dict(key=prompt.key, prompt_tokens=len(prompt.ids), answer_tokens=n * self.max_completion_length)
     try: self._full_length(prompt, n)
     except torch.OutOfMemoryError:
-        raise InputError(prompt.key, f"the longest sample ({told['prompt_tokens']} prompt and {told['answer_tokens']} answer tokens) does not fit; "
-                         "lower the answer length, the batch or the pixel budget") from None
+        size = f"{told['prompt_tokens']} prompt and {told['answer_tokens']} answer tokens"
+        raise InputError(prompt.key, f"the longest sample ({size}) does not fit; lower answer length, batch or pixel budget") from None
     finally:
         if not self.use_vllm: self.generation_config.min_new_tokens = self.generation_kwargs.get("min_new_tokens")
-        self.model.zero_grad()
+        self.model.zero_grad(); self.model.train(was)
         torch.set_rng_state(random); cuda and torch.cuda.set_rng_state_all(random_gpu)
         self._metrics, self._prompts["train"], self._rows = state
     told |= dict(peak_gb=peak_gb(), seconds=round(time.perf_counter() - start, 2))
@@ -328,7 +336,7 @@ def preflight(self:Preflight) -> dict: # key, prompt_tokens, answer_tokens, peak
     if self.accelerator.is_main_process: print(text.format(**told))
     return told
 
-# %% ../nbs/04a_trainer.ipynb #cell-031
+# %% ../nbs/04a_trainer.ipynb #cell-032
 @lru_cache
 def _epoch_sampler():
     from trl.trainer.utils import RepeatSampler
@@ -350,7 +358,7 @@ class ExactResume:
                                 shuffle=self.shuffle_dataset, batch_size=a.generation_batch_size // self.num_generations,
                                 repeat_count=self.num_iterations * a.steps_per_generation)
 
-# %% ../nbs/04a_trainer.ipynb #cell-032
+# %% ../nbs/04a_trainer.ipynb #cell-033
 @patch
 def _save_checkpoint(self:ExactResume, model, trial):
     import torch
@@ -371,7 +379,7 @@ def _save_checkpoint(self:ExactResume, model, trial):
         rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit, use_mtime=True)
     self.accelerator.wait_for_everyone()
 
-# %% ../nbs/04a_trainer.ipynb #cell-033
+# %% ../nbs/04a_trainer.ipynb #cell-034
 @patch
 def _load_from_checkpoint(self:ExactResume, checkpoint, model=None):
     import peft
@@ -395,7 +403,7 @@ def last_checkpoint(
     from transformers.trainer_utils import get_last_checkpoint
     return get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
 
-# %% ../nbs/04a_trainer.ipynb #cell-035
+# %% ../nbs/04a_trainer.ipynb #cell-036
 @lru_cache
 def trainer_class():
     "VideoGRPOTrainer: the mix-ins in front of TRL's GRPOTrainer."
@@ -407,7 +415,7 @@ def __getattr__(name):
     if name == "VideoGRPOTrainer": return trainer_class()
     raise AttributeError(name)
 
-# %% ../nbs/04a_trainer.ipynb #cell-037
+# %% ../nbs/04a_trainer.ipynb #cell-038
 def grpo_config(
     output_dir, **settings, # anything of TRL's GRPOConfig
 ):
@@ -422,7 +430,7 @@ def grpo_config(
                 gradient_checkpointing_kwargs={"use_reentrant": False})
     return GRPOConfig(output_dir=str(output_dir), **paper | ours | settings)
 
-# %% ../nbs/04a_trainer.ipynb #cell-039
+# %% ../nbs/04a_trainer.ipynb #cell-040
 def two_clips(
     seed=0,
 ): # (rows, read_video, reward)
@@ -437,7 +445,7 @@ def two_clips(
     def id_right(completions, answer, **_): return [float(c[0]["content"].strip() == a) for c, a in zip(completions, answer)]
     return rows, lambda row: (frames[row["video"]], 2.0), id_right
 
-# %% ../nbs/04a_trainer.ipynb #cell-040
+# %% ../nbs/04a_trainer.ipynb #cell-041
 def toy_policy(
     steps=25, seed=0, # gradient steps that teach the form of an answer
     **sizes, # of `toy_model`

@@ -1,5 +1,7 @@
-"""GRPO with video: what needs whole training runs, several processes or kills. Called as a script it is the run that is killed or spread."""
-import contextlib, json, math, os, random, signal, subprocess, sys, time
+"""GRPO with video: what needs whole training runs, several processes or kills.
+
+Called as a script it is the run that is killed or spread."""
+import contextlib, math, os, random, signal, subprocess, sys, time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1"); os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -8,21 +10,21 @@ import pytest
 import torch
 
 from stvg_nb.core import InputError, read_json, write_json
-from stvg_nb.grpo import (CHECKED_RATES, VISION_TOKENS, correct_positions, encode_clip, encode_features, encode_prompt, repeated_logps, rollout, share_prefix, shared_logps,
-                          toy_model, toy_processor, vision_language)
+from stvg_nb.grpo import (CHECKED_RATES, VISION_TOKENS, check_positions, correct_positions, encode_clip, encode_features, encode_prompt,
+                          repeated_logps, rollout, share_prefix, shared_logps, toy_model, toy_processor, vision_language)
 from stvg_nb.trainer import grpo_config, last_checkpoint, toy_policy, trainer_class, two_clips
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
-BASE = dict(max_completion_length=3, learning_rate=1e-3, lr_scheduler_type="constant", per_device_train_batch_size=16, gradient_checkpointing=False, beta=0.0,
-            save_strategy="no", disable_tqdm=True)
+BASE = dict(max_completion_length=3, learning_rate=1e-3, lr_scheduler_type="constant", per_device_train_batch_size=16,
+            gradient_checkpointing=False, beta=0.0, save_strategy="no", disable_tqdm=True)
 
 def make(folder, policy=None, read=None, reward=None, data=None, ours=None, **settings):
     from datasets import Dataset
     rows, read_toy, id_right = two_clips()
     model, processor = policy or toy_policy()
-    return trainer_class()(model, reward or id_right, grpo_config(folder, **BASE | settings), processing_class=processor, train_dataset=Dataset.from_list(data or rows),
-                           read_video=read or read_toy, **ours or {})
+    return trainer_class()(model, reward or id_right, grpo_config(folder, **BASE | settings), processing_class=processor,
+                           train_dataset=Dataset.from_list(data or rows), read_video=read or read_toy, **ours or {})
 
 def run(trainer, resume=None):
     from transformers import PrinterCallback
@@ -75,7 +77,8 @@ def watch(base, note):
     "Calls note(input_ids, positions) for every pass of a model."
     ids = []
     base.register_forward_pre_hook(lambda m, args, kwargs: ids.append(kwargs["input_ids"]), with_kwargs=True)
-    base.language_model.rotary_emb.register_forward_hook(lambda m, args, kwargs, out: note(ids[-1], (args + tuple(kwargs.values()))[-1]), with_kwargs=True)
+    last = lambda m, args, kwargs, out: note(ids[-1], (args + tuple(kwargs.values()))[-1])
+    base.language_model.rotary_emb.register_forward_hook(last, with_kwargs=True)
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("n,fps", [(8, r) for r in CHECKED_RATES] + [(6, 6 / 20), (14, 768 / 400), (7, 1.28)])
@@ -88,7 +91,8 @@ def test_seconds_on_every_route(tmp_path, n, fps, frozen):
     trainer = make(tmp_path, policy, read=lambda row: (frames, fps), max_steps=2, num_iterations=2, beta=0.04,
                    ours=dict(frozen_tower=True, feature_cache=str(tmp_path/"features")) if frozen else {})
     seen = {name: [] for name in ("policy", "reference")}
-    for name, m in (("policy", trainer.model), ("reference", trainer.ref_model)): watch(vision_language(m), lambda ids, p, name=name: seen[name].append((ids, p)))
+    for name, m in (("policy", trainer.model), ("reference", trainer.ref_model)):
+        watch(vision_language(m), lambda ids, p, name=name: seen[name].append((ids, p)))
     run(trainer)
     want = [math.floor(k * (2 / fps) * 2) for k in range((n + 1) // 2) for _ in range(2)]
     prompts, passes = 0, {name: 0 for name in seen}
@@ -105,7 +109,6 @@ def test_seconds_on_every_route(tmp_path, n, fps, frozen):
     assert passes == {"policy": 1 + 1 + 2, "reference": 1} and prompts == 2 * 5 # rollout, old, two updates, reference; two prompts each
 
 def test_uncorrected_model_is_refused():
-    from stvg_nb.grpo import check_positions
     model = toy_model()
     with pytest.raises(InputError, match="wrong seconds"): check_positions(model)
     check_positions(correct_positions(model))
@@ -119,7 +122,8 @@ def test_step_equals_trl(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT/"bench"))
     sys.modules.pop("grpo", None)
     import grpo as bench
-    for name, value in dict(SHAPE=dict(hidden=64, layers=2, spread=0.05), SIDE=56, ANSWER=12).items(): monkeypatch.setattr(bench, name, value)
+    small = dict(SHAPE=dict(hidden=64, layers=2, spread=0.05), SIDE=56, ANSWER=12)
+    for name, value in small.items(): monkeypatch.setattr(bench, name, value)
     _, gap, rows = bench.full_step("cpu", 3)
     assert max(gap.values()) < 1e-5, gap
     assert rows["other"] == 8 * rows["ours"], rows # rollout, reference and train pass: 8 answers each
@@ -135,7 +139,7 @@ def test_features_serve_rollout_reference_and_evaluation(tmp_path):
     "One run fills the cache, evaluation reads it; answers from features are the answers from pixels."
     model, processor = toy_policy()
     rows, read, _ = two_clips()
-    trainer = make(tmp_path, (model, processor), max_steps=1, eval_strategy="no", ours=dict(frozen_tower=True, feature_cache=str(tmp_path/"f"), eval_dataset=None))
+    trainer = make(tmp_path, (model, processor), max_steps=1, ours=dict(frozen_tower=True, feature_cache=str(tmp_path/"f")))
     run(trainer)
     assert trainer._features.misses == 2
     trainer.read_video = None
@@ -153,7 +157,8 @@ def test_groups_split_over_batches_and_accumulation(tmp_path):
     norms = []
     for size in (16, 4, 1):
         policy = type(model).from_pretrained(tmp_path/"base"), processor
-        norms.append([x["grad_norm"] for x in run(make(tmp_path, policy, max_steps=2, per_device_train_batch_size=size, gradient_accumulation_steps=16 // size))])
+        log = run(make(tmp_path, policy, max_steps=2, per_device_train_batch_size=size, gradient_accumulation_steps=16 // size))
+        norms.append([x["grad_norm"] for x in log])
     for other in norms[1:]: np.testing.assert_allclose(other, norms[0], rtol=1e-5)
 
 # ---- learning from the video ------------------------------------------------------------------------------------------------
@@ -177,8 +182,10 @@ def killed_run(folder, steps):
     folder = Path(folder)
     rows, read, id_right = two_clips()
     data = [dict(r, key=f"{r['key']}-{i}") for i in range(3) for r in rows] # 3 generations an epoch: epochs are crossed
-    trainer = make(folder, data=data, max_steps=steps, num_iterations=2, beta=0.04, learning_rate=1e-4, save_strategy="steps", save_steps=1, save_total_limit=2,
-                   policy=(type(m := toy_policy(steps=5)[0]).from_pretrained(base_of(folder, m)), toy_processor()))
+    model, processor = toy_policy(steps=5)
+    policy = type(model).from_pretrained(base_of(folder, model)), processor
+    trainer = make(folder, policy, data=data, max_steps=steps, num_iterations=2, beta=0.04, learning_rate=1e-4, save_strategy="steps",
+                   save_steps=1, save_total_limit=2)
     class Mark(TrainerCallback):
         def on_step_end(self, *args, **_): print("step", trainer.state.global_step, flush=True, file=sys.__stdout__)
     trainer.add_callback(Mark())
@@ -190,7 +197,8 @@ def base_of(folder, model):
     return folder/"base"
 
 def start(folder, steps):
-    return subprocess.Popen([sys.executable, __file__, str(folder), str(steps)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT)
+    return subprocess.Popen([sys.executable, __file__, str(folder), str(steps)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, start_new_session=True, cwd=ROOT)
 
 @pytest.mark.slow
 def test_killed_run_is_the_unbroken_run(tmp_path):
@@ -216,7 +224,8 @@ def test_killed_run_is_the_unbroken_run(tmp_path):
     a, b = read_json(whole/"log.json"), read_json(broken/"log.json")
     assert [x["step"] for x in a] == [x["step"] for x in b] == list(range(1, steps + 1))
     for x, y in zip(a, b):
-        for key, value in x.items(): assert (value is None) == (y[key] is None) and (value is None or abs(value - y[key]) <= 1e-6 * max(1, abs(value))), (key, x, y)
+        assert {k for k, v in x.items() if v is None} == {k for k, v in y.items() if v is None}
+        for key in (k for k, v in x.items() if v is not None): assert abs(x[key] - y[key]) <= 1e-6 * max(1, abs(x[key])), (key, x, y)
 
 # ---- several processes ------------------------------------------------------------------------------------------------------
 def fixed_run(folder, rows):
