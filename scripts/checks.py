@@ -69,8 +69,8 @@ def changed_by(command, paths):
     "Run a command that should change nothing in a clean checkout; what it changed."
     def state(): return subprocess.run(["git", "status", "--porcelain", "--untracked-files=all", "--", *paths], capture_output=True, text=True, check=True).stdout
     before = state()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return [f"{command[0]} changes {line}" for line in state().splitlines() if line not in before.splitlines()]
+    subprocess.run([Path(sys.executable).with_name(command)], check=True, stdout=subprocess.DEVNULL)
+    return [f"{command} changes {line}" for line in state().splitlines() if line not in before.splitlines()]
 
 def untracked():
     "Source files that git does not know."
@@ -86,7 +86,7 @@ def main():
     nbs = notebooks()
     if not nbs: sys.exit("checks: no notebooks found")
     found = long_cells(nbs) + missing_parameters(nbs) + artefact_parameters(nbs) + orphans(nbs) + upward_imports(nbs) + mixed_imports(nbs) + untracked() + readme()
-    found += changed_by(["nbdev_clean"], ["nbs"]) + changed_by(["nbdev_export"], ["stvg_nb", "nbs"])
+    found += changed_by("nbdev_clean", ["nbs"]) + changed_by("nbdev_export", ["stvg_nb", "nbs"])
     for line in found: print(f"checks: {line}")
     print(f"checks: {len(nbs)} notebooks, {len(found)} findings")
     sys.exit(bool(found))
