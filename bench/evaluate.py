@@ -8,7 +8,7 @@ from common import alternate, finish, parse_arguments
 import cv2
 import numpy as np
 
-from stvg_nb.core import Tube, xywh_to_xyxy
+from stvg_nb.core import Tube
 from stvg_nb.metrics import box_array, box_table, frame_jf, score_tubes
 
 cv2.setNumThreads(1)
@@ -74,15 +74,17 @@ def loop(annotations, predictions):
 def to_tubes(records, answers):
     truths, tubes = [], []
     for record, answer in zip(records, answers):
-        tube = Tube.dense(record["st_frame"] - 1, xywh_to_xyxy(box_array(record["bbox"], lambda i: f"bbox, box {i}")))
+        boxes = box_array(record["bbox"], lambda i: f"bbox, box {i}").copy()
+        boxes[:, 2:] += boxes[:, :2]  # xywh to xyxy
+        tube = Tube.dense(record["st_frame"] - 1, boxes)
         truths.append(Tube(tube.start, min(tube.end, record["img_num"]) - 1, tube.frames, tube.boxes))
         tubes.append(Tube(answer["start_frame"], answer["end_frame"], *box_table(answer["boxes"], "boxes")))
     return truths, tubes
 
 def at_once(annotations, predictions):
-    "As `evaluate` does it: 32 samples at a time, from records to scores."
+    "As `evaluate` does it: 24 samples at a time, from records to scores."
     keys, parts = list(annotations), []
-    for part in (keys[i:i + 32] for i in range(0, len(keys), 32)):
+    for part in (keys[i:i + 24] for i in range(0, len(keys), 24)):
         truths, tubes = to_tubes([annotations[k] for k in part], [predictions[k] for k in part])
         scores = score_tubes(truths, tubes, "stcat", [True] * len(part))
         parts.append([scores[k] for k in ("tiou", "viou", "siou")])

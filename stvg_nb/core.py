@@ -683,6 +683,12 @@ def _stream_fps(container, path):
     return stream, float(rate)
 
 # %% ../nbs/00_core.ipynb #cell-063
+def _convert(frame, format, width, height):
+    "Another pixel format, the same bits every time: PyAV converts on all cores by default, and slices of a frame may then differ."
+    from av.video.reformatter import Interpolation
+    exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+    return frame.reformat(width, height, format=format, interpolation=exact, threads=1)
+
 def _decode(container, path, problems):
     "Frames as far as they decode; what ended them early goes to `problems`."
     import av
@@ -709,8 +715,7 @@ def iter_frames(
             origin = time_s if origin is None else origin
             if i < start: continue
             size = size or (frame.width, frame.height)
-            if (frame.width, frame.height) == size: yield i, time_s - origin, frame.to_ndarray(format="rgb24")
-            else: yield i, time_s - origin, frame.reformat(*size, format="rgb24").to_ndarray()
+            yield i, time_s - origin, _convert(frame, "rgb24", *size).to_ndarray()
 
 # %% ../nbs/00_core.ipynb #cell-064
 def probe(
@@ -749,7 +754,7 @@ def write_video(
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for count, frame in enumerate(frames, 1):
             if count == 1: stream.height, stream.width = frame.shape[:2]
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            out.mux(stream.encode(_convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), "yuv420p", *frame.shape[1::-1])))
         if not count: raise InputError(path, "a video needs at least one frame")
         out.mux(stream.encode())
     return count

@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
+from operator import countOf
 from pathlib import Path
 from struct import error as StructError, pack
 
@@ -97,11 +98,12 @@ def _look_up(frames, sample, tubes, linear):
 
 # %% ../nbs/00c_metrics.ipynb #cell-022
 def _column_iou(a, b): # (4, N), (4, N) -> IoU (N,), 0/0 (N,) bool
-    inter = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    inter = np.maximum(inter, 0, out=inter).prod(0)
-    area_a, area_b = (np.maximum(c[2:] - c[:2], 0).prod(0) for c in (a, b))
+    inter, side_a, side_b = np.minimum(a[2:], b[2:]), a[2:] - a[:2], b[2:] - b[:2]  # (2, N) widths and heights
+    inter -= np.maximum(a[:2], b[:2])
+    inter, area_a, area_b = (np.multiply(*np.maximum(side, 0, out=side)) for side in (inter, side_a, side_b))
     inter *= (area_a > 0) & (area_b > 0)
-    union = area_a + area_b - inter
+    union = area_a + area_b
+    union -= inter
     return np.divide(inter, union, out=np.zeros_like(union), where=union > 0), union == 0
 
 # %% ../nbs/00c_metrics.ipynb #cell-024
@@ -119,9 +121,10 @@ def _score_chunk(truths, tubes, linear, sampled, protocol):
     iou, flat = _column_iou(predicted, columns)
     iou *= has
     start, end, overlap, low, high, union = _intervals(truths, tubes, protocol)
-    frames, hull, count = moved & 0xFFFFFFFF, high - low, lambda weights: np.bincount(sample, weights, len(truths))
+    frames, hull = moved & 0xFFFFFFFF, high - low
+    count = lambda weights: np.bincount(sample, weights, len(truths)) if weights.any() else np.zeros(len(truths))
     inside = (frames >= start[sample]) & (frames < end[sample])
-    if protocol == "tubedetr": below = np.array([np.searchsorted(f, (a, b)) for f, a, b in zip(sampled, low, high)]); hull = below[:, 1] - below[:, 0]
+    if protocol == "tubedetr": hull = np.array([np.diff(np.searchsorted(f, ends))[0] for f, *ends in zip(sampled, low, high)])
     shared = count(inside & has) if protocol == "official" else overlap
     tiou = shared / np.maximum(union if protocol in ("clean", "tubedetr", "stcat") else high - low, 1)
     viou = count(iou * inside) / np.maximum({"clean": union, "r1-code": hull + 1}.get(protocol, hull), 1)
@@ -137,9 +140,9 @@ def score_tubes(
 ) -> dict: # (n,) arrays tiou, viou, siou; flat: truth frames with a 0/0 pair; holes: truth frames without a predicted box
     "Tube scores of many samples (STVG-R1 section 4.1; TubeDETR hcstvg_eval.py; STCAT hcstvg_eval.py; HC-STVG eval_hcvg.py)."
     linear, sampled = linear or [False] * len(truths), sampled or [None] * len(truths)
-    step = lambda i: (x[i:i + 32] for x in (truths, tubes, linear, sampled))  # 32 samples stay in the cache
+    step = lambda i: (x[i:i + 24] for x in (truths, tubes, linear, sampled))  # 24 samples stay in the cache
     with np.errstate(all="ignore"):
-        parts = [_score_chunk(*step(i), protocol) for i in range(0, len(truths), 32)]
+        parts = [_score_chunk(*step(i), protocol) for i in range(0, len(truths), 24)]
     return dict(zip(("tiou", "viou", "siou", "flat", "holes"), map(np.concatenate, zip(*parts)) if parts else [np.zeros(0)] * 5))
 
 # %% ../nbs/00c_metrics.ipynb #cell-036
@@ -303,11 +306,12 @@ def frame_jf(
     "Region and contour score of one frame (MeViS `tools/metrics.py`), bit-equal to the dense form."
     import cv2
     if pred.shape != gt.shape: raise InputError("masks", f"sizes differ: {pred.shape} predicted, {gt.shape} true")
-    r, (p, g) = tolerance(*pred.shape), (np.ascontiguousarray(m, bool).view(np.uint8) for m in (pred, gt))
-    x, y, w, h = cv2.boundingRect(p | g)
-    if not w: return 1.0, 1.0
-    crop = np.s_[max(y - 1, 0):y + h + 1, max(x - 1, 0):x + w + 1]
-    p, g = p[crop], g[crop]
+    r, p, g = tolerance(*pred.shape), np.ascontiguousarray(pred, bool), np.ascontiguousarray(gt, bool)
+    rows = np.flatnonzero(p.any(1) | g.any(1))
+    if not len(rows): return 1.0, 1.0
+    p, g = (m[max(rows[0] - 1, 0):rows[-1] + 2] for m in (p, g))
+    columns = np.flatnonzero(p.any(0) | g.any(0))
+    p, g = (np.ascontiguousarray(m[:, max(columns[0] - 1, 0):columns[-1] + 2]).view(np.uint8) for m in (p, g))
     J = cv2.countNonZero(p & g) / cv2.countNonZero(p | g)
     p, g = boundary(p), boundary(g)
     n_p, n_g = cv2.countNonZero(p), cv2.countNonZero(g)
@@ -417,15 +421,15 @@ def read_record(
 def _frame_keys(table, where):
     "Frame keys of a JSON object -> (n,) int64."
     if not table: return np.zeros(0, np.int64)
-    try: frames = np.fromiter(map(int, table), np.int64, len(table)) if (text := "".join(table)).isascii() and text.isdigit() else None
-    except (ValueError, OverflowError): frames = None
-    if frames is None or frames.max() > _LAST_FRAME:
+    text = "".join(table)
+    frames = np.fromstring(" ".join(table), np.int64, sep=" ") if text.isascii() and text.isdigit() else np.zeros(0, np.int64)  # numbers that are too large saturate
+    if len(frames) != len(table) or frames.max() > _LAST_FRAME:
         bad = next((k for k in table if not re.fullmatch("[0-9]{1,10}", k) or int(k) > _LAST_FRAME), "")
         raise InputError(where, f"frame key {bad[:40]!r} is not a whole number from 0; frames count from 0")
     return frames
 
 def box_array(boxes, name): # list of boxes, name(i) for errors
-    try: array = np.frombuffer(pack(f"{4 * len(boxes)}d", *chain.from_iterable(boxes))).reshape(-1, 4) if set(map(len, boxes)) <= {4} else None
+    try: array = np.frombuffer(pack(f"{4 * len(boxes)}d", *chain.from_iterable(boxes))).reshape(-1, 4) if countOf(map(len, boxes), 4) == len(boxes) else None
     except (StructError, TypeError, OverflowError): array = None
     if array is not None and not array.size: return array
     if array is not None and not array.min() > 1 and any(type(x) is bool for b in boxes for x in b): array = None   # true and false pack as 1 and 0
@@ -440,9 +444,9 @@ def box_table(
     where:str, # file, record and field, for errors
 ) -> tuple: # (n,) int64 frames, ascending; (n, 4) float64 boxes
     "Boxes of a record; refuses negative or doubled frames and anything but four finite numbers."
-    frames, names = _frame_keys(boxes, where), list(boxes)
-    array = box_array(list(boxes.values()), lambda i: f"{where}, frame {names[i]}")
-    if (np.diff(frames) <= 0).any():
+    frames = _frame_keys(boxes, where)
+    array = box_array(list(boxes.values()), lambda i: f"{where}, frame {list(boxes)[i]}")
+    if (frames[1:] <= frames[:-1]).any():
         order = np.argsort(frames, kind="stable"); frames, array = frames[order], array[order]
         if (twice := frames[1:][np.diff(frames) == 0]).size: raise InputError(where, f"frame {twice[0]} is given twice")
     return frames, array

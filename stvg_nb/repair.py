@@ -35,7 +35,8 @@ class Repaired:
     def counts(self): return {f: n for f in FLAGS if (n := int((self.flags == f).sum()))}
     @property
     def changed(self): return bool(np.isin(self.flags, ("alias", "matched", "largest", "copied")).any())
-    def __str__(self): return f"number {self.target}, {self.mode}: " + (", ".join(f"{n} {f}" for f, n in self.counts.items()) or "no frames")
+    def __str__(self):
+        return f"number {self.target}, {self.mode}: " + (", ".join(f"{n} {f}" for f, n in self.counts.items()) or "no frames")
 
 # %% ../nbs/06_repair.ipynb #cell-015
 def _next(present): # (n,) bool
@@ -76,8 +77,8 @@ def _mend_gap(start, stop, frames, boxes, present, rows, flags, aliases, limits,
         f = np.arange(t, min(t + width, t + _first(covered)))
         here, hit = present[:, f].any(0), len(f)
         if anchor >= 0 or stop < n:
-            earlier = np.full(len(f), anchor >= 0 and stop == n) if anchor < 0 or stop == n else frames[f] - frames[anchor] <= frames[stop] - frames[f]
-            near = np.where(earlier, anchor, stop)
+            if anchor < 0 or stop == n: near = np.full(len(f), anchor if anchor >= 0 else stop)
+            else: near = np.where(frames[f] - frames[anchor] <= frames[stop] - frames[f], anchor, stop)
             best, fits = _fits(boxes[rows[near], near], boxes[:, f], present[:, f], *limits)
             hit = _first(fits)
         rows[f[:hit]], flags[f[:hit]] = largest[f[:hit]], np.where(here & (largest[f] >= 0), "largest", "none")[:hit]
@@ -103,7 +104,8 @@ def _released(boxes, present, k):
     "What the released evaluator does: rows, flags and boxes (n, 4)."
     n = present.shape[1]
     kept = present[k] if k is not None else np.zeros(n, bool)
-    rows, flags, later, largest = np.where(kept, -1 if k is None else k, -1), np.where(kept, "kept", "none").astype("<U7"), _next(kept), _largest(boxes, present)
+    rows, flags = np.where(kept, -1 if k is None else k, -1), np.where(kept, "kept", "none").astype("<U7")
+    later, largest = _next(kept), _largest(boxes, present)
     out, last = np.full((n, 4), np.nan), -1
     for t in range(n):
         if kept[t]: last = t
@@ -140,7 +142,8 @@ def repair(
         kept = present[k] if k is not None else np.zeros(len(frames), bool)
         rows, flags, aliases = np.where(kept, -1 if k is None else k, -1), np.where(kept, "kept", "none"), []
     else: rows, flags, aliases = _paper(frames, boxes, present, k, iou_min, overlap_min, mode == "paper", anchors == "literal")
-    if mode != "code": out = np.where((rows >= 0)[:, None], boxes[rows, np.arange(len(frames))], np.nan) if len(ids) else np.full((len(frames), 4), np.nan)
+    if not len(ids): out = np.full((len(frames), 4), np.nan)
+    elif mode != "code": out = np.where((rows >= 0)[:, None], boxes[rows, np.arange(len(frames))], np.nan)
     return Repaired(target, mode, frames, out, flags, np.where(rows >= 0, np.append(ids, 0)[rows], 0), tuple(int(ids[a]) for a in aliases))
 
 # %% ../nbs/06_repair.ipynb #cell-039
@@ -156,7 +159,8 @@ class Answer:
     ) -> dict: # one record of a `stvg.predictions/1` file
         "The form that is stored and scored."
         t = self.tube
-        return dict(key=key, start_frame=t.start, end_frame=t.end, boxes=t.to_dict(), target_id=self.repaired.target, repaired=self.repaired.changed) | more
+        return dict(key=key, start_frame=t.start, end_frame=t.end, boxes=t.to_dict(),
+                    target_id=self.repaired.target, repaired=self.repaired.changed) | more
 
 def no_answer(key, **more) -> dict:
     "The record of an answer without an interval: counted, scores 0."
@@ -251,7 +255,7 @@ def timeline(
         for f, flag in zip(r.frames.tolist(), r.flags.tolist()): ax.axvspan(f - 0.5, f + 0.5, color=COLOURS[flag], lw=0)
         if truth is not None:
             g, has = truth.at(r.frames)
-            ax.plot(r.frames, np.where(has, np.nan_to_num(box_iou(np.nan_to_num(r.boxes), np.nan_to_num(g))), np.nan), color="black", lw=1.2)
+            ax.plot(r.frames, np.where(has, box_iou(np.nan_to_num(r.boxes), np.nan_to_num(g)), np.nan), color="black", lw=1.2)
         ax.set(ylabel=label, ylim=(0, 1.05), yticks=[0, 1] if truth is not None else [])
     axes[-1, 0].set_xlabel("frame" + (", with the IoU of its box" if truth is not None else ""))
     fig.legend([plt.Rectangle((0, 0), 1, 1, color=c) for c in COLOURS.values()], COLOURS, ncol=len(COLOURS), loc="upper center", fontsize=8)
@@ -281,5 +285,5 @@ def fragmentation_study(
         for m in modes:
             total = sum(frames[m].values()) or 1
             out.append(dict(share=share, how=how, mode=m, n=len(cases), m_viou=float(np.mean(scores[m])) if cases else None,
-                            frames={f: frames[m][f] / total for f in FLAGS}, credit={f: credit[m][f] / len(cases) for f in FLAGS} if cases else {}))
+                            frames={f: frames[m][f] / total for f in FLAGS}, credit={f: credit[m][f] / max(len(cases), 1) for f in FLAGS}))
     return out

@@ -35,7 +35,8 @@ class Tracks:
         "Read a source once; Tracks are handed through."
         if isinstance(source, Tracks): return source
         if isinstance(source, Mapping): return cls(dict(source))
-        if not isinstance(source, MaskDatabase): raise InputError("tracks", f"needs a mask database or boxes by ID, found {type(source).__name__}")
+        if not isinstance(source, MaskDatabase):
+            raise InputError("tracks", f"needs a mask database or boxes by ID, found {type(source).__name__}")
         return cls({i: source.tube(i) for i in source.ids}, {i: source.objects[i]["score"] for i in source.ids},
                    source.video["fps"], source.frames["start"], source.frames["stop"])
 
@@ -298,8 +299,9 @@ def training_record(
     if v.unmarked and not config.unmarked: raise LeftOut("unmarked", f"number {v.id}")
     if v.vote_share < config.min_share: raise LeftOut("low share", f"{v.vote_share:.3f}")
     first, fps = (sample.window or (0,))[0], db.video["fps"]
-    return dict(key=sample.key, benchmark=sample.benchmark, task=sample.task, group=sample.group, query=normalise_query(sample.query, True, config.query_norm),
-                video=sample.video, window=sample.window and list(sample.window), fps=fps, database=dict(name=db.video["name"], config_hash=db.config_hash),
+    return dict(key=sample.key, benchmark=sample.benchmark, task=sample.task, group=sample.group,
+                query=normalise_query(sample.query, True, config.query_norm), video=sample.video,
+                window=sample.window and list(sample.window), fps=fps, database=dict(name=db.video["name"], config_hash=db.config_hash),
                 answer_id=v.id, start=(sample.tube.start - first) / fps, end=(sample.tube.end - first) / fps,
                 frames=[sample.tube.start, sample.tube.end], boxes=sample.tube.to_dict(), vote=v.summary)
 
@@ -309,7 +311,8 @@ TRAINING_SCHEMA = "stvg.training/1"
 def _names(samples):
     "Keys of all samples, without building those that are built on access."
     if hasattr(samples, "keys"): return samples.keys()
-    if hasattr(samples, "index") and hasattr(samples, "sources"): return [f"{name}/{samples.sources[name].entries[j].key}" for name, j in samples.index]
+    if hasattr(samples, "index") and hasattr(samples, "sources"):
+        return [f"{name}/{samples.sources[name].entries[j].key}" for name, j in samples.index]
     return [s.key for s in samples]
 
 def _resume(path, header):
@@ -347,9 +350,10 @@ def build_training_set(
     from tqdm.auto import tqdm
     path, side = Path(path), Path(f"{path}.partial")
     keys, sources = list(_names(samples)), getattr(samples, "counts", []) # sources: what a TrainingSet removed before
-    header = json.loads(canonical_json(dict(schema=TRAINING_SCHEMA, config=asdict(config), samples=len(keys), keys=config_hash(keys), sources=sources)))
-    header["config_hash"] = config_hash(header)
-    if path.is_file() and (kept := read_jsonl(path)) and isinstance(kept[0], dict) and kept[0].get("config_hash") == header["config_hash"]: return kept[0]
+    settings = dict(schema=TRAINING_SCHEMA, config=asdict(config), samples=len(keys), keys=config_hash(keys), sources=sources)
+    header = json.loads(canonical_json(settings)) | dict(config_hash=config_hash(settings))
+    kept = next(iter(read_jsonl(path)), None) if path.is_file() else None
+    if isinstance(kept, dict) and kept.get("config_hash") == header["config_hash"]: return kept
     done = _resume(side, header)
     write_jsonl(side, [header, *done])
     with side.open("a") as out:
@@ -358,7 +362,8 @@ def build_training_set(
             out.write(json.dumps(done[-1], allow_nan=False) + "\n"); out.flush()
     reasons = Counter(d["left_out"] for d in done if "left_out" in d)
     header["counts"] = dict(kept=len(done) - sum(reasons.values()), left_out={r: reasons[r] for r in REASONS})
-    write_jsonl(path.with_name(path.name.removesuffix(".gz").removesuffix(".jsonl") + ".left-out.jsonl"), [d for d in done if "left_out" in d])
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    write_jsonl(path.with_name(f"{name}.left-out.jsonl"), [d for d in done if "left_out" in d])
     write_jsonl(path, [header, *(d["record"] for d in done if "record" in d)])
     side.unlink()
     return header
@@ -369,7 +374,9 @@ def read_training_set(
 ) -> tuple: # (header, list of records)
     "A training set with its counts."
     lines = read_jsonl(path)
-    if not lines or not isinstance(lines[0], dict) or lines[0].get("schema") != TRAINING_SCHEMA: raise InputError(path, f"is no training set: its first line needs schema {TRAINING_SCHEMA!r}")
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("schema") != TRAINING_SCHEMA:
+        raise InputError(path, f"is no training set: its first line needs schema {TRAINING_SCHEMA!r}")
     header, *records = lines
-    if len(records) != header["counts"]["kept"]: raise InputError(path, f"holds {len(records)} records, its header announces {header['counts']['kept']}; build it again")
+    announced = header.get("counts", {}).get("kept")
+    if len(records) != announced: raise InputError(path, f"holds {len(records)} records, its header announces {announced}; build it again")
     return header, records
