@@ -82,9 +82,9 @@ def to_tubes(records, answers):
     return truths, tubes
 
 def at_once(annotations, predictions):
-    "As `evaluate` does it: 24 samples at a time, from records to scores."
+    "As `evaluate` does it: 8 samples at a time, from records to scores."
     keys, parts = list(annotations), []
-    for part in (keys[i:i + 24] for i in range(0, len(keys), 24)):
+    for part in (keys[i:i + 8] for i in range(0, len(keys), 8)):
         truths, tubes = to_tubes([annotations[k] for k in part], [predictions[k] for k in part])
         scores = score_tubes(truths, tubes, "stcat", [True] * len(part))
         parts.append([scores[k] for k in ("tiou", "viou", "siou")])

@@ -140,9 +140,9 @@ def score_tubes(
 ) -> dict: # (n,) arrays tiou, viou, siou; flat: truth frames with a 0/0 pair; holes: truth frames without a predicted box
     "Tube scores of many samples (STVG-R1 section 4.1; TubeDETR hcstvg_eval.py; STCAT hcstvg_eval.py; HC-STVG eval_hcvg.py)."
     linear, sampled = linear or [False] * len(truths), sampled or [None] * len(truths)
-    step = lambda i: (x[i:i + 24] for x in (truths, tubes, linear, sampled))  # 24 samples stay in the cache
+    step = lambda i: (x[i:i + 8] for x in (truths, tubes, linear, sampled))  # 8 samples stay in the cache
     with np.errstate(all="ignore"):
-        parts = [_score_chunk(*step(i), protocol) for i in range(0, len(truths), 24)]
+        parts = [_score_chunk(*step(i), protocol) for i in range(0, len(truths), 8)]
     return dict(zip(("tiou", "viou", "siou", "flat", "holes"), map(np.concatenate, zip(*parts)) if parts else [np.zeros(0)] * 5))
 
 # %% ../nbs/00c_metrics.ipynb #cell-036

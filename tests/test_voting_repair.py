@@ -1,5 +1,5 @@
 """Voting and repair against second implementations written from the description, in exact fractions and dictionaries."""
-import json, os, random, signal, subprocess, sys, textwrap, time
+import json, random, signal, subprocess, sys, textwrap, time
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction as Q
