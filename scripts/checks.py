@@ -65,6 +65,14 @@ def mixed_imports(nbs):
                 out.append(f"{p}: a cell mixes imports and other code: {c.strip().splitlines()[0][:80]}")
     return out
 
+def machine_paths(nbs):
+    "No notebook shows where it was run."
+    out = []
+    for p, nb in nbs.items():
+        shown = ["".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for c in nb["cells"] for o in c.get("outputs", [])]
+        out += [f"{p}: an output names a folder of one machine: {m.group(0)}" for text in shown for m in list(re.finditer(r"(?<![\w.])/(?:root|home|work|tmp|Users)/\S{3,60}", text))[:1]]
+    return out
+
 def changed_by(command, paths):
     "Run a command that should change nothing in a clean checkout; what it changed."
     def state(): return subprocess.run(["git", "status", "--porcelain", "--untracked-files=all", "--", *paths], capture_output=True, text=True, check=True).stdout
@@ -85,7 +93,7 @@ def readme():
 def main():
     nbs = notebooks()
     if not nbs: sys.exit("checks: no notebooks found")
-    found = long_cells(nbs) + missing_parameters(nbs) + artefact_parameters(nbs) + orphans(nbs) + upward_imports(nbs) + mixed_imports(nbs) + untracked() + readme()
+    found = long_cells(nbs) + missing_parameters(nbs) + artefact_parameters(nbs) + orphans(nbs) + upward_imports(nbs) + mixed_imports(nbs) + machine_paths(nbs) + untracked() + readme()
     found += changed_by("nbdev_clean", ["nbs"]) + changed_by("nbdev_export", ["stvg_nb", "nbs"])
     for line in found: print(f"checks: {line}")
     print(f"checks: {len(nbs)} notebooks, {len(found)} findings")

@@ -355,7 +355,7 @@ def ocr_correct(
 # %% ../nbs/00c_metrics.ipynb #cell-075
 _LAST_FRAME = 2**31 - 1
 
-def _is_number(x): return type(x) in (int, float) and math.isfinite(x)
+def _is_number(x): return type(x) in (int, float) and abs(x) < 1e308  # NaN fails too; a whole number of JSON may have 400 digits
 
 @dataclass(slots=True)
 class Prediction:
@@ -428,12 +428,17 @@ def _frame_keys(table, where):
         raise InputError(where, f"frame key {bad[:40]!r} is not a whole number from 0; frames count from 0")
     return frames
 
-def box_array(boxes, name): # list of boxes, name(i) for errors
-    try: array = np.frombuffer(pack(f"{4 * len(boxes)}d", *chain.from_iterable(boxes))).reshape(-1, 4) if countOf(map(len, boxes), 4) == len(boxes) else None
-    except (StructError, TypeError, OverflowError): array = None
-    if array is not None and not array.size: return array
-    if array is not None and not array.min() > 1 and any(type(x) is bool for b in boxes for x in b): array = None   # true and false pack as 1 and 0
-    if array is not None and (math.isfinite(array.sum()) or np.isfinite(array).all()): return array
+def box_array(
+    boxes, # list of n boxes as JSON gives them
+    name, # index -> file, record and field, for the error
+) -> np.ndarray: # (n, 4) float64, read-only
+    "Refuse anything but boxes of four finite numbers."
+    try: values = np.frombuffer(pack(f"{4 * len(boxes)}d", *chain.from_iterable(boxes)))
+    except (StructError, TypeError, OverflowError): values = None
+    if values is not None and countOf(map(len, boxes), 4) == len(boxes):
+        if not len(values): return values.reshape(0, 4)
+        hidden = not np.minimum.reduce(values) > 1 and any(type(x) is bool for b in boxes for x in b)  # true and false pack as 1 and 0
+        if not hidden and (math.isfinite(np.add.reduce(values)) or np.isfinite(values).all()): return values.reshape(-1, 4)
     good = lambda b: type(b) in (list, tuple) and len(b) == 4 and all(map(_is_number, b))
     i = next(i for i, b in enumerate(boxes) if not good(b))
     raise InputError(name(i), f"a box is four finite numbers [x1, y1, x2, y2], found {str(boxes[i])[:60]}")

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from .core import InputError, box_iou, mask_box
 
-# %% ../nbs/01a_tracking.ipynb #cell-010
+# %% ../nbs/01a_tracking.ipynb #cell-011
 def work_of(
     way, # ours | competent | one_state | released
     n_frames:int, # of the video
@@ -37,7 +37,7 @@ def work_of(
         if back: object_frames += {"ours": new * frame, "competent": new * (frame + 1), "one_state": live * frame}[way]
     return dict(encodings=T if way == "ours" else encodings, object_frames=object_frames)
 
-# %% ../nbs/01a_tracking.ipynb #cell-015
+# %% ../nbs/01a_tracking.ipynb #cell-016
 class FrameStore:
     "One value per frame in memory up to a budget of bytes; beyond it the earliest frames lie on disk."
     def __init__(self,
@@ -76,7 +76,7 @@ class FrameStore:
         self.memory.clear(); self.disk.clear(); self.used = 0
         if self._folder is not None: self._folder.cleanup(); self._folder = None
 
-# %% ../nbs/01a_tracking.ipynb #cell-018
+# %% ../nbs/01a_tracking.ipynb #cell-019
 @dataclass(eq=False)
 class Track:
     "One object on its way in one direction."
@@ -85,7 +85,7 @@ class Track:
     seed: object # what the prompt gave; never changes
     state: object # what the tracker remembers; changes with each frame
 
-# %% ../nbs/01a_tracking.ipynb #cell-019
+# %% ../nbs/01a_tracking.ipynb #cell-020
 class Session:
     "One video under way. A tracker adds `_ingest`, `_seed`, `_begin`, `_move` and `segment`."
     lookahead = 1 # frames that are read and ingested together, never beyond the frame asked for
@@ -112,7 +112,7 @@ class Session:
         "What the detector sees on the current frame; returns {id: mask} where a track was corrected by it. Here: nothing is."
         return {}
 
-# %% ../nbs/01a_tracking.ipynb #cell-021
+# %% ../nbs/01a_tracking.ipynb #cell-022
 @patch
 def _read(self:Session):
     item = next(self.source, None)
@@ -122,7 +122,7 @@ def _read(self:Session):
     if image.shape != (*self.size, 3): raise InputError(where, f"has shape {image.shape}, the video has {(*self.size, 3)}")
     return image
 
-# %% ../nbs/01a_tracking.ipynb #cell-022
+# %% ../nbs/01a_tracking.ipynb #cell-023
 @patch
 def advance(self:Session,
     to_frame:int, # the last frame to process
@@ -138,7 +138,7 @@ def advance(self:Session,
         if not self.keep: self.store.drop(self.frame - 2)
         yield self.frame, masks
 
-# %% ../nbs/01a_tracking.ipynb #cell-023
+# %% ../nbs/01a_tracking.ipynb #cell-024
 @patch
 def _step(self:Session, frame, tracks, sign):
     self.counts["object_frames"] += len(tracks)
@@ -146,7 +146,7 @@ def _step(self:Session, frame, tracks, sign):
     self.scores = {id: score for id, (_, score) in found.items()}
     return {id: mask for id, (mask, _) in found.items() if mask.dtype != bool or mask.any()}
 
-# %% ../nbs/01a_tracking.ipynb #cell-025
+# %% ../nbs/01a_tracking.ipynb #cell-026
 @patch
 def add(self:Session,
     id:int, # never used before in this session
@@ -167,7 +167,7 @@ def add(self:Session,
     if frame and self.keep: self.waiting.append(self.tracks[-1])
     return out
 
-# %% ../nbs/01a_tracking.ipynb #cell-026
+# %% ../nbs/01a_tracking.ipynb #cell-027
 @patch
 def backward(self:Session): # yields (frame, {id: (H, W) bool}), latest frame first
     "Every object that has not been carried back yet, from its start to frame 0, all in one sweep."
@@ -182,7 +182,7 @@ def backward(self:Session): # yields (frame, {id: (H, W) bool}), latest frame fi
         yield frame, self._step(frame, live, -1)
         if last: self.store.drop(frame + 1)
 
-# %% ../nbs/01a_tracking.ipynb #cell-031
+# %% ../nbs/01a_tracking.ipynb #cell-032
 SAM2_NEEDS = dict(non_overlap_masks=False, non_overlap_masks_for_mem_enc=False, clear_non_cond_mem_around_input=False,
                   add_all_frames_to_correct_as_cond=False, memory_temporal_stride_for_eval=1, max_cond_frames_in_attn=-1,
                   use_obj_ptrs_in_encoder=True, training=False)
@@ -193,7 +193,7 @@ def check_sam2(model):
     wrong += [f"{k} is {getattr(model, k)}, needs at least 2" for k in ("num_maskmem", "max_obj_ptrs_in_encoder") if getattr(model, k) < 2]
     if wrong: raise InputError("SAM2 configuration", "; ".join(wrong))
 
-# %% ../nbs/01a_tracking.ipynb #cell-032
+# %% ../nbs/01a_tracking.ipynb #cell-033
 def load_sam2(
     config=None, # sam2.1_hiera_t, _s, _b+ or _l; None: _l
     checkpoint=None, # .pt file; None: random weights
@@ -218,7 +218,7 @@ def load_sam2(
     check_sam2(model)
     return model
 
-# %% ../nbs/01a_tracking.ipynb #cell-036
+# %% ../nbs/01a_tracking.ipynb #cell-037
 @contextlib.contextmanager
 def _quiet_sam2():
     "sam2 draws two progress bars and warns on every mask that its CUDA extension is missing."
@@ -240,13 +240,13 @@ def count_work(model): # SAM2VideoPredictor
     finally:
         for hook in hooks: hook.remove()
 
-# %% ../nbs/01a_tracking.ipynb #cell-037
+# %% ../nbs/01a_tracking.ipynb #cell-038
 def _official_prompt(model, state, frame, id, prompt):
     prompt = np.asarray(prompt)
     if prompt.ndim == 2: model.add_new_mask(state, frame, id, prompt)
     else: model.add_new_points_or_box(state, frame, id, box=prompt)
 
-# %% ../nbs/01a_tracking.ipynb #cell-038
+# %% ../nbs/01a_tracking.ipynb #cell-039
 def official_tracks(
     model, # SAM2VideoPredictor
     frames, # (T, H, W, 3) uint8
@@ -271,7 +271,7 @@ def official_tracks(
                         if f in at_arrival: at_arrival[f][id] = one > 0
                         yield f, id, one
 
-# %% ../nbs/01a_tracking.ipynb #cell-042
+# %% ../nbs/01a_tracking.ipynb #cell-043
 class Sam2Tracker:
     "SAM2 with every frame encoded once; a new object is tracked alone, objects of equal age in one batch."
     name = "sam2"
@@ -304,7 +304,7 @@ class Sam2Tracker:
         import torch
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"): yield
 
-# %% ../nbs/01a_tracking.ipynb #cell-044
+# %% ../nbs/01a_tracking.ipynb #cell-045
 @dataclass(eq=False)
 class Sam2State:
     "All that memory attention can still read of one object: at most 1 + 6 memories and 1 + 15 pointers."
@@ -316,7 +316,7 @@ class Sam2State:
     @property
     def nbytes(self): return sum(x.untyped_storage().nbytes() for x in (self.memory, self.pointer, *self.memories, *self.pointers))
 
-# %% ../nbs/01a_tracking.ipynb #cell-045
+# %% ../nbs/01a_tracking.ipynb #cell-046
 class Sam2Session(Session):
     "One video under SAM2."
     def __init__(self, tracker, frames, height, width, n_frames, backward=True, logits=False):
@@ -329,7 +329,7 @@ class Sam2Session(Session):
         self.positions = None # of the encoder's features; the same for every frame
         self.memory_position = None # (H*W, 1, D), the same for every memory
 
-# %% ../nbs/01a_tracking.ipynb #cell-047
+# %% ../nbs/01a_tracking.ipynb #cell-048
 @patch
 def _pixels(self:Sam2Session, image):
     "As `load_video_frames` of sam2: bicubic to a square, 0..1, normalised."
@@ -349,7 +349,7 @@ def _encode(self:Sam2Session, pixels):
     self.counts["encodings"] += len(x)
     return [[f[i:i + 1].clone() for f in out["backbone_fpn"][-levels:]] for i in range(len(x))]
 
-# %% ../nbs/01a_tracking.ipynb #cell-048
+# %% ../nbs/01a_tracking.ipynb #cell-049
 @patch
 def _ingest(self:Sam2Session, first, images):
     "Encode at once what is needed at once; a frame without objects waits as pixels."
@@ -366,7 +366,7 @@ def _features(self:Sam2Session, frame): # list of (1, c, h, w), finest first
         self.store.put(frame, value)
     return value
 
-# %% ../nbs/01a_tracking.ipynb #cell-051
+# %% ../nbs/01a_tracking.ipynb #cell-052
 @patch
 def _remember(self:Sam2Session, top, masks, scores, prompted): # (B, C, h, w), (B, 1, S, S) logits, (B, 1) logits
     "The memory encoder; rounded to bfloat16 as the official predictor stores it."
@@ -383,7 +383,7 @@ def _video_masks(self:Sam2Session, low): # (B, 1, h, w) logits
     logits = interpolate(low.float(), size=self.size, mode="bilinear", align_corners=False)[:, 0]
     return (logits if self.logits else logits > 0).cpu().numpy()
 
-# %% ../nbs/01a_tracking.ipynb #cell-052
+# %% ../nbs/01a_tracking.ipynb #cell-053
 @patch
 def _filled(self:Sam2Session, low):
     "Small holes filled, where sam2 was built with its CUDA extension; without it sam2 leaves them too."
@@ -392,7 +392,7 @@ def _filled(self:Sam2Session, low):
     if self.model.fill_hole_area <= 0 or low.device.type != "cuda" or find_spec("sam2._C") is None: return low
     return fill_holes_in_mask_scores(low, self.model.fill_hole_area)
 
-# %% ../nbs/01a_tracking.ipynb #cell-053
+# %% ../nbs/01a_tracking.ipynb #cell-054
 @patch
 def _prompt(self:Sam2Session, features, mask=None, box=None):
     "The prompt frame: SAM without memory."
@@ -412,7 +412,7 @@ def _prompt(self:Sam2Session, features, mask=None, box=None):
                             feat_sizes=sizes, point_inputs=points, mask_inputs=mask, output_dict={}, num_frames=self.n_frames,
                             run_mem_encoder=False)
 
-# %% ../nbs/01a_tracking.ipynb #cell-055
+# %% ../nbs/01a_tracking.ipynb #cell-056
 @patch
 def _seed(self:Sam2Session, frame, mask, box):
     from torch.nn.functional import interpolate
@@ -427,7 +427,7 @@ def _seed(self:Sam2Session, frame, mask, box):
 @patch
 def _begin(self:Sam2Session, seed): return Sam2State(*seed, deque(maxlen=self.model.num_maskmem - 1), deque(maxlen=self.pointers - 1))
 
-# %% ../nbs/01a_tracking.ipynb #cell-056
+# %% ../nbs/01a_tracking.ipynb #cell-057
 @patch
 def segment(self:Sam2Session,
     box, # (4,) xyxy pixels
@@ -438,7 +438,7 @@ def segment(self:Sam2Session,
         low = self._filled(self._prompt(features, box=np.asarray(box, float))["pred_masks"])
         return self._video_masks(low)[0] > 0
 
-# %% ../nbs/01a_tracking.ipynb #cell-058
+# %% ../nbs/01a_tracking.ipynb #cell-059
 @patch
 def _attend(self:Sam2Session,
     top, # (1, C, h, w) coarsest features of the frame
@@ -467,7 +467,7 @@ def _attend(self:Sam2Session,
                                  memory_pos=torch.cat([position, codes]), num_obj_ptr_tokens=len(pointers))
     return out.permute(1, 2, 0).view(n, C, h, w)
 
-# %% ../nbs/01a_tracking.ipynb #cell-060
+# %% ../nbs/01a_tracking.ipynb #cell-061
 @patch
 def _advance_batch(self:Sam2Session, frame, tracks):
     model, n = self.model, len(tracks)
@@ -481,7 +481,7 @@ def _advance_batch(self:Sam2Session, frame, tracks):
         masks = self._video_masks(self._filled(low))
     return {t.id: (mask, score) for t, mask, score in zip(tracks, masks, scores.float().sigmoid()[:, 0].tolist())}
 
-# %% ../nbs/01a_tracking.ipynb #cell-061
+# %% ../nbs/01a_tracking.ipynb #cell-062
 @patch
 def _move(self:Sam2Session, frame, tracks, sign):
     "Objects with equally many memories and pointers go through the network as one batch."
@@ -491,7 +491,7 @@ def _move(self:Sam2Session, frame, tracks, sign):
         for i in range(0, len(group), self.tracker.chunk): found |= self._advance_batch(frame, group[i:i + self.tracker.chunk])
     return found
 
-# %% ../nbs/01a_tracking.ipynb #cell-072
+# %% ../nbs/01a_tracking.ipynb #cell-073
 def colour_bins(
     image, # (h, w, 3) uint8 RGB
 ): # (h, w) int, 0..4095: 16 levels a channel
@@ -510,7 +510,7 @@ def colour_model(
         h = h / 2 + (np.take(padded, range(16), axis) + np.take(padded, range(2, 18), axis)) / 4
     return h.ravel() / max(h.sum(), 1e-9)
 
-# %% ../nbs/01a_tracking.ipynb #cell-073
+# %% ../nbs/01a_tracking.ipynb #cell-074
 def colour_evidence(bins, inside, outside): # (h, w), two models -> (h, w) log odds
     "Which pixels have the object's colours rather than its surroundings'."
     import cv2
@@ -521,7 +521,7 @@ def likeness(a, b): # two colour models
     "Bhattacharyya coefficient: 1 for equal colours, 0 for none in common."
     return float(np.sqrt(a * b).sum())
 
-# %% ../nbs/01a_tracking.ipynb #cell-076
+# %% ../nbs/01a_tracking.ipynb #cell-077
 def signed_distance(mask): # (h, w) bool -> (h, w) float32 px
     "Distance to the outline, positive inside."
     import cv2
@@ -539,14 +539,14 @@ def large_parts(mask, share=0.15): # (h, w) bool
     keep = areas >= share * areas[1:].max(); keep[0] = False
     return keep[labels]
 
-# %% ../nbs/01a_tracking.ipynb #cell-077
+# %% ../nbs/01a_tracking.ipynb #cell-078
 def window(box, size, pad=0): # xyxy pixels, (H, W) -> two slices
     "Rows and columns of a padded box inside a frame."
     (x1, y1, x2, y2), (H, W) = box, size
     x1, y1, x2, y2 = int(np.floor(x1)) - pad, int(np.floor(y1)) - pad, int(np.ceil(x2)) + pad, int(np.ceil(y2)) + pad
     return slice(min(max(y1, 0), H), max(min(y2, H), 0)), slice(min(max(x1, 0), W), max(min(x2, W), 0))
 
-# %% ../nbs/01a_tracking.ipynb #cell-080
+# %% ../nbs/01a_tracking.ipynb #cell-081
 def box_mask(
     image, # (H, W, 3) uint8 RGB
     box, # (4,) xyxy pixels
@@ -574,12 +574,12 @@ def box_mask(
     out[rows, cols] = found
     return out
 
-# %% ../nbs/01a_tracking.ipynb #cell-083
+# %% ../nbs/01a_tracking.ipynb #cell-084
 PAD, SOFT = 12, 3.0 # px: how far an outline may move beyond its warp; px of outline distance that weigh as much as one unit of colour odds
 
 COVERED, FADE = 0.4, 0.98 # share of its area below which an object is taken to be covered; what is left of that area a frame later
 
-# %% ../nbs/01a_tracking.ipynb #cell-084
+# %% ../nbs/01a_tracking.ipynb #cell-085
 @dataclass(eq=False)
 class FlowState:
     "An object as last seen whole, and how it moves."
@@ -598,7 +598,7 @@ class FlowState:
     @property
     def nbytes(self): return self.shape.nbytes + self.colour.nbytes + self.seen.nbytes
 
-# %% ../nbs/01a_tracking.ipynb #cell-085
+# %% ../nbs/01a_tracking.ipynb #cell-086
 def seen_at(state, size, rows, cols, found, colour=None, moves=True):
     "The state after `found`, (h, w) bool in a window of the frame, was seen to be the object."
     seen = np.zeros(size, bool); seen[rows, cols] = found
@@ -610,7 +610,7 @@ def seen_at(state, size, rows, cols, found, colour=None, moves=True):
     colour = state.colour if colour is None else colour
     return FlowState(x.start, y.start, seen[y, x].copy(), colour, seen, max(float(found.sum()), FADE * state.whole), velocity)
 
-# %% ../nbs/01a_tracking.ipynb #cell-087
+# %% ../nbs/01a_tracking.ipynb #cell-088
 def warped(state, flow, size): # (H, W, 2) flow from the new frame to the old one
     "The silhouette in the new frame: (rows, cols, (h, w) bool, motion in px); None where it has left the frame."
     import cv2
@@ -622,7 +622,7 @@ def warped(state, flow, size): # (H, W, 2) flow from the new frame to the old on
     from_x, from_y = (x + back[..., 0] - state.x).astype(np.float32), (y + back[..., 1] - state.y).astype(np.float32)
     return rows, cols, cv2.remap(state.shape.astype(np.float32), from_x, from_y, cv2.INTER_LINEAR) > 0.5, moved
 
-# %% ../nbs/01a_tracking.ipynb #cell-088
+# %% ../nbs/01a_tracking.ipynb #cell-089
 def surroundings(image, box, shape=None, pad=16): # shape: (h, w) bool in the box that is left out; None: the whole box
     "Colour model of what lies around an object."
     rows, cols = window(box, image.shape[:2], pad)
@@ -634,7 +634,7 @@ def surroundings(image, box, shape=None, pad=16): # shape: (h, w) bool in the bo
     around = whole[rows, cols]
     return colour_model(colour_bins(image[rows, cols]), around)
 
-# %% ../nbs/01a_tracking.ipynb #cell-089
+# %% ../nbs/01a_tracking.ipynb #cell-090
 def carry(
     state, # FlowState
     before, image, # (H, W, 3) uint8: the frame it is on, the frame it goes to
@@ -656,7 +656,7 @@ def carry(
     x, y = (int(v) for v in np.round(moved))
     return replace(state, x=state.x + x, y=state.y + y, seen=nothing, whole=FADE * state.whole, hidden=0 if visible else state.hidden + 1)
 
-# %% ../nbs/01a_tracking.ipynb #cell-093
+# %% ../nbs/01a_tracking.ipynb #cell-094
 def match_tracks(
     states, # list of FlowState on one frame
     boxes, # (n, 4) xyxy px
@@ -679,7 +679,7 @@ def match_tracks(
         if i not in out and j not in out.values(): out[i] = j
     return out
 
-# %% ../nbs/01a_tracking.ipynb #cell-094
+# %% ../nbs/01a_tracking.ipynb #cell-095
 def anchored(
     state, # FlowState
     image, # (H, W, 3) uint8
@@ -699,7 +699,7 @@ def anchored(
     if not found.any(): return state
     return seen_at(state, size, rows, cols, found, 0.8 * state.colour + 0.2 * colour_model(bins, found), moves=False)
 
-# %% ../nbs/01a_tracking.ipynb #cell-097
+# %% ../nbs/01a_tracking.ipynb #cell-098
 class FlowTracker:
     "Masks carried by dense optical flow, sharpened by the object's colours, corrected by detections. Needs no weights."
     name = "flow"
@@ -715,7 +715,7 @@ class FlowTracker:
         "Start on a video."
         return FlowSession(self, frames, height, width, n_frames, backward)
 
-# %% ../nbs/01a_tracking.ipynb #cell-098
+# %% ../nbs/01a_tracking.ipynb #cell-099
 class FlowSession(Session):
     "One video under optical flow."
     def __init__(self, tracker, frames, height, width, n_frames, backward=True):
@@ -727,7 +727,7 @@ class FlowSession(Session):
         super().__init__(frames, height, width, n_frames, store, backward)
         self.tracker, self.dis, self.detections = tracker, cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST), {}
 
-# %% ../nbs/01a_tracking.ipynb #cell-099
+# %% ../nbs/01a_tracking.ipynb #cell-100
 @patch
 def _resize(self:FlowSession, image, size):
     import cv2
@@ -745,7 +745,7 @@ def segment(self:FlowSession, box): # (4,) xyxy pixels -> (H, W) bool
     "GrabCut in the box."
     return box_mask(self.image, box)
 
-# %% ../nbs/01a_tracking.ipynb #cell-100
+# %% ../nbs/01a_tracking.ipynb #cell-101
 @patch
 def _state(self:FlowSession, image, mask): # at working size
     rows, cols = window(mask_box(mask), self.small)
@@ -761,7 +761,7 @@ def _seed(self:FlowSession, frame, mask, box):
 @patch
 def _begin(self:FlowSession, seed): return seed and replace(seed)
 
-# %% ../nbs/01a_tracking.ipynb #cell-102
+# %% ../nbs/01a_tracking.ipynb #cell-103
 @patch
 def _flow(self:FlowSession, frame, before): # (H, W, 2) px
     "Dense flow from one frame to another, once whatever the number of objects."
@@ -779,7 +779,7 @@ def _move(self:FlowSession, frame, tracks, sign):
     if sign < 0 and frame in self.detections: self._anchor(frame, moving)
     return {t.id: (self._resize(t.state.seen, self.size), float(t.state.seen.sum() / t.state.shape.sum())) for t in moving}
 
-# %% ../nbs/01a_tracking.ipynb #cell-104
+# %% ../nbs/01a_tracking.ipynb #cell-105
 @patch
 def _anchor(self:FlowSession, frame, tracks):
     image, found = self.store.get(frame), self.detections[frame]
@@ -787,7 +787,7 @@ def _anchor(self:FlowSession, frame, tracks):
     for i, j in matched.items(): tracks[i].state = anchored(tracks[i].state, image, *found[j][:2])
     return [tracks[i] for i in matched]
 
-# %% ../nbs/01a_tracking.ipynb #cell-105
+# %% ../nbs/01a_tracking.ipynb #cell-106
 @patch
 def add_detections(self:FlowSession,
     boxes, # (n, 4) xyxy pixels on the current frame

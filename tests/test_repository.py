@@ -82,6 +82,8 @@ def test_checks_find_what_they_look_for():
     assert checks.missing_parameters({path: notebook("#| export\nprofile = None", tags=["parameters"])})
     assert any("no notebook exports it" in line for line in checks.orphans({}))
     assert checks.mixed_imports({path: notebook("import os\nx = 1")}) and not checks.mixed_imports({path: notebook("import os", "x = 1")})
+    shown = notebook("1"); shown["cells"][0]["outputs"] = [{"text": ["saved in /home/somebody/x.json"]}]
+    assert checks.machine_paths({path: shown}) and not checks.machine_paths({path: notebook("1")})
     early, late = notebook("#| default_exp core", "#| export\nfrom stvg_nb.cli import main"), notebook("#| default_exp cli")
     assert checks.upward_imports({Path("nbs/00_core.ipynb"): early, Path("nbs/12_cli.ipynb"): late})
 
@@ -89,7 +91,7 @@ def test_checks_hold_for_this_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
     nbs = checks.notebooks()
     assert len(nbs) >= 6
-    assert checks.long_cells(nbs) + checks.missing_parameters(nbs) + checks.artefact_parameters(nbs) + checks.orphans(nbs) + checks.upward_imports(nbs) + checks.mixed_imports(nbs) == []
+    assert checks.long_cells(nbs) + checks.missing_parameters(nbs) + checks.artefact_parameters(nbs) + checks.orphans(nbs) + checks.upward_imports(nbs) + checks.mixed_imports(nbs) + checks.machine_paths(nbs) == []
 
 def test_broken_links_are_found(tmp_path):
     import importlib.util
