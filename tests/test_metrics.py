@@ -385,3 +385,47 @@ def test_every_number_is_printed_beside_its_protocol(cases):
     for name in result["metrics"]: assert sum(line.split()[0] == name and "hcstvg stcat" in line for line in lines if line) == 1
     text = "\n".join(lines)
     assert "missing 10" in text and "scored 390" in text and f"warnings {len(result['warnings'])}" in text and result["files"]["annotations"] in text
+
+# ---------------------------------------------------------------------------- MeViS submissions and the real annotation files
+
+def copy_mevis(tmp_path, change):
+    import shutil
+    from pathlib import Path
+    data = Path(__file__).resolve().parent/"data"/"mevis"
+    shutil.copytree(data/"pred", tmp_path/"pred")
+    change(tmp_path/"pred")
+    return evaluate("mevis", None, data/"meta_expressions.json", tmp_path/"pred", masks=data/"mask_dict.json", per_sample=True)
+
+def test_mevis_missing_expression_and_missing_frame(tmp_path):
+    import shutil
+    def change(root): shutil.rmtree(root/"vid0001"/"1"); (root/"vid0000"/"0"/"00002.png").unlink()
+    result = copy_mevis(tmp_path, change)
+    assert (result["n_samples"], result["n_scored"], result["n_missing"]) == (6, 6, 1) and result["per_sample"]["vid0001#1"] == {"missing": True}
+    assert result["per_sample"]["vid0000#0"] == {"j": .8, "f": 1}  # these masks fill the frame: no boundary, like an empty mask
+    assert [w["key"] for w in result["warnings"]] == ["vid0000#0"]
+
+@pytest.mark.parametrize("change, message", [(lambda root: (root/"vid0000"/"0"/"00009.png").write_bytes((root/"vid0000"/"0"/"00000.png").read_bytes()), "vid0000#0.*00009"),
+                                             (lambda root: (root/"vid0000"/"0"/"00001.png").write_bytes(b"no picture"), "vid0000#0.*00001.*no picture"),
+                                             (lambda root: (root/"vid0000"/"0"/"00001.png").write_bytes(b""), "vid0000#0.*00001.*no picture"),
+                                             (lambda root: cv2.imwrite(str(root/"vid0000"/"0"/"00001.png"), np.zeros((64, 48), np.uint8)), "vid0000#0.*00001.*64 x 48"),
+                                             (lambda root: (root/"vid0000").rename(root/"other"), "other#0.*no such sample"), (lambda root: (root/"x.png").write_bytes(b""), "x.png.*tree")])
+def test_mevis_trees_that_do_not_fit(tmp_path, change, message):
+    with pytest.raises(InputError, match=message) as e: copy_mevis(tmp_path, change)
+    assert "\n" not in str(e.value) and "pred" in str(e.value)
+
+def test_value_one_is_foreground(tmp_path):
+    def change(root):
+        for path in root.rglob("*.png"):
+            mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            cv2.imwrite(str(path), (mask > 0).astype(np.uint8))
+    assert copy_mevis(tmp_path, change)["per_sample"]["vid0000#0"] == {"j": 1, "f": 1}
+
+def test_repeating_the_truth_scores_what_the_real_files_allow(annotations):
+    "TVGBench has 11 truths without length, Charades-STA's test file none that is reversed."
+    from stvg_nb.benchmarks import load
+    for benchmark, path, n, best in (("tvgbench", annotations/"tvgbench"/"tvgbench.json", 800, 789), ("charades-sta", annotations/"charades_sta"/"charades_test.json", 3720, 3720)):
+        oracle = [dict(key=s.key, start=s.interval.start, end=s.interval.end) for s in load(benchmark, path)]
+        for protocol in PROTOCOLS[benchmark]:
+            result = evaluate(benchmark, protocol, path, oracle)
+            assert result["n_scored"] == n and result["metrics"]["m_tiou"] == pytest.approx(best / n) and result["metrics"]["r1@0.7"] == pytest.approx(best / n)
+            assert sum("0/0" in w["message"] for w in result["warnings"]) == n - best

@@ -64,7 +64,7 @@ def test_the_pattern_for_local_paths_finds_one(text): assert LOCAL.search(text)
 
 def test_no_local_places():
     for r in ROWS: assert not any(LOCAL.search(r[c]) for c in COLUMNS), r
-    for name in [*PAGES.values(), "README.md"]:
+    for name in [*PAGES.values(), "index.md"]:
         text = re.sub(r"https?://\S+|</?\w+>", "", page(name))
         assert not LOCAL.search(text), (name, LOCAL.search(text))
 
@@ -228,7 +228,7 @@ def test_pages_name_their_source_and_tag_their_evidence():
     for text in (r1, o1): assert "none was measured here" in text
 
 def test_readme_counts_and_levels():
-    text, levels = flat("README.md"), Counter(r["confidence"] for r in ROWS)
+    text, levels = flat("index.md"), Counter(r["confidence"] for r in ROWS)
     assert f"{len(ROWS)} of them" in text
     for level, n in levels.items(): assert re.search(rf"\| `{level}` \|[^|]+\| {n} \|", text), level
     assert all(f"`{c}`" in text for c in COLUMNS)
