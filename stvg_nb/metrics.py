@@ -20,16 +20,17 @@ from struct import error as StructError, pack
 
 import numpy as np
 
+# %% ../nbs/00c_metrics.ipynb #cell-004
 from .core import (InputError, Interval, Tube, box_area, canonical_json, check_rle, decode_mask, read_json, read_jsonl,
                           rle_boxes, sha256_bytes, sha256_file)
 from .benchmarks import Sample, load
 
-# %% ../nbs/00c_metrics.ipynb #cell-011
+# %% ../nbs/00c_metrics.ipynb #cell-012
 PROTOCOLS = {"hcstvg": ("clean", "official", "tubedetr", "stcat", "r1-code"), "vidstg": ("clean", "tubedetr", "stcat"),
              "st-align": ("llava-st",), "mevis": ("mevis",), "mme-videoocr": ("lmms-eval",),
              "charades-sta": ("clean", "time-r1", "time-zero", "lmms-eval"), "tvgbench": ("clean", "time-r1")}
 
-# %% ../nbs/00c_metrics.ipynb #cell-013
+# %% ../nbs/00c_metrics.ipynb #cell-014
 @lru_cache(maxsize=4096)
 def sampled_frames(
     first:int, # first frame of the clip
@@ -46,7 +47,7 @@ def sampled_frames(
     kept.setflags(write=False)
     return kept
 
-# %% ../nbs/00c_metrics.ipynb #cell-016
+# %% ../nbs/00c_metrics.ipynb #cell-017
 def _tubedetr_truth(sample):
     tube, segment = sample.tube, sample.extra.get("used_segment", (0, (sample.frame_count or 0) - 1))
     shift = sample.extra.get("st_frame", tube.start + 1) - tube.start if sample.benchmark == "hcstvg" else 0
@@ -55,6 +56,7 @@ def _tubedetr_truth(sample):
     inside = counted[(counted >= start) & (counted < end)]
     return Tube(start, end, inside, tube.boxes[inside - start]), counted
 
+# %% ../nbs/00c_metrics.ipynb #cell-018
 def _stcat_truth(sample):
     tube, segment = sample.tube, sample.extra.get("used_segment")
     last = min(tube.end, segment[1]) if segment else min(tube.end - 1, sample.frame_count - 1)
@@ -65,19 +67,20 @@ def _stcat_truth(sample):
         frames, boxes = np.r_[frames, last], np.vstack([boxes, boxes[-1] if end_box is None else end_box])
     return Tube(tube.start, int(last), frames, boxes)
 
-# %% ../nbs/00c_metrics.ipynb #cell-017
+# %% ../nbs/00c_metrics.ipynb #cell-019
 def truth_tube(
     sample:Sample, # of hcstvg or vidstg, with boxes
     protocol="clean", # of `PROTOCOLS`
 ) -> tuple: # (Tube whose `end` is used as exclusive, frames that count or None for all)
     "The true tube as a protocol reads it; boxes may lie on the frame `end` and after it."
-    if sample.tube is None: raise InputError(f"record {sample.key!r}, field bbox", "there are no boxes to score against (VidSTG needs the VidOR boxes)")
+    if sample.tube is None:
+        raise InputError(f"record {sample.key!r}, field bbox", "there are no boxes to score against (VidSTG needs the VidOR boxes)")
     if protocol == "tubedetr": return _tubedetr_truth(sample)
     if protocol == "stcat": return _stcat_truth(sample), None
     if protocol == "r1-code": return replace(sample.tube, frames=sample.tube.frames + 1), None
     return sample.tube, None
 
-# %% ../nbs/00c_metrics.ipynb #cell-020
+# %% ../nbs/00c_metrics.ipynb #cell-022
 _NO_BOX = (np.array([-1]), np.zeros((1, 4)))  # before every frame
 
 def _join(parts): # [(frames (n,), boxes (n, 4))] -> moved frames (N,), columns (4, N), sample index (N,), counts
@@ -85,6 +88,7 @@ def _join(parts): # [(frames (n,), boxes (n, 4))] -> moved frames (N,), columns 
     sample = np.repeat(np.arange(len(parts)), n)
     return np.concatenate([p[0] for p in parts]) + (sample << 32), np.concatenate([p[1] for p in parts]).T, sample, n
 
+# %% ../nbs/00c_metrics.ipynb #cell-023
 def _look_up(frames, sample, tubes, linear):
     "Predicted boxes (4, N) on moved frames (N,), and whether there is one."
     keys, columns, _, n = _join([(t.frames, t.boxes) if len(t.frames) else _NO_BOX for t in tubes])
@@ -96,7 +100,7 @@ def _look_up(frames, sample, tubes, linear):
     x, keys = frames.astype(float), keys.astype(float)
     return np.stack([np.interp(x, keys, c) for c in columns]), has
 
-# %% ../nbs/00c_metrics.ipynb #cell-022
+# %% ../nbs/00c_metrics.ipynb #cell-025
 def _column_iou(a, b): # (4, N), (4, N) -> IoU (N,), 0/0 (N,) bool
     inter, side_a, side_b = np.minimum(a[2:], b[2:]), a[2:] - a[:2], b[2:] - b[:2]  # (2, N) widths and heights
     inter -= np.maximum(a[:2], b[:2])
@@ -106,7 +110,7 @@ def _column_iou(a, b): # (4, N), (4, N) -> IoU (N,), 0/0 (N,) bool
     union -= inter
     return np.divide(inter, union, out=np.zeros_like(union), where=union > 0), union == 0
 
-# %% ../nbs/00c_metrics.ipynb #cell-024
+# %% ../nbs/00c_metrics.ipynb #cell-027
 def _intervals(truths, tubes, protocol):
     "Overlap [start, end), its length, hull and union per sample; (n,) int64 each, and the hull's ends."
     gs, ge, ps, pe = np.array([(g.start, g.end, p.start, p.end) for g, p in zip(truths, tubes)], np.int64).T
@@ -115,6 +119,7 @@ def _intervals(truths, tubes, protocol):
     if protocol == "r1-code": end = end + (overlap > 0)  # the last frame belongs to both
     return start, end, overlap, low, high, (ge - gs) + (pe - ps) - overlap
 
+# %% ../nbs/00c_metrics.ipynb #cell-029
 def _score_chunk(truths, tubes, linear, sampled, protocol):
     moved, columns, sample, n = _join([(g.frames, g.boxes) for g in truths])
     predicted, has = _look_up(moved, sample, tubes, linear)
@@ -130,7 +135,7 @@ def _score_chunk(truths, tubes, linear, sampled, protocol):
     viou = count(iou * inside) / np.maximum({"clean": union, "r1-code": hull + 1}.get(protocol, hull), 1)
     return tiou, viou, count(iou) / np.maximum(n, 1), count(has & flat).astype(int), count(~has).astype(int)
 
-# %% ../nbs/00c_metrics.ipynb #cell-025
+# %% ../nbs/00c_metrics.ipynb #cell-031
 def score_tubes(
     truths, # list of Tube, from `truth_tube`
     tubes, # list of predicted Tube, as many
@@ -145,7 +150,7 @@ def score_tubes(
         parts = [_score_chunk(*step(i), protocol) for i in range(0, len(truths), 8)]
     return dict(zip(("tiou", "viou", "siou", "flat", "holes"), map(np.concatenate, zip(*parts)) if parts else [np.zeros(0)] * 5))
 
-# %% ../nbs/00c_metrics.ipynb #cell-036
+# %% ../nbs/00c_metrics.ipynb #cell-051
 _TIME_R1 = re.compile(r"(?<!\d)(\d++\.?+\d*+) (?:to|and) (\d++\.?+\d*+)")
 _CLOCK = r"(?>(?:[0-9]+:)?[0-9]+:[0-9]{2}(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?)(?![0-9:])"   # [h:]mm:ss[.f] or 12, 12.5, 12.
 _UNIT = r"(?:\s*+(?:seconds|second|secs|sec|s))?"
@@ -156,12 +161,13 @@ _CLEAN = re.compile(
     rf"|[\[(]\s*+({_CLOCK}){_UNIT}\s*+,\s*+({_CLOCK}){_UNIT}\s*+[\])]")
 _TAGS = re.compile(r"</?answer>|</think>", re.I)
 
+# %% ../nbs/00c_metrics.ipynb #cell-052
 def _seconds(text): # "1:02.5" -> 62.5
     value = 0.0
     for part in text.split(":"): value = 60 * value + float(part)
     return value
 
-# %% ../nbs/00c_metrics.ipynb #cell-038
+# %% ../nbs/00c_metrics.ipynb #cell-054
 def _answer_part(text):
     "The last <answer> block, else what follows the last </think>, else everything."
     block, opened, after = None, None, 0
@@ -172,6 +178,7 @@ def _answer_part(text):
         elif opened is not None: block, opened = text[opened:tag.start()], None
     return text[after:] if block is None else block
 
+# %% ../nbs/00c_metrics.ipynb #cell-056
 def parse_span(
     text:str, # a model's answer, any text
     mode="clean", # clean | time-r1 | time-zero
@@ -184,7 +191,7 @@ def parse_span(
         span = tuple(map(_seconds, pair))
         if all(map(math.isfinite, span)): return span
 
-# %% ../nbs/00c_metrics.ipynb #cell-041
+# %% ../nbs/00c_metrics.ipynb #cell-059
 def span_iou(
     span, # (start, end) predicted, seconds
     truth, # (start, end), seconds
@@ -193,7 +200,7 @@ def span_iou(
     overlap, hull = min(span[1], truth[1]) - max(span[0], truth[0]), max(span[1], truth[1]) - min(span[0], truth[0])
     return (max(overlap, 0) / hull if hull > 0 else 0.0), hull == 0
 
-# %% ../nbs/00c_metrics.ipynb #cell-044
+# %% ../nbs/00c_metrics.ipynb #cell-062
 _TOKEN = r"<(?:TEMP|WIDTH|HEIGHT)-(\d{1,9})>"
 _SPAN_TOKENS = re.compile(r"\{\s*<TEMP-(\d{1,9})>\s*<TEMP-(\d{1,9})>\}")
 _BOX_TOKENS = re.compile(rf"{_TOKEN}\s*:\s*\[\s*" + r"\s*".join([_TOKEN] * 4) + r"\s*\]")
@@ -205,6 +212,7 @@ def clip_frames(
     s, e = split
     return [s + round(i / 99 * (e - s)) for i in range(100)]
 
+# %% ../nbs/00c_metrics.ipynb #cell-064
 def parse_tokens(
     text:str, # LLaVA-ST's answer
     split, # (s, e) of the clip
@@ -216,7 +224,7 @@ def parse_tokens(
         boxes[s + round(k / 99 * (e - s))] = [float(round(v / 99 * size)) for v, size in zip(values, (width, height) * 2)]
     return span and tuple(round(int(x) / 99, 5) for x in span.groups()), boxes
 
-# %% ../nbs/00c_metrics.ipynb #cell-046
+# %% ../nbs/00c_metrics.ipynb #cell-066
 def score_tokens(
     sample:Sample, # of st-align
     span, # (a, b) in 0..1, or None
@@ -232,7 +240,7 @@ def score_tokens(
         tiou, zero = span_iou(span or (0, 0), [round((v - s) / (e - s), 3) for v in sample.extra["span"]])
     return dict(tiou=tiou, siou=total / max(len(common), 1), viou=total / max(len(truth.keys() | boxes.keys()), 1), zero=zero)
 
-# %% ../nbs/00c_metrics.ipynb #cell-049
+# %% ../nbs/00c_metrics.ipynb #cell-069
 def boundary(
     mask, # (H, W) bool or uint8 0/1
 ) -> np.ndarray: # (H, W) uint8: differs from its right, lower or lower-right neighbour
@@ -245,7 +253,7 @@ def tolerance(h:int, w:int) -> int: # pixels
     "How far matched boundary pixels may lie apart: 8 at 480x854, 18 at 1080x1920."
     return math.ceil(0.008 * math.sqrt(h * h + w * w))
 
-# %% ../nbs/00c_metrics.ipynb #cell-055
+# %% ../nbs/00c_metrics.ipynb #cell-076
 @lru_cache(maxsize=64)
 def _disk(r): # largest inner rectangle as (2h+1, 2w+1) ones; offsets dy, dx (k,) of the disk outside it
     half = [math.isqrt(r * r - d * d) for d in range(r + 1)]
@@ -254,6 +262,7 @@ def _disk(r): # largest inner rectangle as (2h+1, 2w+1) ones; offsets dy, dx (k,
     rest = (dy**2 + dx**2 <= r * r) & ((abs(dy) > h) | (abs(dx) > half[h]))
     return np.ones((2 * h + 1, 2 * half[h] + 1), np.uint8), dy[rest], dx[rest]
 
+# %% ../nbs/00c_metrics.ipynb #cell-078
 def _near_few(left, b, r):
     "How many pixels of `left` have a pixel of `b` in the disk outside the rectangle."
     import cv2
@@ -263,7 +272,7 @@ def _near_few(left, b, r):
     at = (row + r) * padded.shape[1] + column + r
     return int(np.count_nonzero(padded.ravel()[at[:, None] + (dy * padded.shape[1] + dx)].any(1)))
 
-# %% ../nbs/00c_metrics.ipynb #cell-058
+# %% ../nbs/00c_metrics.ipynb #cell-081
 def _pack(mask): # (H, W) 0/1 -> (H, words) uint64, lowest bit leftmost
     words = np.zeros((len(mask), -(-mask.shape[1] // 64) * 8), np.uint8)
     packed = np.packbits(mask, 1, bitorder="little")
@@ -276,6 +285,7 @@ def _widen(rows): # one pixel to the left and to the right
     out[:, :-1] |= rows[:, 1:] << np.uint64(63)
     return out
 
+# %% ../nbs/00c_metrics.ipynb #cell-082
 def _near_many(left, b, r):
     "How many pixels of `left` lie within `r` of `b`."
     wide, width, within = _pack(b), 0, 0
@@ -286,7 +296,7 @@ def _near_many(left, b, r):
         within[:len(wide) - dy] |= wide[dy:]
     return int(np.bitwise_count(within & _pack(left)).sum())
 
-# %% ../nbs/00c_metrics.ipynb #cell-060
+# %% ../nbs/00c_metrics.ipynb #cell-084
 def _near(a, b, r):
     "How many pixels of boundary `a` lie within `r` of boundary `b`."
     import cv2
@@ -298,7 +308,7 @@ def _near(a, b, r):
     few = undecided * len(dy) < 10_000 + left.size // 12  # look-ups against words, both measured
     return hits + (_near_few if few else _near_many)(left, b, r)
 
-# %% ../nbs/00c_metrics.ipynb #cell-061
+# %% ../nbs/00c_metrics.ipynb #cell-086
 def frame_jf(
     pred, # (H, W) bool or 0/1, predicted mask
     gt, # (H, W), true mask
@@ -319,7 +329,7 @@ def frame_jf(
     precision, recall = _near(p, g, r) / n_p, _near(g, p, r) / n_g
     return J, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
-# %% ../nbs/00c_metrics.ipynb #cell-069
+# %% ../nbs/00c_metrics.ipynb #cell-100
 def _union(codes, h, w): # [] is an empty mask
     return np.logical_or.reduce([decode_mask(c, h, w) for c in codes]) if codes else np.zeros((h, w), bool)
 
@@ -332,10 +342,11 @@ def rle_jf(
     scores = [frame_jf(_union(p, h, w), _union(g, h, w)) for p, g in zip(pred, gt, strict=True)]
     return tuple(math.fsum(s) / len(scores) for s in zip(*scores))
 
-# %% ../nbs/00c_metrics.ipynb #cell-072
+# %% ../nbs/00c_metrics.ipynb #cell-103
 _PHRASES = ("The best answer is", "The correct answer is", "The answer is", "The answer", "The best option is",
             "The correct option is", "Best answer:", "Best option:", "Answer", "Answer is")
 
+# %% ../nbs/00c_metrics.ipynb #cell-105
 def ocr_correct(
     text:str, # reply
     answer:str, # annotated answer: text, or a letter for multiple choice
@@ -352,11 +363,12 @@ def ocr_correct(
     answer, text = (s.replace("’", "'").lower() for s in (answer, text))
     return all(part.strip() in text for part in answer.split(";")) if ";" in answer else answer in text
 
-# %% ../nbs/00c_metrics.ipynb #cell-075
+# %% ../nbs/00c_metrics.ipynb #cell-108
 _LAST_FRAME = 2**31 - 1
 
 def _is_number(x): return type(x) in (int, float) and abs(x) < 1e308  # NaN fails too; a whole number of JSON may have 400 digits
 
+# %% ../nbs/00c_metrics.ipynb #cell-109
 @dataclass(slots=True)
 class Prediction:
     "One record of `stvg.predictions/1`; boxes and masks are checked when they are used."
@@ -373,30 +385,34 @@ class Prediction:
 
     def bad(self, field, reason): raise InputError(f"{self.where}, field {field}", reason)
 
-# %% ../nbs/00c_metrics.ipynb #cell-076
+# %% ../nbs/00c_metrics.ipynb #cell-110
 def _pair(record, p, names, good, needs):
     "Two fields that are both given or both null."
     start, end = (record.get(name) for name in names)
     for name, value in zip(names, (start, end)):
-        if value is None and not start is end: p.bad(name, f"is missing beside its partner; give {names[0]} and {names[1]}, or both null for no answer")
+        if value is None and not start is end:
+            p.bad(name, f"is missing beside its partner; give {names[0]} and {names[1]}, or both null for no answer")
         if value is not None and not good(value): p.bad(name, f"needs {needs}, found {str(value)[:40]!r}")
     return None if start is None else (start, end)
 
+# %% ../nbs/00c_metrics.ipynb #cell-112
 def _read_interval(record, p):
     whole = lambda v: type(v) in (int, float) and v == v // 1 and 0 <= v <= _LAST_FRAME
     if frames := _pair(record, p, ("start_frame", "end_frame"), whole, "a whole number from 0"):
         p.frames = int(frames[0]), int(frames[1])
-        if p.frames[1] <= p.frames[0]: p.bad("end_frame", f"{p.frames[1]} is not after start_frame {p.frames[0]}; the end is exclusive, so a tube of one frame ends at start_frame + 1")
+        if p.frames[1] <= p.frames[0]:
+            p.bad("end_frame", f"{p.frames[1]} is not after start_frame {p.frames[0]}; the end is exclusive")
     p.seconds = _pair(record, p, ("start", "end"), lambda v: _is_number(v) and v >= 0, "seconds, a finite number from 0")
     video = record.get("video")
     if video is not None and type(video) is not dict: p.bad("video", "needs an object with width, height, fps, frame_count")
     p.fps = (video or {}).get("fps")
     if p.fps is not None and not (_is_number(p.fps) and p.fps > 0): p.bad("video.fps", f"needs a number above 0, found {str(p.fps)[:40]!r}")
 
-# %% ../nbs/00c_metrics.ipynb #cell-077
+# %% ../nbs/00c_metrics.ipynb #cell-113
 _KINDS = {"boxes": (dict, "an object frame -> [x1, y1, x2, y2]"), "masks": (dict, 'an object frame -> {"size": [h, w], "counts": "..."}'),
           "text": (str, "text"), "target_id": (int, "a whole number or null")}
 
+# %% ../nbs/00c_metrics.ipynb #cell-115
 def read_record(
     record, # one JSON object
     where:str, # file, for errors
@@ -405,7 +421,8 @@ def read_record(
     "Check one record; everything but the content of boxes and masks."
     if type(record) is not dict: raise InputError(f"{where}, record {number}", f"needs an object, found {type(record).__name__}")
     key = record.get("key")
-    if type(key) is not str or not key: raise InputError(f"{where}, record {number}, field key", f"needs the sample's key as text, found {str(key)[:40]!r}")
+    if type(key) is not str or not key:
+        raise InputError(f"{where}, record {number}, field key", f"needs the sample's key as text, found {str(key)[:40]!r}")
     p = Prediction(key, f"{where}, record {key!r}")
     for field, (kind, needs) in _KINDS.items():
         value = record.get(field)
@@ -417,17 +434,18 @@ def read_record(
     p.linear = interpolation == "linear"
     return p
 
-# %% ../nbs/00c_metrics.ipynb #cell-080
+# %% ../nbs/00c_metrics.ipynb #cell-118
 def _frame_keys(table, where):
     "Frame keys of a JSON object -> (n,) int64."
     if not table: return np.zeros(0, np.int64)
-    text = "".join(table)
-    frames = np.fromstring(" ".join(table), np.int64, sep=" ") if text.isascii() and text.isdigit() else np.zeros(0, np.int64)  # numbers that are too large saturate
+    text, frames = "".join(table), np.zeros(0, np.int64)
+    if text.isascii() and text.isdigit(): frames = np.fromstring(" ".join(table), np.int64, sep=" ")  # too large numbers saturate
     if len(frames) != len(table) or frames.max() > _LAST_FRAME:
         bad = next((k for k in table if not re.fullmatch("[0-9]{1,10}", k) or int(k) > _LAST_FRAME), "")
         raise InputError(where, f"frame key {bad[:40]!r} is not a whole number from 0; frames count from 0")
     return frames
 
+# %% ../nbs/00c_metrics.ipynb #cell-120
 def box_array(
     boxes, # list of n boxes as JSON gives them
     name, # index -> file, record and field, for the error
@@ -443,7 +461,7 @@ def box_array(
     i = next(i for i, b in enumerate(boxes) if not good(b))
     raise InputError(name(i), f"a box is four finite numbers [x1, y1, x2, y2], found {str(boxes[i])[:60]}")
 
-# %% ../nbs/00c_metrics.ipynb #cell-081
+# %% ../nbs/00c_metrics.ipynb #cell-121
 def box_table(
     boxes:dict, # frame -> [x1, y1, x2, y2], keys as text
     where:str, # file, record and field, for errors
@@ -456,17 +474,18 @@ def box_table(
         if (twice := frames[1:][np.diff(frames) == 0]).size: raise InputError(where, f"frame {twice[0]} is given twice")
     return frames, array
 
-# %% ../nbs/00c_metrics.ipynb #cell-084
+# %% ../nbs/00c_metrics.ipynb #cell-124
 def _mask_table(p, size):
     "Boxes of a record's masks, without decoding them."
+    if not p.masks: return np.zeros(0, np.int64), np.zeros((0, 4))
     frames, names = _frame_keys(p.masks, f"{p.where}, field masks"), list(p.masks)
-    if not names: return frames, np.zeros((0, 4))
     first = p.masks[names[0]]
     h, w = size or (first.get("size") if type(first) is dict and type(first.get("size")) is list and len(first["size"]) == 2 else (0, 0))
     boxes = rle_boxes([check_rle(p.masks[k], h, w, f"{p.where}, field masks, frame {k}") for k in names], h, w)
     order = np.argsort(frames, kind="stable")[box_area(boxes)[np.argsort(frames, kind="stable")] > 0]
     return frames[order], boxes[order]
 
+# %% ../nbs/00c_metrics.ipynb #cell-126
 def to_tube(
     p:Prediction,
     size=None, # (height, width) of the video, which masks must have
@@ -474,23 +493,29 @@ def to_tube(
     note=lambda message: None, # called with what is odd but usable
 ): # Tube, or None where the method gave no answer
     "The predicted tube of a record."
-    frames, boxes = box_table(p.boxes, f"{p.where}, field boxes") if p.boxes is not None else _mask_table(p, size) if p.masks else (np.zeros(0, np.int64), np.zeros((0, 4)))
-    if reversed_ := int((boxes[:, 2:] < boxes[:, :2]).any(1).sum()): note(f"{reversed_} of {len(boxes)} boxes have x2 < x1 or y2 < y1; they are not swapped, their IoU is 0")
+    frames, boxes = _mask_table(p, size) if p.boxes is None else box_table(p.boxes, f"{p.where}, field boxes")
+    if reversed_ := int((boxes[:, 2:] < boxes[:, :2]).any(1).sum()):
+        note(f"{reversed_} of {len(boxes)} boxes have x2 < x1 or y2 < y1; they are not swapped, their IoU is 0")
     if p.frames is None and p.seconds is None: return None
     if p.frames is None:
         if p.fps is None: p.bad("video.fps", "is missing; it is needed where a tube is given in seconds only")
         if p.seconds[1] < p.seconds[0]: p.bad("end", f"{p.seconds[1]} s is before start {p.seconds[0]} s")
         if max(p.seconds) * p.fps > _LAST_FRAME: p.bad("end", f"{p.seconds[1]} s is no time in a video")
-    interval = p.frames or (tuple(int(t * p.fps) for t in p.seconds) if floor else (lambda i: (i.start, i.end))(Interval(*p.seconds).to_frames(p.fps)))
-    return Tube(*interval, frames, boxes)
+    if p.frames: return Tube(*p.frames, frames, boxes)
+    if floor: return Tube(*(int(t * p.fps) for t in p.seconds), frames, boxes)
+    interval = Interval(*p.seconds).to_frames(p.fps)
+    return Tube(interval.start, interval.end, frames, boxes)
 
-# %% ../nbs/00c_metrics.ipynb #cell-087
+# %% ../nbs/00c_metrics.ipynb #cell-129
 SCHEMA = "stvg.predictions/1"
 
 def _header(header, path, benchmark):
-    if header.get("schema") != SCHEMA: raise InputError(f"{path}, field schema", f"is {str(header.get('schema'))[:40]!r}, this reader knows {SCHEMA!r}")
-    if header.get("benchmark") not in (None, benchmark): raise InputError(f"{path}, field benchmark", f"these predictions are for {header['benchmark']!r}, not for {benchmark!r}")
+    if header.get("schema") != SCHEMA:
+        raise InputError(f"{path}, field schema", f"is {str(header.get('schema'))[:40]!r}, this reader knows {SCHEMA!r}")
+    if header.get("benchmark") not in (None, benchmark):
+        raise InputError(f"{path}, field benchmark", f"these predictions are for {header['benchmark']!r}, not for {benchmark!r}")
 
+# %% ../nbs/00c_metrics.ipynb #cell-131
 def read_predictions(
     source, # file (.json, .jsonl, each also .gz), or a list of records
     benchmark:str, # name; a file that names another one is refused
@@ -499,10 +524,12 @@ def read_predictions(
     path, records = ("predictions", source) if isinstance(source, list) else (Path(source), None)
     if records is None and path.name.endswith((".jsonl", ".jsonl.gz")):
         records = read_jsonl(path)
-        if records and type(records[0]) is dict and "schema" in records[0] and "key" not in records[0]: _header(records.pop(0), path, benchmark)
+        if records and type(records[0]) is dict and "schema" in records[0] and "key" not in records[0]:
+            _header(records.pop(0), path, benchmark)
     elif records is None:
         data = read_json(path)
-        if type(data) is not dict: raise InputError(path, f'needs an object {{"schema": "{SCHEMA}", "predictions": [...]}}, found {type(data).__name__}')
+        if type(data) is not dict:
+            raise InputError(path, f'needs an object {{"schema": "{SCHEMA}", "predictions": [...]}}, found {type(data).__name__}')
         _header(data, path, benchmark); records = data.get("predictions")
         if type(records) is not list: raise InputError(f"{path}, field predictions", "needs a list of records")
     out = {}
@@ -511,7 +538,7 @@ def read_predictions(
         if out.setdefault(p.key, p) is not p: raise InputError(f"{path}, record {p.key!r}, field key", "is given twice; keep one of them")
     return out
 
-# %% ../nbs/00c_metrics.ipynb #cell-090
+# %% ../nbs/00c_metrics.ipynb #cell-134
 class MaskTree:
     "Predicted masks as `<video>/<expression>/<frame>.png`, in a folder or in a zip whose root is that tree."
     def __init__(self, path):
@@ -519,7 +546,8 @@ class MaskTree:
         if self.path.is_dir(): names = {p.relative_to(self.path).as_posix(): p for p in sorted(self.path.rglob("*.png"))}
         else:
             try: self.zip = zipfile.ZipFile(self.path)
-            except (OSError, zipfile.BadZipFile): raise InputError(path, "is no zip file; a folder, a zip, .json or .jsonl is needed") from None
+            except (OSError, zipfile.BadZipFile):
+                raise InputError(path, "is no zip file; a folder, a zip, .json or .jsonl is needed") from None
             names = {n: n for n in sorted(self.zip.namelist()) if n.endswith(".png") and not n.startswith("__MACOSX/")}
         for name, file in names.items():
             parts = name.split("/")
@@ -533,10 +561,11 @@ class MaskTree:
         data = np.frombuffer(self.zip.read(file) if self.zip else file.read_bytes(), np.uint8)
         mask, where = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None, f"{self.path}, record {key!r}, frame {frame}"
         if mask is None: raise InputError(where, "is no picture that decodes")
-        if mask.shape != tuple(size): raise InputError(where, f"is {mask.shape[0]} x {mask.shape[1]}, the annotation's masks are {size[0]} x {size[1]}")
+        if mask.shape != tuple(size):
+            raise InputError(where, f"is {mask.shape[0]} x {mask.shape[1]}, the annotation's masks are {size[0]} x {size[1]}")
         return mask > 0
 
-# %% ../nbs/00c_metrics.ipynb #cell-093
+# %% ../nbs/00c_metrics.ipynb #cell-137
 @dataclass(slots=True)
 class Row:
     "What became of one sample."
@@ -550,9 +579,11 @@ class Row:
     id_correct: bool | None = None # None: the annotation has no answer_id
     task: str | None = None # finer than the group (MME-VideoOCR)
 
+# %% ../nbs/00c_metrics.ipynb #cell-138
 def _recalls(field, *thresholds, strict=True, name=None):
     return [(f"{name or field}@{t}", field, t, strict) for t in thresholds]
 
+# %% ../nbs/00c_metrics.ipynb #cell-140
 def metric_list(
     benchmark:str, protocol:str, # of `PROTOCOLS`
     temporal=True, # st-align: is there a span to find (STVG) or not (SVG)?
@@ -560,14 +591,16 @@ def metric_list(
     "The metrics of a protocol, in the order in which they are printed."
     if benchmark == "mevis": return [(name, name, None, None) for name in ("j", "f", "j_and_f")]
     if benchmark == "mme-videoocr": return [("accuracy", "correct", None, None)]
-    if benchmark in ("charades-sta", "tvgbench"): return [("m_tiou", "tiou", None, None)] + _recalls("tiou", .3, .5, .7, strict=protocol == "time-r1", name="r1")
+    if benchmark in ("charades-sta", "tvgbench"):
+        return [("m_tiou", "tiou", None, None)] + _recalls("tiou", .3, .5, .7, strict=protocol == "time-r1", name="r1")
     if benchmark == "st-align":
-        return [m for f in (("tiou",) if temporal else ()) + ("siou", "viou") for m in [(f"m_{f}", f, None, None)] + _recalls(f, .3, .5, .7, strict=False)]
+        fields = ("tiou", "siou", "viou") if temporal else ("siou", "viou")
+        return [m for f in fields for m in [(f"m_{f}", f, None, None)] + _recalls(f, .3, .5, .7, strict=False)]
     strict, spatial = protocol != "r1-code", protocol in ("tubedetr", "stcat")
     tube = [("m_tiou", "tiou", None, None), ("m_viou", "viou", None, None)] + _recalls("viou", .3, .5, strict=strict)
     return tube + ([("m_siou", "siou", None, None)] + _recalls("siou", .3, .5) if spatial else [])
 
-# %% ../nbs/00c_metrics.ipynb #cell-095
+# %% ../nbs/00c_metrics.ipynb #cell-142
 def _means(rows, metrics):
     "{metric: mean over the counted rows}; null where there is none."
     counted, out = [r for r in rows if r.scores is not None], {}
@@ -578,6 +611,7 @@ def _means(rows, metrics):
     known = [r.id_correct for r in counted if r.id_correct is not None]
     return out | ({"id_accuracy": sum(known) / len(known)} if known else {})
 
+# %% ../nbs/00c_metrics.ipynb #cell-144
 def _groups(rows, metrics, labels):
     "{label: {n, metrics}} in order of appearance."
     by_label = {}
@@ -585,13 +619,14 @@ def _groups(rows, metrics, labels):
         for label in labels(row): by_label.setdefault(label, []).append(row)
     return {label: {"n": sum(r.scores is not None for r in part), "metrics": _means(part, metrics)} for label, part in by_label.items()}
 
-# %% ../nbs/00c_metrics.ipynb #cell-097
+# %% ../nbs/00c_metrics.ipynb #cell-146
 def _row(sample, p, fields, note):
     "A row of zeros: missing, or without an answer."
     correct = None if sample.answer_id is None else p is not None and p.target_id == sample.answer_id
     labels = tuple(x for x in (sample.group, sample.query_type) if x)
     return Row(sample.key, labels, dict.fromkeys(fields, 0.0), missing=p is None, id_correct=correct)
 
+# %% ../nbs/00c_metrics.ipynb #cell-148
 def _score_batch(batch, protocol, note):
     "Fill the rows of some (row, sample, prediction, tube)."
     truths, sampled = zip(*(truth_tube(s, protocol) for _, s, _, _ in batch))
@@ -599,8 +634,10 @@ def _score_batch(batch, protocol, note):
     for i, (row, *_) in enumerate(batch):
         row.scores = {field: float(scores[field][i]) for field in row.scores}
         if scores["flat"][i]: note(row.key, f"on {scores['flat'][i]} frames neither box has an area: 0/0 counts as IoU 0")
-        if protocol == "stcat" and scores["holes"][i]: note(row.key, f"{scores['holes'][i]} true frames have no predicted box and score 0 (the original raises here)")
+        if protocol == "stcat" and scores["holes"][i]:
+            note(row.key, f"{scores['holes'][i]} true frames have no predicted box and score 0 (the original raises here)")
 
+# %% ../nbs/00c_metrics.ipynb #cell-149
 def _tube_rows(bench, predictions, protocol, note):
     fields, samples = ("tiou", "viou") + (("siou",) if protocol in ("tubedetr", "stcat") else ()), iter(bench)
     while part := list(islice(samples, 32)):
@@ -608,7 +645,8 @@ def _tube_rows(bench, predictions, protocol, note):
         for sample in part:
             p = predictions.get(sample.key)
             row = _row(sample, p, fields, note)
-            tube = p and to_tube(p, sample.height and (sample.height, sample.width), protocol == "r1-code", lambda m, k=sample.key: note(k, m))
+            size = sample.height and (sample.height, sample.width)
+            tube = p and to_tube(p, size, protocol == "r1-code", lambda message, key=sample.key: note(key, message))
             row.unparsed = p is not None and tube is None
             rows.append(row)
             if tube is None: truth_tube(sample, protocol)
@@ -616,7 +654,7 @@ def _tube_rows(bench, predictions, protocol, note):
         if batch: _score_batch(batch, protocol, note)
         yield from rows
 
-# %% ../nbs/00c_metrics.ipynb #cell-098
+# %% ../nbs/00c_metrics.ipynb #cell-151
 def _predicted_span(p, sample, protocol):
     "(start, end) in seconds, or None."
     if p.seconds is not None: return tuple(map(float, p.seconds))
@@ -625,10 +663,12 @@ def _predicted_span(p, sample, protocol):
         return tuple(f / p.fps for f in p.frames)
     return None if p.text is None else parse_span(p.text, "clean" if protocol == "lmms-eval" else protocol)
 
+# %% ../nbs/00c_metrics.ipynb #cell-152
 def _span_rows(bench, predictions, protocol, note):
     for sample in bench:
         p = predictions.get(sample.key)
-        row, truth, span = _row(sample, p, ("tiou",), note), (sample.interval.start, sample.interval.end), p and _predicted_span(p, sample, protocol)
+        row, span = _row(sample, p, ("tiou",), note), p and _predicted_span(p, sample, protocol)
+        truth = sample.interval.start, sample.interval.end
         row.unparsed = p is not None and span is None
         if span is not None:
             if protocol == "lmms-eval": span = min(span), max(span)
@@ -639,7 +679,7 @@ def _span_rows(bench, predictions, protocol, note):
         if row.unparsed and protocol == "time-zero": row.scores = None
         yield row
 
-# %% ../nbs/00c_metrics.ipynb #cell-099
+# %% ../nbs/00c_metrics.ipynb #cell-154
 def _st_align_answer(p, sample, note):
     "(span in 0..1 or None, {frame: box}, was there an answer?)"
     (s, e), temporal = sample.extra["split"], sample.extra["span"] is not None
@@ -652,6 +692,7 @@ def _st_align_answer(p, sample, note):
     found, has = _look_up(np.array(wanted, np.int64), np.zeros(len(wanted), np.int64), [tube], [p.linear])
     return ((tube.start - s) / (e - s), (tube.end - 1 - s) / (e - s)), {f: b for f, b, h in zip(wanted, found.T.tolist(), has) if h}, True
 
+# %% ../nbs/00c_metrics.ipynb #cell-155
 def _st_align_rows(bench, predictions, protocol, note):
     for sample in bench:
         p = predictions.get(sample.key)
@@ -660,39 +701,44 @@ def _st_align_rows(bench, predictions, protocol, note):
             span, boxes, answered = _st_align_answer(p, sample, note)
             row.unparsed = not answered
             row.scores = score_tokens(sample, span, boxes)
-            if row.scores.pop("zero"): note(sample.key, "prediction and truth have no length at the same time: 0/0 counts as 0 (the original divides by zero)")
+            if row.scores.pop("zero"): note(sample.key, "span and truth have no length: 0/0 counts as 0 (the original stops)")
         row.detail = row.scores if sample.extra["span"] is not None else {k: row.scores[k] for k in ("siou", "viou")}
         yield row
 
-# %% ../nbs/00c_metrics.ipynb #cell-100
+# %% ../nbs/00c_metrics.ipynb #cell-157
 def _predicted_masks(p, sample, note): # per frame position a (H, W) bool
     h, w = sample.height, sample.width
     if isinstance(p, MaskTree):
         files = p.files[sample.key]
-        if unknown := [f for f in files if f not in set(sample.extra["frames"])]: raise InputError(f"{p.path}, record {sample.key!r}", f"frame {unknown[0]!r} is not one of the annotation's frames")
-        if left := len(sample.extra["frames"]) - len(files): note(sample.key, f"{left} of {len(sample.extra['frames'])} frames have no picture; they count as empty masks")
+        if unknown := [f for f in files if f not in set(sample.extra["frames"])]:
+            raise InputError(f"{p.path}, record {sample.key!r}", f"frame {unknown[0]!r} is not one of the annotation's frames")
+        if left := len(sample.extra["frames"]) - len(files):
+            note(sample.key, f"{left} of {len(sample.extra['frames'])} frames have no picture; they count as empty masks")
         return (p.mask(sample.key, f, (h, w)) if f in files else np.zeros((h, w), bool) for f in sample.extra["frames"])
     positions = _frame_keys(p.masks, f"{p.where}, field masks").tolist()
     if len(set(positions)) < len(positions): p.bad("masks", "a frame is given twice")
-    if positions and max(positions) >= sample.frame_count: p.bad("masks", f"frame {max(positions)} is beyond the last position {sample.frame_count - 1}; keys are positions in the annotation's frames")
+    if positions and max(positions) >= sample.frame_count:
+        p.bad("masks", f"frame {max(positions)} is beyond the last, {sample.frame_count - 1}; keys are positions in the annotation's list")
     codes = {t: check_rle(rle, h, w, f"{p.where}, field masks, frame {t}") for t, rle in zip(positions, p.masks.values())}
     return (_union([codes[t]] if t in codes else [], h, w) for t in range(sample.frame_count))
 
+# %% ../nbs/00c_metrics.ipynb #cell-158
 def _mask_rows(bench, predictions, protocol, note):
     tree = predictions if isinstance(predictions, MaskTree) else None
     for sample in bench:
         p = (tree if sample.key in tree.files else None) if tree else predictions.get(sample.key)
         row = _row(sample, None if tree else p, ("j", "f", "j_and_f"), note)
-        row.missing, truth = p is None, bench.rles(sample)
+        row.missing = p is None
         row.unparsed = p is not None and tree is None and p.masks is None
         if p is not None and not row.unparsed:
-            scores = [frame_jf(m, _union(g, sample.height, sample.width)) for m, g in zip(_predicted_masks(p, sample, note), truth, strict=True)]
+            pairs = zip(_predicted_masks(p, sample, note), bench.rles(sample), strict=True)
+            scores = [frame_jf(mask, _union(codes, sample.height, sample.width)) for mask, codes in pairs]
             J, F = (math.fsum(s) / len(scores) for s in zip(*scores))
             row.scores = dict(j=J, f=F, j_and_f=(J + F) / 2)
         row.detail = {k: row.scores[k] for k in ("j", "f")}
         yield row
 
-# %% ../nbs/00c_metrics.ipynb #cell-101
+# %% ../nbs/00c_metrics.ipynb #cell-160
 def _ocr_rows(bench, predictions, protocol, note):
     for sample in bench:
         p, method = predictions.get(sample.key), sample.extra["eval_method"]
@@ -704,10 +750,11 @@ def _ocr_rows(bench, predictions, protocol, note):
             row.scores["correct"] = float(p.text is not None and ocr_correct(p.text, sample.extra["answer"], method, row.task))
         yield row
 
+# %% ../nbs/00c_metrics.ipynb #cell-161
 _SCORERS = {"hcstvg": _tube_rows, "vidstg": _tube_rows, "st-align": _st_align_rows, "mevis": _mask_rows, "charades-sta": _span_rows,
             "tvgbench": _span_rows, "mme-videoocr": _ocr_rows}
 
-# %% ../nbs/00c_metrics.ipynb #cell-103
+# %% ../nbs/00c_metrics.ipynb #cell-163
 def hash_of(path) -> str: # "sha256:<hex>"
     "Hash of a file; of a folder, hash of its JSON and PNG files by name."
     path = Path(path)
@@ -715,45 +762,55 @@ def hash_of(path) -> str: # "sha256:<hex>"
     files = {p.relative_to(path).as_posix(): sha256_file(p) for p in sorted(path.rglob("*")) if p.suffix in (".json", ".png", ".gz")}
     return sha256_bytes(canonical_json(files).encode())
 
+# %% ../nbs/00c_metrics.ipynb #cell-165
 def _open(benchmark, annotations, predictions, boxes, masks):
     "Benchmark and predictions, with the keys of both compared."
     bench = load(benchmark, annotations, boxes=boxes, masks=masks)
-    tree = benchmark == "mevis" and isinstance(predictions, (str, Path)) and (Path(predictions).is_dir() or str(predictions).endswith(".zip"))
+    is_path = isinstance(predictions, (str, Path))
+    tree = benchmark == "mevis" and is_path and (Path(predictions).is_dir() or str(predictions).endswith(".zip"))
     found = MaskTree(predictions) if tree else read_predictions(predictions, benchmark)
     where = "predictions" if isinstance(predictions, list) else predictions
     for key in (found.files if tree else found):
         if key not in bench: raise InputError(f"{where}, record {key!r}, field key", f"{annotations} has no such sample")
     return bench, found
 
+# %% ../nbs/00c_metrics.ipynb #cell-166
 def _check_names(benchmark, protocol, missing):
     if benchmark not in PROTOCOLS: raise InputError("--benchmark", f"unknown benchmark {benchmark!r}; there are {', '.join(PROTOCOLS)}")
-    if protocol is not None and protocol not in PROTOCOLS[benchmark]: raise InputError("--protocol", f"{benchmark} has no protocol {protocol!r}; it has {', '.join(PROTOCOLS[benchmark])}")
+    if protocol is not None and protocol not in PROTOCOLS[benchmark]:
+        raise InputError("--protocol", f"{benchmark} has no protocol {protocol!r}; it has {', '.join(PROTOCOLS[benchmark])}")
     if missing not in ("zero", "drop", "error"): raise InputError("--missing", f"{missing!r} is not one of zero, drop, error")
     return protocol or PROTOCOLS[benchmark][0]
 
-# %% ../nbs/00c_metrics.ipynb #cell-104
-_TOLD = {"beyond-2000", "st_frame", "interval-empty", "interval-reversed", "box-empty", "frames-unsorted", "vidor"}  # notes of the loaders that touch a score
+# %% ../nbs/00c_metrics.ipynb #cell-167
+# notes of the loaders that touch a score
+_TOLD = {"beyond-2000", "st_frame", "interval-empty", "interval-reversed", "box-empty", "frames-unsorted", "vidor"}
 
 def _collect(rows, missing, where):
     "Decide about missing samples."
     absent = [r for r in rows if r.missing]
-    if absent and missing == "error": raise InputError("--missing error", f"{len(absent)} of {len(rows)} samples have no prediction in {where}, the first is {absent[0].key!r}")
+    if absent and missing == "error":
+        many = f"{len(absent)} of {len(rows)} samples have no prediction in {where}"
+        raise InputError("--missing error", f"{many}, the first is {absent[0].key!r}")
     for row in absent:
         row.detail = {"missing": True}
         if missing == "drop": row.scores = None
     return rows
 
+# %% ../nbs/00c_metrics.ipynb #cell-169
 def _summary(rows, metrics, bench, warnings, files):
     excluded = sum(r.excluded for r in rows)
-    if excluded: warnings.append({"key": None, "message": f"{excluded} items need a judge model (gpt_assisted_scoring); they are left out of every mean"})
+    if excluded:
+        warnings.append({"key": None, "message": f"{excluded} items need a judge model (gpt_assisted_scoring) and are left out"})
     told = [{"key": w["key"], "message": w["message"]} for w in bench.warnings if w["kind"] in _TOLD]
-    out = dict(n_samples=len(rows), n_scored=sum(r.scores is not None for r in rows), n_missing=sum(r.missing for r in rows), n_unparsed=sum(r.unparsed for r in rows))
+    out = dict(n_samples=len(rows), n_scored=sum(r.scores is not None for r in rows), n_missing=sum(r.missing for r in rows),
+               n_unparsed=sum(r.unparsed for r in rows))
     if excluded: out["n_excluded"] = excluded
     out |= dict(metrics=_means(rows, metrics), groups=_groups(rows, metrics, lambda r: r.labels))
     if rows[0].task: out["tasks"] = _groups(rows, metrics, lambda r: (r.task,))
     return out | dict(warnings=told + warnings, files={k: hash_of(v) for k, v in files.items() if isinstance(v, (str, Path))})
 
-# %% ../nbs/00c_metrics.ipynb #cell-105
+# %% ../nbs/00c_metrics.ipynb #cell-170
 def evaluate(
     benchmark:str, # a key of `PROTOCOLS`
     protocol=None, # one of its protocols; None: the first
@@ -767,7 +824,8 @@ def evaluate(
 ) -> dict: # schema stvg.evaluation/1
     "Score predictions under a named protocol; bad input is an `InputError` that names file, record and field."
     protocol = _check_names(benchmark, protocol, missing)
-    for name, value, need in (("annotations", annotations, True), ("predictions", predictions, True), ("boxes", boxes, benchmark == "vidstg"), ("masks", masks, benchmark == "mevis")):
+    for name, value, need in (("annotations", annotations, True), ("predictions", predictions, True),
+                              ("boxes", boxes, benchmark == "vidstg"), ("masks", masks, benchmark == "mevis")):
         if need and value is None: raise InputError(f"--{name}", f"is required for {benchmark}")
     bench, found = _open(benchmark, annotations, predictions, boxes, masks)
     warnings, rows = [], []
@@ -778,13 +836,17 @@ def evaluate(
     _collect(rows, missing, predictions if isinstance(predictions, (str, Path)) else "the list")
     temporal = benchmark != "st-align" or any(s.extra["span"] is not None for s in bench)  # SVG asks for boxes only
     out = {"schema": "stvg.evaluation/1", "benchmark": benchmark, "protocol": protocol, "missing": missing}
-    out |= _summary(rows, metric_list(benchmark, protocol, temporal), bench, warnings, dict(annotations=annotations, predictions=predictions, boxes=boxes, masks=masks))
+    out |= _summary(rows, metric_list(benchmark, protocol, temporal), bench, warnings,
+                    dict(annotations=annotations, predictions=predictions, boxes=boxes, masks=masks))
     if per_sample: out["per_sample"] = {r.key: {"excluded": True} if r.excluded else r.detail or r.scores for r in rows}
     return out
 
-# %% ../nbs/00c_metrics.ipynb #cell-107
-def _lines(metrics, label, width): return [f"{name:{width}s} {'-' if value is None else f'{value:.4f}':>7s}  {label}" for name, value in metrics.items()]
+# %% ../nbs/00c_metrics.ipynb #cell-172
+def _lines(metrics, label, width):
+    number = lambda value: "-" if value is None else f"{value:.4f}"
+    return [f"{name:{width}s} {number(value):>7s}  {label}" for name, value in metrics.items()]
 
+# %% ../nbs/00c_metrics.ipynb #cell-173
 def format_result(
     result:dict, # of `evaluate`
 ) -> str: # text, several lines
@@ -793,9 +855,11 @@ def format_result(
     width = max(map(len, result["metrics"]))
     lines = _lines(result["metrics"], label, width)
     for group, part in result["groups"].items(): lines += ["", f"{group} ({part['n']} samples)"] + _lines(part["metrics"], label, width)
-    counts = [("samples", "n_samples"), ("scored", "n_scored"), ("missing", "n_missing"), ("unparsed", "n_unparsed"), ("excluded", "n_excluded")]
+    counts = [("samples", "n_samples"), ("scored", "n_scored"), ("missing", "n_missing"), ("unparsed", "n_unparsed"),
+              ("excluded", "n_excluded")]
     rule = {"zero": "count as 0", "drop": "left out", "error": "refused"}[result["missing"]]
-    lines += ["", "  ".join(f"{name} {result[key]}" for name, key in counts if key in result), f"protocol {result['protocol']}; missing samples {rule}; fractions 0..1"]
+    lines += ["", "  ".join(f"{name} {result[key]}" for name, key in counts if key in result),
+              f"protocol {result['protocol']}; missing samples {rule}; fractions 0..1"]
     kinds = Counter(re.sub(r"[\d.]+", "#", w["message"]) for w in result["warnings"])
     lines += [f"warnings {len(result['warnings'])}"] + [f"  {n} x {message}" for message, n in kinds.most_common(5)]
     return "\n".join(lines + [f"{name} {value}" for name, value in result["files"].items()])

@@ -7,7 +7,7 @@ __all__ = ['ARTEFACTS', 'chapters', 'chapter_key', 'is_done', 'run_chapter', 'li
            'format_report']
 
 # %% ../nbs/11a_reproduce.ipynb #cell-003
-import os, time
+import os, sys, time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def run_chapter(
     old, os.environ["STVG_PROFILE"] = os.environ.get("STVG_PROFILE"), profile.name
     result = dict(chapter=Path(path).stem, status="measured", reason="", files={})
     try: papermill.execute_notebook(str(path), str(output), parameters=dict(profile=profile.name) if _has_parameters(path) else {}, cwd=str(repo_root()),
-                                    progress_bar=not quiet, log_output=False, kernel_name="python3")
+                                    progress_bar=not quiet and sys.stderr.isatty(), log_output=False, kernel_name="python3")
     except papermill.PapermillExecutionError as e:
         result |= dict(status="failed", reason=f"cell {e.exec_count}: {e.ename}: {e.evalue}".split("\n")[0])
     finally:
@@ -116,6 +116,7 @@ def reproduce(
         bar.set_description(path.stem)
         if is_done(path, settings): results[path.stem] = dict(chapter=path.stem, status="measured", reason="kept from an earlier run with the same key", seconds=0.0, files={})
         else: results[path.stem] = run_chapter(path, settings, quiet)
+        if not quiet and not sys.stderr.isatty(): print(f"stvg: {_line(results[path.stem])}", file=sys.stderr)   # a log gets a line a chapter, not a bar
     report = dict(schema="stvg.reproduce/1", profile=settings.name, artefacts=[_artefact(n, results, figures_dir(settings.name)) for n in (only or ARTEFACTS)],
                   chapters=[{k: v for k, v in r.items() if k != "files"} for r in results.values()])
     write_json(runs_dir(settings.name, "report.json"), report, indent=1)
@@ -126,9 +127,10 @@ def exit_code(report:dict) -> int:
     "0 all ran; 1 a chapter failed."
     return 1 if any(c["status"] == "failed" for c in report["chapters"]) else 0
 
+def _line(c): return f"{c['chapter']:<16} {c['status']:<9} {c['seconds']:7.1f} s  {c['reason']}".rstrip()
+
 def format_report(report:dict) -> str:
     "The closing page: each chapter and each artefact with what became of it."
-    lines = [f"profile {report['profile']}"]
-    for c in report["chapters"]: lines.append(f"  {c['chapter']:<16} {c['status']:<9} {c['seconds']:7.1f} s  {c['reason']}".rstrip())
+    lines = [f"profile {report['profile']}", *(f"  {_line(c)}" for c in report["chapters"])]
     for a in report["artefacts"]: lines.append(f"  {a['name']:<24} {a['status']:<9} {a['path'] or ''}  {a['reason']}".rstrip())
     return "\n".join(lines)
