@@ -10,7 +10,6 @@ __all__ = ['PROTOCOLS', 'SCHEMA', 'sampled_frames', 'truth_tube', 'score_tubes',
 
 # %% ../nbs/00c_metrics.ipynb #cell-003
 import math, re, zipfile
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
@@ -860,6 +859,7 @@ def format_result(
     rule = {"zero": "count as 0", "drop": "left out", "error": "refused"}[result["missing"]]
     lines += ["", "  ".join(f"{name} {result[key]}" for name, key in counts if key in result),
               f"protocol {result['protocol']}; missing samples {rule}; fractions 0..1"]
-    kinds = Counter(re.sub(r"[\d.]+", "#", w["message"]) for w in result["warnings"])
-    lines += [f"warnings {len(result['warnings'])}"] + [f"  {n} x {message}" for message, n in kinds.most_common(5)]
+    kinds = {}
+    for w in result["warnings"]: kinds.setdefault(re.sub(r"[\d.]+", "#", w["message"]), []).append(w["message"])
+    lines += [f"warnings {len(result['warnings'])}"] + [f"  {len(m)} like: {m[0]}" for m in sorted(kinds.values(), key=len, reverse=True)[:5]]
     return "\n".join(lines + [f"{name} {value}" for name, value in result["files"].items()])
