@@ -100,7 +100,7 @@ def prompt_command(options):
     for path in (output, *([] if options.reuse else [database])):
         if path.exists() and not options.overwrite: raise InputError(path, "exists; add --overwrite to replace it")
     with tqdm(unit="frame", disable=options.quiet or None, leave=False) as bar:
-        result = prompting.prompt_video(videos[0], output, database, config, options.reuse, options.device, say, bar.update)
+        result = prompting.prompt_video(videos[0], output, database, config, reuse=options.reuse, device=options.device, say=say, progress=bar.update)
     return result, f"{result['n_objects']} objects in {result['n_frames']} frames: {result['output']}, {result['database']}", 0
 
 # %% ../nbs/12_cli.ipynb #cell-015

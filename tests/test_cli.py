@@ -98,3 +98,16 @@ def test_a_closed_pipe_is_no_error(predictions):
 def test_reproduce_list_runs_nothing(tmp_path):
     r = stvg("reproduce", "--list", "--profile", "smoke", "--json", STVG_RUNS=str(tmp_path/"runs"))
     assert r.returncode == 0 and json.loads(r.stdout)["schema"] == "stvg.reproduce/1" and not (tmp_path/"runs").exists()
+
+def test_prompt_writes_video_database_and_report(tmp_path):
+    import numpy as np
+    from stvg_nb.core import MaskDatabase, write_video
+    def frames():
+        for t in range(40):
+            frame = np.full((96, 128, 3), 60, np.uint8); frame[30:70, 2 * t:2 * t + 24] = (220, 180, 40); yield frame
+    write_video(tmp_path/"a.mp4", frames(), 10)
+    argv = ("prompt", tmp_path/"a.mp4", "--output", tmp_path/"b.mp4", "--json", "--quiet")
+    r = stvg(*argv); result = json.loads(r.stdout)
+    assert r.returncode == 0 and r.stderr == "" and result["schema"] == "stvg.prompt/1" and result["n_frames"] == 40 and result["n_objects"] >= 1
+    assert len(MaskDatabase.open(result["database"])) == result["n_objects"] and (tmp_path/"b.identity.json").is_file()
+    again = stvg(*argv); assert again.returncode == 2 and "--overwrite" in again.stderr and again.stderr.count("\n") == 1
