@@ -17,7 +17,7 @@ export SAM2_BUILD_CUDA ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install test reproduce site lab bench clean
+.PHONY: help install test reproduce weights site lab bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: install  ## the notebooks' own tests, then tests/
 
 reproduce: install  ## run every chapter headless and regenerate tables and figures (PROFILE=tiny)
 	$(VENV)/bin/stvg reproduce --profile $(PROFILE)
+
+weights: install  ## train every shipped weight again on one core, hours; finished units are kept
+	$(PY) scripts/weights.py
 
 site: install  ## build the documentation: Quarto where it is installed, else the checked second route
 	$(PY) scripts/build_site.py

@@ -40,7 +40,7 @@ class Sample:
     window: tuple | None = None # the clip inside the file, half-open: frames, or seconds (tvgbench)
     group: str | None = None # what scores are split by: declarative, interrogative, type of question
     query_type: str | None = None # label of the query where the annotation has one
-    answer_id: int | None = None # object number of the target where the annotation has one
+    answer_id: int | None = None # object number of the target where the annotation has one; 0: no object is right
     extra: dict = field(default_factory=dict) # what only this benchmark has
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-008
@@ -180,7 +180,7 @@ def _need(data, kind, path, benchmark):
     return data
 
 def _labels(record): # answer_id and query_type, where an annotation carries them
-    return dict(answer_id=record.whole("answer_id", 1) if record.has("answer_id") else None,
+    return dict(answer_id=record.whole("answer_id", 0) if record.has("answer_id") else None,
                 query_type=record.text("query_type") if record.has("query_type") else None)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-027

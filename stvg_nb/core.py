@@ -669,7 +669,7 @@ class VideoInfo:
 
 def _open_video(path):
     import av
-    av.logging.set_level(av.logging.PANIC)
+    av.logging.set_level(None) # a level would call Python from the decoder's threads, which locks up when a decoder is closed early
     if not Path(path).is_file(): raise InputError(path, "no such video file")
     try: container = av.open(str(path), metadata_errors="replace")
     except Exception as e: raise InputError(path, f"is not a video that can be opened ({type(e).__name__})") from None
@@ -911,6 +911,7 @@ class Profile:
 
 SECTIONS = { # section of a profile -> the dataclass of a later chapter, looked up when a profile is read
     "prompting": "stvg_nb.prompting.PromptingConfig",
+    "train": "stvg_nb.train.TrainConfig",
 }
 
 # %% ../nbs/00_core.ipynb #cell-086

@@ -6,7 +6,8 @@
 __all__ = ['SAM2_NEEDS', 'PAD', 'SOFT', 'COVERED', 'FADE', 'work_of', 'FrameStore', 'Track', 'Session', 'check_sam2', 'load_sam2',
            'count_work', 'official_tracks', 'Sam2Tracker', 'Sam2State', 'Sam2Session', 'colour_bins', 'colour_model',
            'colour_evidence', 'likeness', 'signed_distance', 'large_parts', 'window', 'box_mask', 'FlowState',
-           'seen_at', 'warped', 'surroundings', 'carry', 'match_tracks', 'anchored', 'FlowTracker', 'FlowSession']
+           'seen_at', 'middle', 'warped', 'surroundings', 'carry', 'match_tracks', 'anchored', 'FlowTracker',
+           'FlowSession', 'Seen', 'swallows']
 
 # %% ../nbs/01a_tracking.ipynb #cell-002
 import contextlib, tempfile
@@ -84,6 +85,7 @@ class Track:
     start: int # frame of its prompt
     seed: object # what the prompt gave; never changes
     state: object # what the tracker remembers; changes with each frame
+    over: bool = False # given up: nothing is followed any more
 
 # %% ../nbs/01a_tracking.ipynb #cell-020
 class Session:
@@ -100,6 +102,7 @@ class Session:
         self.source, self.size, self.n_frames, self.store, self.keep = iter(frames), (height, width), n_frames, store, backward
         self.frame, self.image, self._ahead = -1, None, deque()
         self.tracks, self.waiting, self.ids, self.scores = [], [], set(), {}
+        self.withdrawn = [] # (id, first frame, last frame): masks that were given out and turned out to be nobody's
         self.counts = dict(encodings=0, object_frames=0)
 
     def __enter__(self): return self
@@ -141,6 +144,7 @@ def advance(self:Session,
 # %% ../nbs/01a_tracking.ipynb #cell-024
 @patch
 def _step(self:Session, frame, tracks, sign):
+    tracks = [t for t in tracks if not t.over]
     self.counts["object_frames"] += len(tracks)
     found = self._move(frame, tracks, sign) if tracks else {}
     self.scores = {id: score for id, (_, score) in found.items()}
@@ -529,14 +533,17 @@ def signed_distance(mask): # (h, w) bool -> (h, w) float32 px
     if mask.all() or not mask.any(): return np.where(mask, 9, -9).astype(np.float32)
     return cv2.distanceTransform(mask, cv2.DIST_L2, 3) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
 
-def large_parts(mask, share=0.15): # (h, w) bool
-    "The mask closed by one pixel, without parts below `share` of the largest one."
+def large_parts(mask, share=0.15, gap=None): # (h, w) bool
+    "The mask closed by one pixel, without parts below `share` of the largest one or more than `gap` pixels away from it."
     import cv2
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     n, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
     if n < 3: return closed > 0
     areas = stats[:, cv2.CC_STAT_AREA]
-    keep = areas >= share * areas[1:].max(); keep[0] = False
+    keep, main = areas >= share * areas[1:].max(), 1 + int(areas[1:].argmax()); keep[0] = False
+    if gap is not None and keep.sum() > 1:
+        away = cv2.distanceTransform((labels != main).astype(np.uint8), cv2.DIST_L2, 3)
+        for part in np.flatnonzero(keep): keep[part] = away[labels == part].min() <= gap
     return keep[labels]
 
 # %% ../nbs/01a_tracking.ipynb #cell-078
@@ -590,11 +597,16 @@ class FlowState:
     whole: float # px: its area while nothing covers it
     velocity: tuple = (0.0, 0.0) # px a frame
     hidden: int = 0 # frames since anything of it was seen
+    left: bool = False # it went out of the frame
+    area: float | None = None # px of `seen`; None: counted here
+
+    def __post_init__(self):
+        if self.area is None: self.area = float(self.seen.sum())
 
     @property
     def box(self): return np.array([self.x, self.y, self.x + self.shape.shape[1], self.y + self.shape.shape[0]], float)
     @property
-    def covered(self): return self.seen.sum() < COVERED * self.whole
+    def covered(self): return self.area < COVERED * self.whole
     @property
     def nbytes(self): return self.shape.nbytes + self.colour.nbytes + self.seen.nbytes
 
@@ -602,19 +614,23 @@ class FlowState:
 def seen_at(state, size, rows, cols, found, colour=None, moves=True):
     "The state after `found`, (h, w) bool in a window of the frame, was seen to be the object."
     seen = np.zeros(size, bool); seen[rows, cols] = found
-    y, x = window(mask_box(seen), size)
-    velocity = state.velocity
-    if moves and min(found.sum(), state.seen.sum()) >= 0.9 * state.whole: # seen whole on both frames: its middle tells how it moves
-        middle = lambda mask: np.array([np.mean(axis) for axis in np.nonzero(mask)[::-1]])
-        velocity = tuple((np.array(velocity) + middle(seen) - middle(state.seen)) / 2)
-    colour = state.colour if colour is None else colour
-    return FlowState(x.start, y.start, seen[y, x].copy(), colour, seen, max(float(found.sum()), FADE * state.whole), velocity)
+    x1, y1, x2, y2 = mask_box(found).astype(int)
+    shape, (x, y) = found[y1:y2, x1:x2].copy(), (cols.start + int(x1), rows.start + int(y1))
+    velocity, area = state.velocity, float(found.sum())
+    if moves and min(area, state.area) >= 0.9 * state.whole: # seen whole on both frames: its middle tells how it moves
+        velocity = tuple((np.array(velocity) + middle(shape) + (x, y) - middle(state.shape) - (state.x, state.y)) / 2)
+    return FlowState(x, y, shape, state.colour if colour is None else colour, seen, max(area, FADE * state.whole), velocity, area=area)
+
+def middle(mask): # (h, w) bool -> (x, y) px
+    "Mean place of a mask's pixels."
+    return np.array([np.mean(axis) for axis in np.nonzero(mask)[::-1]])
 
 # %% ../nbs/01a_tracking.ipynb #cell-088
 def warped(state, flow, size): # (H, W, 2) flow from the new frame to the old one
     "The silhouette in the new frame: (rows, cols, (h, w) bool, motion in px); None where it has left the frame."
     import cv2
-    moved = np.round(state.velocity) if state.covered else -np.median(flow[state.seen], 0)
+    near = window(state.box, size, PAD)
+    moved = np.round(state.velocity) if state.covered else -np.median(flow[near][state.seen[near]], 0)
     rows, cols = window(state.box + np.tile(np.round(moved), 2), size, PAD)
     if rows.stop - rows.start < PAD + 2 or cols.stop - cols.start < PAD + 2: return None
     y, x = np.mgrid[rows, cols].astype(np.float32)
@@ -643,18 +659,19 @@ def carry(
 ) -> FlowState: # on `image`
     "One frame on: the warped outline proposes, the colours decide; a hidden object coasts."
     size, nothing = image.shape[:2], np.zeros(image.shape[:2], bool)
-    place = warped(state, flow, size) if state.hidden <= patience else None
-    if place is None: return replace(state, seen=nothing, hidden=max(state.hidden, patience) + 1)
+    if state.hidden > patience: return replace(state, seen=nothing, area=0.0, hidden=state.hidden + 1)
+    place = warped(state, flow, size)
+    if place is None: return replace(state, seen=nothing, area=0.0, hidden=patience + 1, left=True)
     rows, cols, shape, moved = place
     distance = signed_distance(shape)
     colour = colour_evidence(colour_bins(image[rows, cols]), state.colour, surroundings(before, state.box, state.shape))
-    found = large_parts((np.clip(distance / SOFT, -2, 3) + colour > 0) & (distance > -PAD))
+    found = large_parts((np.clip(distance / SOFT, -2, 3) + colour > 0) & (distance > -PAD), gap=PAD)
     if found.sum() >= COVERED * state.whole: return seen_at(state, size, rows, cols, found)
     part = found & (colour > 0)
     visible = part.sum() >= max(20, 0.05 * state.whole)
     if visible: nothing[rows, cols] = part
     x, y = (int(v) for v in np.round(moved))
-    return replace(state, x=state.x + x, y=state.y + y, seen=nothing, whole=FADE * state.whole, hidden=0 if visible else state.hidden + 1)
+    return replace(state, x=state.x + x, y=state.y + y, seen=nothing, area=float(part.sum() * visible), whole=FADE * state.whole, hidden=0 if visible else state.hidden + 1)
 
 # %% ../nbs/01a_tracking.ipynb #cell-094
 def match_tracks(
@@ -707,9 +724,14 @@ class FlowTracker:
     def __init__(self,
         side=480, # longer side at which it works, pixels
         patience=20, # frames an object may stay hidden and still be searched where it should be
+        release=2, # key frames in a row at which no detection bears a visible track out: it ends; 0: never
+        remember=None, # the same for a hidden one; None: twice `release`
         budget=256 << 20, # bytes of frames kept in memory for the backward pass
         folder=None, # where frames beyond the budget lie
-    ): self.side, self.patience, self.budget, self.folder = side, patience, budget, folder
+        flows=None, # dict that keeps the flow fields of one video, for several runs over it; None: nothing is kept
+    ):
+        self.side, self.patience, self.release, self.remember = side, patience, release, 2 * release if remember is None else remember
+        self.budget, self.folder, self.flows = budget, folder, flows
 
     def open(self, frames, height, width, n_frames, backward=True) -> "FlowSession":
         "Start on a video."
@@ -725,7 +747,8 @@ class FlowSession(Session):
         save, load = lambda path, image: image.tofile(path), lambda path: np.fromfile(path, np.uint8).reshape(*self.small, 3)
         store = FrameStore(tracker.budget, save, load, lambda image: image.nbytes, tracker.folder)
         super().__init__(frames, height, width, n_frames, store, backward)
-        self.tracker, self.dis, self.detections = tracker, cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST), {}
+        self.tracker, self.dis = tracker, cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self.detections, self.owners, self.places, self.last, self.misses = {}, {}, {}, {}, {}
 
 # %% ../nbs/01a_tracking.ipynb #cell-100
 @patch
@@ -733,7 +756,7 @@ def _resize(self:FlowSession, image, size):
     import cv2
     if image.shape[:2] == size: return image
     how = cv2.INTER_LINEAR if size == self.size else cv2.INTER_AREA
-    if image.dtype == bool: return cv2.resize(image.astype(np.float32), size[::-1], interpolation=how) > 0.5
+    if image.dtype == bool: return cv2.resize(image.view(np.uint8) * 255, size[::-1], interpolation=how) > 127
     return cv2.resize(image, size[::-1], interpolation=how)
 
 @patch
@@ -766,39 +789,104 @@ def _begin(self:FlowSession, seed): return seed and replace(seed)
 def _flow(self:FlowSession, frame, before): # (H, W, 2) px
     "Dense flow from one frame to another, once whatever the number of objects."
     import cv2
+    known = self.tracker.flows
+    if known is not None and (frame, before) in known: return known[frame, before]
     self.counts["encodings"] += 1
     a, b = (cv2.cvtColor(self.store.get(f), cv2.COLOR_RGB2GRAY) for f in (frame, before))
-    return self.dis.calc(a, b, None)
+    flow = self.dis.calc(a, b, None)
+    if known is not None: known[frame, before] = flow
+    return flow
 
 @patch
 def _move(self:FlowSession, frame, tracks, sign):
     moving = [t for t in tracks if t.state is not None]
     if not moving: return {}
     before, image, flow = self.store.get(frame - sign), self.store.get(frame), self._flow(frame, frame - sign)
-    for t in moving: t.state = carry(t.state, before, image, flow, self.tracker.patience)
-    if sign < 0 and frame in self.detections: self._anchor(frame, moving)
-    return {t.id: (self._resize(t.state.seen, self.size), float(t.state.seen.sum() / t.state.shape.sum())) for t in moving}
+    for t in moving: t.state = carry(t.state, before, image, flow, self.tracker.patience); t.over = t.state.left
+    if sign < 0 and frame in self.detections: self._bear_out(frame, moving, self._anchor(frame, moving, -1), -1)
+    return {t.id: (self._resize(t.state.seen, self.size), float(t.state.seen.sum() / t.state.shape.sum())) for t in moving if not t.over}
 
 # %% ../nbs/01a_tracking.ipynb #cell-105
+@dataclass(eq=False)
+class Seen:
+    "A detection, or a track on a key frame, at working size; kept for the whole video, so only the part in its box."
+    box: np.ndarray # (4,) xyxy px
+    rows: slice; cols: slice
+    shape: np.ndarray # (h, w) bool
+    colour: np.ndarray | None = None # (4096,)
+
+    @classmethod
+    def of(cls, mask, box=None, image=None):
+        y, x = window(mask_box(mask), mask.shape)
+        return cls(mask_box(mask) if box is None else box, y, x, mask[y, x].copy(), None if image is None else colour_model(colour_bins(image[y, x]), mask[y, x]))
+
+    def shared(self, mask): return int((mask[self.rows, self.cols] & self.shape).sum()) # px in common with a mask (H, W)
+    def full(self, size): out = np.zeros(size, bool); out[self.rows, self.cols] = self.shape; return out
+
+def swallows(
+    found, # Seen: a detection
+    masks, # (H, W) bool each: what shows of the tracks
+) -> bool:
+    "Do several tracks lie in it, none of which fills it?"
+    inside = [m.sum() for m in masks if m.any() and found.shared(m) >= 0.6 * m.sum()]
+    return len(inside) > 1 and found.shape.sum() > 1.5 * max(inside)
+
+# %% ../nbs/01a_tracking.ipynb #cell-107
 @patch
-def _anchor(self:FlowSession, frame, tracks):
-    image, found = self.store.get(frame), self.detections[frame]
-    matched = match_tracks([t.state for t in tracks], [box for box, _, _ in found], [colour for _, _, colour in found])
-    for i, j in matched.items(): tracks[i].state = anchored(tracks[i].state, image, *found[j][:2])
+def _anchor(self:FlowSession, frame, tracks, sign):
+    "Tracks at their detections on this frame; those that were corrected. On the way back only detections that are nobody's."
+    image, found, owners = self.store.get(frame), self.detections[frame], self.owners[frame]
+    use = [j for j, d in enumerate(found) if not (sign < 0 and j in owners) and not swallows(d, [t.state.seen for t in tracks])]
+    matched = match_tracks([t.state for t in tracks], [found[j].box for j in use], [found[j].colour for j in use])
+    for i, j in matched.items():
+        d = found[use[j]]
+        tracks[i].state = anchored(tracks[i].state, image, d.box, d.full(self.small))
+        if sign > 0: owners[use[j]] = tracks[i].id
     return [tracks[i] for i in matched]
 
-# %% ../nbs/01a_tracking.ipynb #cell-106
+# %% ../nbs/01a_tracking.ipynb #cell-109
+@patch
+def _bear_out(self:FlowSession, frame, tracks, corrected, sign):
+    "Count the key frames on which nothing bears a track out; end it when they are too many."
+    taken = [Seen.of(t.state.seen) for t in corrected if t.state.seen.any()] + (list(self.places[frame].values()) if sign < 0 else [])
+    for t in tracks:
+        name, seen = (t.id, sign), t.state.seen
+        size, own = seen.sum(), any(t is c for c in corrected)
+        beside = not any(o.shared(seen) >= 0.5 * min(size, o.shape.sum()) for o in taken)
+        if own or (size and beside and any(d.shared(seen) >= 0.5 * size for d in self.detections[frame])):
+            self.last[name], self.misses[name] = frame, 0; continue
+        self.misses[name] = self.misses.get(name, 0) + 1
+        limit = self.tracker.remember if t.state.hidden else self.tracker.release
+        if not limit or self.misses[name] < limit: continue
+        t.over, since = True, self.last.get(name, t.start)
+        if not t.state.hidden: self.withdrawn.append((t.id, *((since + 1, frame) if sign > 0 else (frame, since - 1))))
+
+# %% ../nbs/01a_tracking.ipynb #cell-110
 @patch
 def add_detections(self:FlowSession,
     boxes, # (n, 4) xyxy pixels on the current frame
     masks=None, # n masks (H, W) bool, or None each
 ) -> dict: # {id: (H, W) bool} of the tracks that were corrected
-    "Detections of the current frame: tracks that match are corrected, now and when a backward pass comes by."
+    "Detections of the current frame: tracks that match are corrected, now and when a backward pass comes by; tracks that nothing bears out end."
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     image, scale = self.store.get(self.frame), self.small[1] / self.size[1]
     masks = [None] * len(boxes) if masks is None else [None if m is None else self._resize(np.asarray(m, bool), self.small) for m in masks]
     found = [(box, box_mask(image, box) if mask is None else mask) for box, mask in zip(boxes * scale, masks)]
-    found = [(box, mask, colour_model(colour_bins(image), mask)) for box, mask in found if mask.any()]
-    self.detections[self.frame] = found
-    done = self._anchor(self.frame, [t for t in self.tracks if t.state is not None])
+    self.detections[self.frame], self.owners[self.frame] = [Seen.of(mask, box, image) for box, mask in found if mask.any()], {}
+    tracks = [t for t in self.tracks if t.state is not None and not t.over]
+    done = self._anchor(self.frame, tracks, 1)
+    self._bear_out(self.frame, tracks, done, 1)
+    self.tracks = [t for t in self.tracks if not t.over]
+    self.places[self.frame] = {t.id: Seen.of(t.state.seen) for t in tracks if not t.over and t.state.seen.any()}
     return {t.id: self._resize(t.state.seen, self.size) for t in done}
+
+# %% ../nbs/01a_tracking.ipynb #cell-112
+@patch
+def add(self:FlowSession, id, frame, mask=None, box=None):
+    out = Session.add(self, id, frame, mask, box)
+    state = self.tracks[-1].state
+    if state is None or frame not in self.detections: return out
+    self.places[frame][id] = Seen.of(state.seen)
+    for j, d in enumerate(self.detections[frame]):
+        if d.shared(state.seen) >= 0.8 * max(d.shape.sum(), state.seen.sum()): self.owners[frame].setdefault(j, id)
+    return out

@@ -97,7 +97,7 @@ BAD = {
     "hc v2 size": ("hcstvg", {k: V2 | {"img_size": [360]}}, None, [k, "field img_size"]),
     "hc v2 size text": ("hcstvg", {k: V2 | {"img_size": "360x640"}}, None, [k, "field img_size"]),
     "hc text among records": ("hcstvg", {k: V1, "b.mp4": "he runs"}, None, ["'b.mp4'", "needs an object"]),
-    "hc answer 0": ("hcstvg", edit(H, k, "answer_id", 0), None, [k, "field answer_id"]),
+    "hc answer -1": ("hcstvg", edit(H, k, "answer_id", -1), None, [k, "field answer_id"]),
     "vid object": ("vidstg", VIDSTG, None, ["a VidSTG file is a list"]),
     "vid no vid": ("vidstg", edit(V, 0, "vid", DELETE), None, ["record 0", "field vid"]),
     "vid number": ("vidstg", edit(V, 0, "vid", 1001), None, ["record 0", "field vid", "text"]),

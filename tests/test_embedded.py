@@ -1,0 +1,116 @@
+"The embedded policy: its words, the form of its answers, its shipped weights, units that resume, differences that survive a round trip."
+import json
+
+import pytest
+
+from stvg_nb import embedded as E
+from stvg_nb import puppets as P
+from stvg_nb.core import InputError, Interval, package_dir
+from stvg_nb.rewards import Target, build_prompt, parse, score
+
+shipped = pytest.mark.skipif("base" not in E.available(), reason="the base is not shipped in this checkout")
+
+@pytest.fixture(scope="module")
+def processor(): return E.new_processor()
+
+@pytest.fixture(scope="module")
+def scripts(): return [P.make_script(split, domain, i) for split in ("train", "val") for domain in P.DOMAINS for i in range(12)]
+
+def test_tokenizer_knows_every_query_and_prompt(processor, scripts):
+    tokens, plain = processor.tokenizer, set("a?.,-")
+    for s in scripts:
+        for text in [s.query, s.question, *(q["query"] for q in E.questions(s, P.Dice("test", s.name), 4))]:
+            for task in ("stvg", "vtg"):
+                for think in (True, False):
+                    prompt = build_prompt(task, text, think=think, colour="green")
+                    ids = tokens(prompt)["input_ids"]
+                    assert tokens.decode(ids) == prompt
+                    spelt = {tokens.decode([i]) for i in ids if i < 256}
+                    assert spelt <= plain, (text, spelt)
+                    assert len(ids) < 40
+
+@pytest.mark.parametrize("text", ["", "scarlet zebra 12:30", "naïve é 人", " 1234 7.25 ", "<think>x</think>"])
+def test_tokenizer_takes_any_text(processor, text):
+    assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
+
+def test_reply_earns_everything(processor, scripts):
+    tokens = processor.tokenizer
+    for s in scripts:
+        numbers = {k: n for k, n in enumerate((7, 2, 9, 1, 4, 3)[:len(s.puppets)])}
+        for q in E.questions(s, P.Dice("test", s.name), 4):
+            pieces = E.reply(E.study(s, q["form"], q["answer"]), numbers)
+            text = "".join(t for t, _ in pieces)
+            ids = tokens(text)["input_ids"]
+            assert tokens.decode(ids) == text and sum((tokens(t)["input_ids"] for t, _ in pieces), []) == ids and min(ids) > 40
+            assert len(ids) <= 150
+            k, a, b = q["answer"]
+            start, end = E.span(a, b, s.fps)
+            target = Target((numbers[k],), Interval(start, end), s.duration, s.fps, visible={numbers[k]: ((a, b),)})
+            assert score(text, target)["total"] == 3.0
+            assert parse(text, "stvg", "strict").id == numbers[k]
+            real = Interval(a / s.fps, b / s.fps)
+            assert Interval(start, end).iou(real) > (0.75 if b - a >= 15 else 0.4)
+
+def test_reasoning_judges_right(scripts):
+    for s in scripts:
+        facts = E.study(s, s.form, (s.target, s.start, s.end))
+        hits = [k for k, p in enumerate(facts["people"]) if p["hits"]]
+        assert s.target in hits
+        if "order" not in s.form: assert hits == [s.target]
+
+def test_size_of_the_model(processor):
+    tokens = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in E.SPECIALS}
+    model = E.new_model(len(processor.tokenizer), tokens)
+    n = sum(p.numel() for p in model.parameters())
+    assert 2_000_000 < n and 2 * n <= 6_000_000 and len(processor.tokenizer) < 1000
+
+def test_clips_are_made_once_and_units_resume(tmp_path, monkeypatch):
+    calls = []
+    def work(out, needs, value): calls.append(value); (out/"result.txt").write_text(str(value))
+    monkeypatch.setattr(E, "work_of_test", work, raising=False)
+    def units(a, b): return [E.Unit("a", "stvg_nb.embedded.work_of_test", dict(value=a)), E.Unit("b", "stvg_nb.embedded.work_of_test", dict(value=b), ("a",))]
+    def run(a, b):
+        plan = units(a, b); keys = E.unit_keys(plan)
+        return [E.run_unit(u, keys, tmp_path) for u in plan]
+    assert run(1, 2) == [True, True] and run(1, 2) == [False, False] and calls == [1, 2]
+    assert run(1, 3) == [False, True]
+    assert run(5, 3) == [True, True] and calls == [1, 2, 3, 5, 3] # what a unit needs is part of its hash
+    done = sorted(tmp_path.glob("*/provenance.json"))
+    assert len(done) == 5 and all(json.loads(p.read_text())["cpu_seconds"] >= 0 for p in done)
+    with pytest.raises(InputError, match="not finished"): E.run_unit(units(8, 9)[1], E.unit_keys(units(8, 9)), tmp_path)
+    with pytest.raises(InputError, match="come before"): E.unit_keys(units(1, 2)[1:])
+
+def test_difference_round_trip(processor, tmp_path):
+    import copy
+    import torch
+    tokens = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in E.SPECIALS}
+    base = E.new_model(len(processor.tokenizer), tokens)
+    trained = copy.deepcopy(base)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, p in trained.named_parameters():
+            if ".q_proj.weight" in name: p += torch.randn(p.shape[0], 4) @ torch.randn(4, p.shape[1]) * .01
+            if p.ndim == 1: p += .01 * torch.randn_like(p)
+    told = E.save_delta(trained, base, tmp_path/"delta.safetensors")
+    assert told["bytes"] <= E.DELTA_BYTES and told["share"] > .999
+    back = E.add_delta(copy.deepcopy(base), tmp_path/"delta.safetensors")
+    far = sum(float((a - b).detach().square().sum()) for a, b in zip(trained.parameters(), base.parameters()))
+    left = sum(float((a - b).detach().square().sum()) for a, b in zip(trained.parameters(), back.parameters()))
+    assert left < 1e-4 * far
+
+def test_unknown_name_is_refused():
+    with pytest.raises(InputError, match="make weights"): E.load("no such policy")
+
+@shipped
+def test_shipped_files():
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    folder = E.weights_dir()
+    assert (folder/"model.safetensors").stat().st_size <= 6_000_000
+    with safe_open(folder/"model.safetensors", "pt") as f: assert {f.get_tensor(k).dtype for k in f.keys()} == {torch.bfloat16}
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration" and type(processor).__name__ == "Qwen2_5_VLProcessor"
+    assert model.generation_config.eos_token_id == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert "license" in (folder/"README.md").read_text().lower()
+    assert sum(p.stat().st_size for p in (package_dir()/"weights").rglob("*") if p.is_file()) < 60e6

@@ -1,0 +1,92 @@
+"""Rows of a table: bootstrap, scoring of kept predictions, controls, `ground`."""
+import json
+import numpy as np
+import pytest
+
+from stvg_nb.cli import main
+from stvg_nb.core import InputError, MaskDatabase, read_json
+from stvg_nb.evaluate import (CONTROLS, METRICS, annotate, by_type, estimate, keep, look_up, measure, oracle, prediction_path, resampled, table_row,
+                              score, weights)
+from stvg_nb.puppets import write_split
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    made = write_split(folder, "val", "street", 6, masks=True, progress=False)
+    databases = {p.name.replace(".masks.json.gz", ".mp4"): MaskDatabase.open(p) for p in (folder / "masks").iterdir()}
+    annotate(made["load"]["annotations"], databases.get, folder / "numbered.json")
+    return folder, databases, read_json(folder / "numbered.json")
+
+
+def truth_record(key, r): return dict(key=key, start_frame=r["st_frame"] - 1, end_frame=r["st_frame"] - 1 + len(r["bbox"]), target_id=r["answer_id"])
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    rng, hit = np.random.default_rng(3), 0
+    for k in range(200):
+        e = estimate(rng.random(150) < 0.4, draws=600, seed=k)
+        hit += e.low <= 0.4 <= e.high
+    assert 180 <= hit <= 199                                            # 95 % of 200, give or take
+
+
+def test_paired_interval_is_narrower_than_two_single_ones():
+    rng = np.random.default_rng(0)
+    easy = rng.random(300)
+    a, b = np.clip(easy + 0.05 + rng.normal(0, 0.02, 300), 0, 1), np.clip(easy, 0, 1)
+    assert estimate(a, b).half < estimate(a).half / 5 and estimate(a, b).low > 0
+
+
+def test_seeds_widen_the_interval():
+    rng = np.random.default_rng(0)
+    same, apart = np.repeat(rng.random((1, 200)), 3, 0), rng.random((1, 200)) + np.array([[-.2], [0], [.2]])
+    assert estimate(apart).half > 2 * estimate(same).half
+
+
+def test_every_population_is_whole():
+    a, b = weights(7, 3, 50)
+    assert np.allclose(a.sum(1), 1) and np.allclose(b.sum(1), 1) and np.allclose(resampled(np.ones((3, 7)), (a, b)), 1)
+
+
+def test_perfect_answers_score_one_and_missing_ones_zero(split):
+    folder, databases, records = split
+    perfect = [look_up(truth_record(k, r), databases[k], "off") for k, r in records.items()]
+    s = score(folder / "numbered.json", [perfect, perfect[:3]])
+    assert np.allclose(s.of("m_tiou"), [[1] * 6, [1] * 3 + [0] * 3])
+    assert s.of("id_accuracy").tolist() == [[1.0] * 6, [1.0] * 3 + [0.0] * 3]
+    assert s.counts == dict(samples=12, missing=3, unparsed=0)
+    assert table_row("x", s)["unread"] == 3 and len(by_type(s)) == len({r["query_type"] for r in records.values()})
+
+
+def test_kept_file_gives_the_printed_numbers(split, tmp_path, capsys):
+    folder, databases, records = split
+    rows = [look_up(truth_record(k, r) | dict(target_id=r["answer_id"] + (i == 0)), databases[k], "paper") for i, (k, r) in enumerate(records.items())]
+    path = tmp_path / "rows.jsonl.gz"
+    keep(rows, path, policy="none")
+    s = score(folder / "numbered.json", [path])
+    assert main(["evaluate", "--benchmark", "hcstvg", "--annotations", str(folder / "numbered.json"), "--predictions", str(path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["metrics"]
+    for name in METRICS: assert printed[name] == pytest.approx(s.of(name).mean(), abs=1e-9), name
+
+
+def test_missed_target_is_wrong_whatever_is_said(split, tmp_path):
+    folder, databases, records = split
+    first = next(iter(records))
+    counts = annotate(folder / "v1_val.json", lambda key: None if key == first else databases[key], tmp_path / "some.json")
+    assert counts == dict(n=6, missed=1) and read_json(tmp_path / "some.json")[first]["answer_id"] == 0
+    said = [truth_record(k, r) | dict(boxes={}) for k, r in records.items()]
+    assert score(tmp_path / "some.json", [said]).of("id_accuracy")[0].tolist() == [0, 1, 1, 1, 1, 1]
+
+
+def test_oracle_halves(split):
+    folder, databases, records = split
+    silent = [dict(key=k, start_frame=None, end_frame=None, target_id=None) for k in records]
+    assert [r["target_id"] for r in oracle(silent, folder / "numbered.json", "id")] == [r["answer_id"] for r in records.values()]
+    assert all(r["end_frame"] > r["start_frame"] for r in oracle(silent, folder / "numbered.json", "interval"))
+
+
+def test_names_are_refused(split):
+    with pytest.raises(InputError, match="control"): measure(None, None, None, control="tea")
+    with pytest.raises(InputError, match="same clips"): estimate(np.ones(3), np.ones(2))
+    with pytest.raises(InputError, match="m_giou"): score(split[0] / "numbered.json", [[]]).of("m_giou")
+    assert CONTROLS[0] == "" and prediction_path("r1-table07", "marks + GRPO/x", 1, "tiny").name == "r1-table07--marks-+-GRPO-x--seed1.jsonl.gz"
