@@ -929,6 +929,7 @@ def _fill(cls, values, where):
         if is_dataclass(default): out[key] = _fill(type(default), value, f"{where}, {key}"); continue
         name = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
         kinds = tuple(k for part in str(f.type if "|" in str(f.type) else name).split("|") for k in _KINDS[part.strip()])
+        if float in kinds and isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value): value = float(value) # YAML wants 1.0e-4
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise InputError(where, f"setting {key!r} is {value!r}, needs {name if '|' not in str(f.type) else f.type}")
         out[key] = float(value) if kinds == (int, float) else value
