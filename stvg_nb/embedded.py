@@ -9,12 +9,12 @@ __all__ = ['FRAMES', 'SIZE', 'STEPS', 'GRID', 'MARK', 'OBJECTS', 'MEAN', 'STD', 
            'prompt_lines', 'new_processor', 'new_model', 'token_heads', 'anchor', 'relation', 'asked_events', 'study',
            'describe', 'reply', 'reply_time', 'questions', 'acts', 'looks', 'timetable', 'tables', 'body_points',
            'cell', 'token_labels', 'head_loss', 'pairs_batch', 'schedule', 'fit', 'messages', 'Speech', 'encode_text',
-           'reading_batch', 'next_token', 'Learner', 'list_pieces', 'listing_groups', 'clip_groups', 'new_learner',
-           'save_learner', 'load_learner', 'learn_detector', 'marks_batch', 'learn_marks', 'sums', 'check_frames',
-           'learn_frames', 'learn_poses', 'check_reading', 'learn_reading', 'check_groups', 'learn_listing',
-           'learn_clips', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'run_unit', 'log_to', 'plan', 'run_plan',
-           'weights_dir', 'ship', 'available', 'load', 'save_delta', 'add_delta', 'numbered', 'ask', 'examine',
-           'marks_of', 'write_card', 'lineage', 'ship_base']
+           'reading_batch', 'next_token', 'Learner', 'list_pieces', 'listing_groups', 'drills', 'clip_groups',
+           'new_learner', 'save_learner', 'load_learner', 'learn_detector', 'marks_batch', 'learn_marks', 'sums',
+           'check_frames', 'learn_frames', 'learn_poses', 'check_reading', 'learn_reading', 'check_groups',
+           'learn_listing', 'learn_clips', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'run_unit', 'log_to',
+           'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load', 'save_delta', 'add_delta', 'numbered', 'ask',
+           'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
 
 # %% ../nbs/04b_embedded.ipynb #cell-003
 import json, math, time
@@ -368,10 +368,11 @@ def study(
                 time(e.start, e.end))
     people = []
     for k, p in enumerate(script.puppets):
-        seen = "" if form.get("action") or (p.enter, p.leave) == (0, script.frames) else time(p.enter, p.leave)
+        seen = "" if form.get("action") else time(p.enter, p.leave)
         people.append(dict(clothes=f"{p.shirt} {p.trousers} {p.hat}", events=[line(e) for e in events[k]], seen=seen,
-                           hits=[time(s, e) for j, s, e in sorted(hits, key=lambda h: h[1]) if j == k]))
-    return dict(people=people, anchor=k0, colour=script.puppets[k0].shirt if k0 is not None else "",
+                           hits=[time(s, e) for j, s, e in sorted(hits, key=lambda h: h[1]) if j == k],
+                           whole=(p.enter, p.leave) == (0, script.frames)))
+    return dict(people=people, verb=VERBS.get(form.get("action"), "seen"), anchor=k0, colour=script.puppets[k0].shirt if k0 is not None else "",
                 event=(VERBS[event.action], time(event.start, event.end)) if event else (), judged=not {"after", "before"}.isdisjoint(form),
                 target=answer[0], span=span(*answer[1:], fps))
 
@@ -397,10 +398,11 @@ def study(
                 time(e.start, e.end))
     people = []
     for k, p in enumerate(script.puppets):
-        seen = "" if form.get("action") or (p.enter, p.leave) == (0, script.frames) else time(p.enter, p.leave)
+        seen = "" if form.get("action") else time(p.enter, p.leave)
         people.append(dict(clothes=f"{p.shirt} {p.trousers} {p.hat}", events=[line(e) for e in events[k]], seen=seen,
-                           hits=[time(s, e) for j, s, e in sorted(hits, key=lambda h: h[1]) if j == k]))
-    return dict(people=people, anchor=k0, colour=script.puppets[k0].shirt if k0 is not None else "",
+                           hits=[time(s, e) for j, s, e in sorted(hits, key=lambda h: h[1]) if j == k],
+                           whole=(p.enter, p.leave) == (0, script.frames)))
+    return dict(people=people, verb=VERBS.get(form.get("action"), "seen"), anchor=k0, colour=script.puppets[k0].shirt if k0 is not None else "",
                 event=(VERBS[event.action], time(event.start, event.end)) if event else (), judged=not {"after", "before"}.isdisjoint(form),
                 target=answer[0], span=span(*answer[1:], fps))
 
@@ -408,6 +410,7 @@ def study(
 def describe(
     facts, # of `study`
     numbers, # {puppet: number}; puppets without a number are left out
+    named=True, # say what is asked of those, too, who do not do it
 ) -> list: # [(text, is it to be seen in the video?), ...]
     "The reasoning: the one referred to, then every number with its clothes, what it does of what is asked, and whether that fits."
     pieces = []
@@ -420,20 +423,21 @@ def describe(
     for k in sorted((k for k in numbers if k < len(facts["people"])), key=numbers.get):
         p = facts["people"][k]
         say(f"{numbers[k]} {p['clothes']}")
+        if named and not (p["events"] or p["seen"]): say(facts["verb"], False)
         for verb, thing, partner, word, time in p["events"]:
             say(" ".join(w for w in (verb, thing, str(numbers.get(partner, ""))) if w))
             if word: say(word, not facts["judged"])
             say(time)
-        if p["seen"]: say(f"seen {p['seen']}")
+        if p["seen"] and (named or not p["whole"]): say(f"seen {p['seen']}")
         for time in p["hits"]: say(f"yes {numbers[k]} {time}", False)
         if not p["hits"]: say("no", False)
         say(";", False)
     return pieces
 
-def reply(facts, numbers, think=True): # -> [(text, seen)], the whole completion
+def reply(facts, numbers, think=True, named=True): # -> [(text, seen)], the whole completion
     "Reasoning and answer."
     end = format_answer("stvg", [numbers[facts["target"]]], *facts["span"])
-    return [("<think>", False), *describe(facts, numbers), ("</think>" + end, False)] if think else [(end, False)]
+    return [("<think>", False), *describe(facts, numbers, named), ("</think>" + end, False)] if think else [(end, False)]
 
 def reply_time(facts): # -> [(text, seen)]
     "The same without numbers, for a video without marks: those that fit, and when."
@@ -531,7 +535,7 @@ BODY = ("head", "hip", "hand_l", "hand_r", "knee_l", "knee_r", "foot_l", "foot_r
 POSE = 2 * (2 * len(BODY) + 2) # of a pair of frames: x and y of these joints, sine and cosine of the way it faces
 ACTS = ("none", "walk", "jump", "crouch", "wave", "turn", "sit", "pick", "give", "take", "door")
 HEADS = dict(number=9, shirt=8, trousers=8, hat=4, first=len(ACTS), second=len(ACTS), pose=POSE) # what is read off a visual token
-TIMED = HEADS | dict(step=STEPS, began=2 * STEPS + 1, ended=2 * STEPS + 1) # and off its hidden state in the language model
+TIMED = HEADS | dict(step=STEPS, began=2 * STEPS + 1, ended=2 * STEPS + 1, before=len(ACTS)) # and off its hidden state in the language model
 
 def acts(script):
     "What each puppet does in each sampled frame: (FRAMES, puppets) index into `ACTS`."
@@ -560,8 +564,12 @@ def timetable(script):
 def tables(script):
     "Labels of each puppet in each pair of frames: {head: (STEPS, puppets)}."
     act, look, (began, ended) = acts(script), looks(script), timetable(script)
+    here = P.positions(script)[1][sample_indices(script.frames, script.fps, 2.0, "linspace")]
     flat = {h: np.broadcast_to(look[:, i], (STEPS, len(look))) for i, h in enumerate(("shirt", "trousers", "hat"))}
-    return flat | dict(first=act[::2], second=act[1::2], began=np.where(began[1::2] >= 0, began[1::2], began[::2]), ended=ended[1::2],
+    before = np.full(act[::2].shape, -100)
+    before[1:] = act[1:-1:2]
+    before[1:][~(here[1::2][:-1])] = -100
+    return flat | dict(before=before, first=act[::2], second=act[1::2], began=np.where(began[1::2] >= 0, began[1::2], began[::2]), ended=ended[1::2],
                        step=np.broadcast_to(np.arange(STEPS)[:, None], act[::2].shape))
 
 # %% ../nbs/04b_embedded.ipynb #cell-051
@@ -652,7 +660,7 @@ def head_loss(logits, labels, heads):
         else:
             keep = y >= 0
             idle = torch.ones(part.shape[-1])
-            if name in ("first", "second"): idle[0] = .4 # doing nothing is the commonest thing to do
+            if name in ("first", "second", "before"): idle[0] = .4 # doing nothing is the commonest thing to do
             if keep.any(): loss = loss + F.cross_entropy(part[keep], y[keep], idle)
             right[name] = int((part[keep].argmax(-1) == y[keep]).sum()), int(keep.sum())
     return loss, right
@@ -727,7 +735,7 @@ def reading_batch(clips, speech, rng, n):
         numbers = dict(enumerate((1 + rng.permutation(9)[:len(clips.scripts[c].puppets)]).tolist()))
         if rng.random() < .5: numbers = dict(zip(numbers, (np.argsort(np.argsort(list(numbers.values()))) + 1).tolist()))
         before, after = speech.chat(build_prompt("stvg", q["query"], colour=("green", "red")[rng.integers(2)]))
-        ids, weights = speech.pieces(reply(q["facts"], numbers), only_said=True)
+        ids, weights = speech.pieces(reply(q["facts"], numbers, named=False), only_said=True)
         prompt = before[:-1] + after[1:]
         rows.append((prompt + ids, [-100] * len(prompt) + [t if w else -100 for t, w in zip(ids, weights)]))
     width = max(len(i) for i, _ in rows)
@@ -745,10 +753,12 @@ def next_token(logits, targets, names=()):
 # %% ../nbs/04b_embedded.ipynb #cell-064
 class Learner:
     "A model in training: packed clips with several questions each, and labels on its visual tokens."
-    def __init__(self, model, processor, config, layer=2):
+    def __init__(self, model, processor, config, layer=2, known=("step", "began", "ended")):
         self.model, self.speech, self.config = share_prefix(correct_positions(model)), Speech(processor), config
+        self.named, self.frozen = True, False # form of the reasoning, see `describe`; is the tower left as it is?
         self.base, width = vision_language(model), model.config.text_config.hidden_size
-        self.eyes, self.mind = token_heads(width, HEADS), token_heads(width, TIMED)
+        self.eyes, self.mind = token_heads(width, HEADS), token_heads(width, HEADS | {h: TIMED[h] for h in known})
+        self.known = known
         self.base.language_model.layers[layer - 1].register_forward_hook(lambda m, a, out: setattr(self, "hidden", out))
     def parameters(self): return [*self.model.parameters(), *self.eyes.parameters(), *self.mind.parameters()]
 
@@ -758,7 +768,8 @@ def pack(self:Learner, groups): # -> Packed, inputs of the model, features, weig
     "Each clip once, everything that is said about it behind it."
     import torch
     grids = torch.tensor([[len(f) // 2, f.shape[1] // 14, f.shape[2] // 14] for f, _, _ in groups])
-    features = self.base.visual(torch.cat([patches(f) for f, _, _ in groups]), grid_thw=grids).pooler_output
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        features = self.base.visual(torch.cat([patches(f) for f, _, _ in groups]), grid_thw=grids).pooler_output
     start, prompts, answers, weights = self.speech.chat("x")[0][:-1], [], [], []
     for grid, part, (_, _, said) in zip(grids.tolist(), features.split((grids.prod(1) // 4).tolist()), groups):
         prompts.append(Prompt(start + [self.speech.video] * len(part) + [self.speech.stop], (Video(tuple(grid), 1.0, features=part),)))
@@ -781,9 +792,10 @@ def run(self:Learner,
     loss = (losses * weight).sum() / weight.sum()
     right = {"token": (int((logits[keep].argmax(-1) == packed.labels[0][keep]).sum()), int(keep.sum())), "text": (loss.item(), 1)}
     if not aid: return loss, right
-    labels = {h: np.concatenate([g[1][h] for g in groups]) for h in TIMED}
+    heads = HEADS | {h: TIMED[h] for h in self.known}
+    labels = {h: np.concatenate([g[1][h] for g in groups]) for h in heads}
     a, seen = head_loss(self.eyes(features), labels, HEADS)
-    b, known = head_loss(self.mind(self.hidden[0][packed.ids[0] == self.speech.video]), labels, TIMED)
+    b, known = head_loss(self.mind(self.hidden[0][packed.ids[0] == self.speech.video]), labels, heads)
     return loss + aid * (a + b), right | seen | {f"mind {k}": v for k, v in known.items()}
 
 # %% ../nbs/04b_embedded.ipynb #cell-067
@@ -808,12 +820,31 @@ def listing_groups(clips, learner, rng, n):
         _, after = learner.speech.chat("Who is in front?")
         ids, weights = learner.speech.pieces(list_pieces(s, marks, t, clips.acts(c)))
         labels = token_labels(clips.table(c), marks, [t], clips.body(c))
-        labels = {h: labels[h] if h not in ("step", "began", "ended") else np.full_like(labels[h], -100) for h in labels}
+        labels = {h: labels[h] if h not in ("step", "began", "ended", "before") else np.full_like(labels[h], -100) for h in labels}
         groups.append((frames, labels, [(after[1:] + ids, [0.0] * (len(after) - 1) + weights)]))
     return groups
 
 # %% ../nbs/04b_embedded.ipynb #cell-068
-def clip_groups(clips, learner, rng, n, k=4, exact=False, plain=.08, at_once=.1):
+def drills(script, numbers, speech, rng, n): # -> [(ids, weights), ...]
+    "Single look-ups, one line of reasoning each: what a number does first of one verb, or `no`; half of them have an answer."
+    done = {}
+    for e in sorted(script.events, key=lambda e: e.start):
+        if e.action in VERBS and e.puppet in numbers: done.setdefault((e.puppet, e.action), e)
+    cast = [k for k in numbers if k < len(script.puppets)]
+    absent = [(k, a) for k in cast for a in {e.action for e in done.values()} | {P.ACTIONS[rng.integers(7)]} if (k, a) not in done]
+    pick = lambda pairs: [pairs[i] for i in rng.permutation(len(pairs))[:n // 2]]
+    out = []
+    for k, a in pick(list(done)) + pick(absent):
+        p, e = script.puppets[k], done.get((k, a))
+        words = [script.props[e.prop].kind] if e and e.prop >= 0 else []
+        if e and e.partner in numbers: words.append(str(numbers[e.partner]))
+        result = " " + (" ".join([*words, "{:.2f} {:.2f}".format(*span(e.start, e.end, script.fps))]) if e else "no")
+        line, said = speech.ids(f" {numbers[k]} {p.shirt} {p.trousers} {p.hat} {VERBS[a]}"), speech.ids(result)
+        out.append((line + said, [0.0] * len(line) + [3.0] * len(said)))
+    return out
+
+# %% ../nbs/04b_embedded.ipynb #cell-069
+def clip_groups(clips, learner, rng, n, k=4, exact=False, plain=.08, at_once=.1, drill=0):
     "Numbered clips with some questions each; a few clips without marks, a few questions to be answered at once."
     groups = []
     while len(groups) < n:
@@ -828,18 +859,19 @@ def clip_groups(clips, learner, rng, n, k=4, exact=False, plain=.08, at_once=.1)
         for q in [usable[i] for i in rng.permutation(len(usable))[:k]]:
             think = exact or rng.random() >= at_once
             _, after = learner.speech.chat(build_prompt("vtg" if bare else "stvg", q["query"], think=think or bare, colour=learner.config.mark_colour))
-            ids, weights = learner.speech.pieces(reply_time(q["facts"]) if bare else reply(q["facts"], numbers, think))
+            ids, weights = learner.speech.pieces(reply_time(q["facts"]) if bare else reply(q["facts"], numbers, think, learner.named))
             said.append((after[1:] + ids, [0.0] * (len(after) - 1) + weights))
+        if drill and not bare: said += drills(s, numbers, learner.speech, rng, drill)
         frames = paint(clips.frames[c], marks, clips.places[c][..., 2], list(range(FRAMES)), learner.config)
         groups.append((frames, token_labels(clips.table(c), marks, range(STEPS), clips.body(c)), said))
     return groups
 
-# %% ../nbs/04b_embedded.ipynb #cell-070
-def new_learner(seed=0, layer=2, **sizes):
+# %% ../nbs/04b_embedded.ipynb #cell-071
+def new_learner(seed=0, layer=2, known=("step", "began", "ended"), **sizes):
     "A random model, its processor and its teaching heads."
     processor = new_processor()
     tokens = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in SPECIALS}
-    return Learner(new_model(len(processor.tokenizer), tokens, seed, **sizes), processor, preset(**MARK), layer)
+    return Learner(new_model(len(processor.tokenizer), tokens, seed, **sizes), processor, preset(**MARK), layer, known)
 
 def save_learner(learner, path):
     "Weights of the model and of the teaching heads, float32."
@@ -853,16 +885,17 @@ def load_learner(learner, folder, only=""):
     state = {k: v for k, v in load_file(Path(folder)/"weights.safetensors").items() if only in k}
     for n in ("model", "eyes", "mind"):
         part = {k[len(n) + 1:]: v for k, v in state.items() if k.startswith(n + ".")}
-        if part: getattr(learner, n).load_state_dict(part, strict=False)
+        fits = n == "model" or part and len(part["weight"]) == getattr(learner, n).out_features
+        if part and fits: getattr(learner, n).load_state_dict(part, strict=False)
     return learner
 
-# %% ../nbs/04b_embedded.ipynb #cell-071
+# %% ../nbs/04b_embedded.ipynb #cell-072
 def learn_detector(out, needs):
     "Unit: the detector of chapter 01b; its files in the package are kept where they belong to its settings."
     from stvg_nb.detector import train_detector
     train_detector(work=out/"work", progress=True)
 
-# %% ../nbs/04b_embedded.ipynb #cell-072
+# %% ../nbs/04b_embedded.ipynb #cell-073
 def marks_batch(clips, rng, n, config, share=.7):
     "Unmarked pairs of frames strewn with numbers, at most one a token: pixel rows, grids, labels."
     import torch
@@ -878,7 +911,7 @@ def marks_batch(clips, rng, n, config, share=.7):
         rows.append(pair)
     return patches(np.concatenate(rows)), torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n), dict(number=labels)
 
-# %% ../nbs/04b_embedded.ipynb #cell-073
+# %% ../nbs/04b_embedded.ipynb #cell-074
 def learn_marks(out, needs, steps=1200, batch=12, lr=1e-3, seed=0):
     "Unit: read numbers anywhere in a frame."
     learner, clips, rng = new_learner(seed), Clips(needs["clips-train"]), np.random.default_rng([seed, 1])
@@ -894,7 +927,7 @@ def sums(parts): # [{name: (right, all)}] -> {name: share}
         for k, (a, b) in part.items(): s = total.setdefault(k, [0, 0]); s[0] += a; s[1] += b
     return {k: round(a / max(b, 1), 4) for k, (a, b) in total.items()}
 
-# %% ../nbs/04b_embedded.ipynb #cell-074
+# %% ../nbs/04b_embedded.ipynb #cell-075
 def check_frames(learner, clips, batches=20, seed=1):
     "Shares of right labels on numbered pairs of other clips."
     import torch
@@ -920,7 +953,7 @@ def learn_frames(out, needs, steps=2000, batch=20, extra=5, lr=1e-3, seed=0, sta
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-075
+# %% ../nbs/04b_embedded.ipynb #cell-076
 def learn_poses(out, needs, steps=1600, batch=12, busy=12, lr=1e-3, seed=0, start="frames"):
     "Unit: actions, on frames of rehearsals beside frames of clips."
     import torch
@@ -936,7 +969,7 @@ def learn_poses(out, needs, steps=1600, batch=12, busy=12, lr=1e-3, seed=0, star
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-076
+# %% ../nbs/04b_embedded.ipynb #cell-077
 def check_reading(learner, clips, n=200, seed=1):
     "Right verdicts, IDs and all judged tokens when the reasoning up to them is given as text."
     import torch
@@ -960,7 +993,7 @@ def learn_reading(out, needs, steps=600, batch=48, lr=1e-3, seed=0):
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_reading(learner, val)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-077
+# %% ../nbs/04b_embedded.ipynb #cell-078
 def check_groups(learner, make, batches=10): # mean shares of `Learner.run` over batches
     import torch
     with torch.no_grad(): return sums(learner.run(make())[1] for _ in range(batches))
@@ -975,21 +1008,23 @@ def learn_listing(out, needs, steps=400, batch=20, lr=1e-3, seed=0, eyes="poses"
     other = np.random.default_rng(1)
     write_json(out/"metrics.json", dict(val=check_groups(learner, lambda: listing_groups(val, learner, other, 20))), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-078
-def learn_clips(out, needs, start, steps=1000, batch=2, k=4, lr=1e-3, low=.3, aid=.2, seed=0, count=60, layer=2, busy=0):
+# %% ../nbs/04b_embedded.ipynb #cell-079
+def learn_clips(out, needs, start, steps=1000, batch=2, k=4, lr=1e-3, low=.3, aid=.2, seed=0, count=60, layer=2, busy=0, named=False, known=("step", "began", "ended"), drill=0,
+                frozen=False):
     "Unit: questions about whole clips, reasoning and answer; goes on where unit `start` ended."
-    learner = load_learner(new_learner(seed, layer), needs[start])
+    learner = load_learner(new_learner(seed, layer, known), needs[start])
     clips, val, rng = Clips(needs["clips-train"]), Clips(needs["clips-val"]), np.random.default_rng([seed, 5, len(start), int.from_bytes(start.encode(), "big") % 2**31])
+    learner.named, learner.frozen = named, frozen
     rehearsals = Clips(needs["rehearsals"]) if busy else None
-    def groups(): return clip_groups(clips, learner, rng, batch, k) + (listing_groups(rehearsals, learner, rng, busy) if busy else [])
-    fit(lambda step: learner.run(groups(), aid), learner.parameters(), steps, lr, log_to(out/"log.jsonl"), out.name, low=low)
+    def groups(): return clip_groups(clips, learner, rng, batch, k, drill=drill) + (listing_groups(rehearsals, learner, rng, busy) if busy else [])
+    fit(lambda step: learner.run(groups(), aid), [p for n, p in learner.model.named_parameters() if not (frozen and "visual" in n)] + [*learner.eyes.parameters(), *learner.mind.parameters()], steps, lr, log_to(out/"log.jsonl"), out.name, low=low)
     save_learner(learner, out/"weights.safetensors")
     other = np.random.default_rng(1)
     rows = examine(learner.model, learner.speech.processor, val, learner.config, count)
     write_json(out/"predictions.json", rows)
     write_json(out/"metrics.json", dict(val=marks_of(rows), tokens=check_groups(learner, lambda: clip_groups(val, learner, other, 2))), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-083
+# %% ../nbs/04b_embedded.ipynb #cell-084
 @dataclass(frozen=True)
 class Unit:
     "One resumable piece of training, at most twenty minutes on one core."
@@ -1011,7 +1046,7 @@ def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/
 
 def unit_done(folder): return (Path(folder)/"provenance.json").is_file()
 
-# %% ../nbs/04b_embedded.ipynb #cell-084
+# %% ../nbs/04b_embedded.ipynb #cell-085
 def run_unit(
     unit:Unit, keys, # of `unit_keys`
     root=None, # folder of all units; default runs/weights
@@ -1038,7 +1073,7 @@ def log_to(path): # a function that appends one JSON line
         with open(path, "a") as f: f.write(json.dumps(line) + "\n")
     return log
 
-# %% ../nbs/04b_embedded.ipynb #cell-085
+# %% ../nbs/04b_embedded.ipynb #cell-086
 def plan(): # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
     here, clips = "stvg_nb.embedded.", ("clips-train", "clips-val")
@@ -1053,8 +1088,12 @@ def plan(): # -> list of Unit
             unit("listing", "learn_listing", (*clips, "poses", "reading"), steps=250),
             unit("listing-2", "learn_listing", (*clips, "listing"), start="listing", steps=400),
             unit("clips-1", "learn_clips", (*clips, "listing-2"), start="listing-2", steps=900, lr=8e-4, low=.5),
-            unit("clips-2", "learn_clips", (*clips, "rehearsals", "clips-1"), start="clips-1", steps=750, lr=8e-4, low=.4, layer=3, busy=8),
-            unit("clips-3", "learn_clips", (*clips, "rehearsals", "clips-2"), start="clips-2", steps=500, lr=4e-4, low=.05, layer=3, busy=8),
+            unit("clips-2", "learn_clips", (*clips, "rehearsals", "clips-1"), start="clips-1", steps=600, lr=8e-4, low=.4, layer=3, busy=8, named=True,
+                 known=["step", "before"]),
+            unit("drills", "learn_clips", (*clips, "clips-2"), start="clips-2", steps=600, batch=3, k=1, lr=1e-3, low=.3, layer=3, named=True,
+                 known=["step", "before"], drill=24, frozen=True, count=20),
+            unit("clips-3", "learn_clips", (*clips, "rehearsals", "drills"), start="drills", steps=500, lr=6e-4, low=.05, layer=3, busy=4,
+                 named=True, known=["step", "before"], drill=12),
             unit("policy-base", "ship_base", (*clips, "clips-3"), start="clips-3")]
 
 def run_plan(
@@ -1069,7 +1108,7 @@ def run_plan(
         if only and u.name != only: continue
         say(f"{u.name}: {'trained' if run_unit(u, keys) else 'kept'}")
 
-# %% ../nbs/04b_embedded.ipynb #cell-088
+# %% ../nbs/04b_embedded.ipynb #cell-089
 def weights_dir(name="base"): return package_dir()/"weights"/f"policy-{name}"
 
 def ship(learner, folder=None):
@@ -1087,7 +1126,7 @@ def available() -> list: # names that `load` takes
     root = package_dir()/"weights"
     return sorted(p.name.removeprefix("policy-") for p in root.glob("policy-*") if (p/"model.safetensors").is_file() or (p/"delta.safetensors").is_file())
 
-# %% ../nbs/04b_embedded.ipynb #cell-089
+# %% ../nbs/04b_embedded.ipynb #cell-090
 def load(
     name="base", # one of `available()`
     device="cpu",
@@ -1102,7 +1141,7 @@ def load(
     if (weights_dir(name)/"delta.safetensors").is_file(): add_delta(model, weights_dir(name)/"delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
-# %% ../nbs/04b_embedded.ipynb #cell-090
+# %% ../nbs/04b_embedded.ipynb #cell-091
 DELTA_BYTES = 300_000 # a difference may have this many, header included
 
 def save_delta(
@@ -1132,7 +1171,7 @@ def save_delta(
     with atomic_path(path) as temporary: save_file(small, temporary)
     return dict(bytes=Path(path).stat().st_size, share=kept / total if total else 1.0)
 
-# %% ../nbs/04b_embedded.ipynb #cell-091
+# %% ../nbs/04b_embedded.ipynb #cell-092
 def add_delta(model, path):
     "Add a saved difference to a base model in place."
     import torch
@@ -1145,7 +1184,7 @@ def add_delta(model, path):
             if kind == "left": weights[name] += (value.float() @ parts[name + ".right"].float()).view_as(weights[name])
     return model
 
-# %% ../nbs/04b_embedded.ipynb #cell-094
+# %% ../nbs/04b_embedded.ipynb #cell-095
 def numbered(clips, c, rng, config, exact=True):
     "Clip `c` with random numbers: (frames (FRAMES, H, W, 3) uint8, {puppet: number})."
     marks = deal(clips.scripts[c], clips.places[c], rng, exact)
@@ -1168,7 +1207,7 @@ def ask(model, processor, clips_and_texts, n=1, temperature=0.0, longest=160, se
         out += [texts[j:j + n] for j in range(0, len(texts), n)]
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-095
+# %% ../nbs/04b_embedded.ipynb #cell-096
 def examine(model, processor, clips, config, count=None, n=1, temperature=0.0, seed=0, start=0):
     "Answers to the clips' own questions, with exact marks in random numbers: one record a clip."
     rng, asked, rows = np.random.default_rng(seed), [], []
@@ -1196,7 +1235,7 @@ def marks_of(rows): # -> {"all" or type: {"n", "id", "tiou", "format", "reward"}
         out[kind]["reward"] = round(sum(out[kind][k] for k in ("id", "tiou", "format")), 3)
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-097
+# %% ../nbs/04b_embedded.ipynb #cell-098
 CARD = """---
 license: apache-2.0
 pipeline_tag: video-text-to-text
@@ -1230,7 +1269,7 @@ def lineage(folder) -> dict: # {unit: its provenance}, what it needs first
     for name, key in mine["needs"].items(): out |= lineage(unit_folder(name, key, Path(folder).parent))
     return out | {mine["unit"]["name"]: mine}
 
-# %% ../nbs/04b_embedded.ipynb #cell-098
+# %% ../nbs/04b_embedded.ipynb #cell-099
 def ship_base(out, needs, start, name="base", samples=40):
     "Unit: write the shipped folder, measure what was written, describe it."
     folder = ship(load_learner(new_learner(), needs[start]))

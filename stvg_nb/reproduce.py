@@ -18,6 +18,7 @@ from .core import (InputError, config_hash, environment, figures_dir, load_profi
 ARTEFACTS = { # name -> chapter that writes it
     "x-puppets-shortcuts": "00a_puppets",
     "x-fragmentation": "06_repair",
+    "x-tracks": "06a_tracks",
 }
 
 def chapters(
