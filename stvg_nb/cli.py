@@ -160,6 +160,8 @@ def ground_command(options):
         if Path(path).exists() and not options.overwrite: raise InputError(path, "exists; add --overwrite to replace it")
     if not Path(options.video).is_file(): raise InputError(options.video, "no such video file")
     from stvg_nb.evaluate import ground, render_answer
+    from transformers import logging
+    logging.set_verbosity_error(); logging.disable_progress_bar()
     profile = load_profile(options.config or options.profile, {k: v for text in options.set for k, v in parse_setting(text).items()})
     say = (lambda line: None) if options.quiet else (lambda line: print(f"stvg: {line}", file=sys.stderr))
     result = ground(options.video, options.queries, options.task, options.database, model=options.model, profile=profile, device=options.device,

@@ -298,14 +298,15 @@ def new_processor():
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(cap_pixels_per_frame=False), chat_template=CLIP_FIRST)
 
 # %% ../nbs/04b_embedded.ipynb #cell-034
-def new_model(vocab, tokens, seed=0, vision=144, depth=4, hidden=192, layers=4, heads=6, kv_heads=2, intermediate=384):
+def new_model(vocab, tokens, seed=0, vision=144, depth=4, hidden=192, layers=4, heads=6, kv_heads=2, intermediate=384,
+              rope=(100.0, [8, 4, 4])): # base of the rotary positions; how many frequencies are for time, row and column
     "Qwen2.5-VL with about three million random weights."
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     torch.manual_seed(seed)
     text = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
                 intermediate_size=intermediate, max_position_embeddings=4096, initializer_range=.04, bos_token_id=None, tie_word_embeddings=True,
-                rope_parameters=dict(rope_type="default", rope_theta=100.0, mrope_section=[8, 4, 4]),
+                rope_parameters=dict(rope_type="default", rope_theta=rope[0], mrope_section=list(rope[1])),
                 eos_token_id=tokens["<|im_end|>"], pad_token_id=tokens["<|endoftext|>"])
     tower = dict(depth=depth, hidden_size=vision, intermediate_size=2 * vision, num_heads=4, out_hidden_size=hidden, tokens_per_second=2,
                  fullatt_block_indexes=list(range(depth)), initializer_range=.04)
@@ -616,14 +617,15 @@ def token_labels(table, marks, steps, body):
     return dict(number=number, pose=pose, **out)
 
 # %% ../nbs/04b_embedded.ipynb #cell-054
-def new_model(vocab, tokens, seed=0, vision=144, depth=4, hidden=192, layers=4, heads=6, kv_heads=2, intermediate=384):
+def new_model(vocab, tokens, seed=0, vision=144, depth=4, hidden=192, layers=4, heads=6, kv_heads=2, intermediate=384,
+              rope=(100.0, [8, 4, 4])): # base of the rotary positions; how many frequencies are for time, row and column
     "Qwen2.5-VL with about three million random weights."
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     torch.manual_seed(seed)
     text = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
                 intermediate_size=intermediate, max_position_embeddings=4096, initializer_range=.04, bos_token_id=None, tie_word_embeddings=True,
-                rope_parameters=dict(rope_type="default", rope_theta=100.0, mrope_section=[8, 4, 4]),
+                rope_parameters=dict(rope_type="default", rope_theta=rope[0], mrope_section=list(rope[1])),
                 eos_token_id=tokens["<|im_end|>"], pad_token_id=tokens["<|endoftext|>"])
     tower = dict(depth=depth, hidden_size=vision, intermediate_size=2 * vision, num_heads=4, out_hidden_size=hidden, tokens_per_second=2,
                  fullatt_block_indexes=list(range(depth)), initializer_range=.04)
@@ -1010,9 +1012,9 @@ def learn_listing(out, needs, steps=400, batch=20, lr=1e-3, seed=0, eyes="poses"
 
 # %% ../nbs/04b_embedded.ipynb #cell-079
 def learn_clips(out, needs, start, steps=1000, batch=2, k=4, lr=1e-3, low=.3, aid=.2, seed=0, count=60, layer=2, busy=0, named=False, known=("step", "began", "ended"), drill=0,
-                frozen=False):
+                frozen=False, rope=(100.0, [8, 4, 4])):
     "Unit: questions about whole clips, reasoning and answer; goes on where unit `start` ended."
-    learner = load_learner(new_learner(seed, layer, known), needs[start])
+    learner = load_learner(new_learner(seed, layer, known, rope=rope), needs[start])
     clips, val, rng = Clips(needs["clips-train"]), Clips(needs["clips-val"]), np.random.default_rng([seed, 5, len(start), int.from_bytes(start.encode(), "big") % 2**31])
     learner.named, learner.frozen = named, frozen
     rehearsals = Clips(needs["rehearsals"]) if busy else None
@@ -1076,7 +1078,7 @@ def log_to(path): # a function that appends one JSON line
 # %% ../nbs/04b_embedded.ipynb #cell-086
 def plan(): # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
-    here, clips = "stvg_nb.embedded.", ("clips-train", "clips-val")
+    here, clips, far = "stvg_nb.embedded.", ("clips-train", "clips-val"), (1e6, [4, 6, 6])
     def unit(name, function, needs=(), **config): return Unit(name, here + function, config, needs)
     return [unit("detector", "learn_detector"),
             unit("clips-val", "make_clips", split="val", count=60), unit("clips-train", "make_clips", split="train", count=1000),
@@ -1090,11 +1092,11 @@ def plan(): # -> list of Unit
             unit("clips-1", "learn_clips", (*clips, "listing-2"), start="listing-2", steps=900, lr=8e-4, low=.5),
             unit("clips-2", "learn_clips", (*clips, "rehearsals", "clips-1"), start="clips-1", steps=600, lr=8e-4, low=.4, layer=3, busy=8, named=True,
                  known=["step", "before"]),
-            unit("drills", "learn_clips", (*clips, "clips-2"), start="clips-2", steps=600, batch=3, k=1, lr=1e-3, low=.3, layer=3, named=True,
-                 known=["step", "before"], drill=24, frozen=True, count=20),
-            unit("clips-3", "learn_clips", (*clips, "rehearsals", "drills"), start="drills", steps=500, lr=6e-4, low=.05, layer=3, busy=4,
-                 named=True, known=["step", "before"], drill=12),
-            unit("policy-base", "ship_base", (*clips, "clips-3"), start="clips-3")]
+            unit("drills", "learn_clips", (*clips, "clips-2"), start="clips-2", steps=450, k=2, lr=1e-3, low=.5, layer=3, named=True,
+                 known=["step", "before"], drill=16, frozen=True, count=20, rope=far),
+            unit("clips-3", "learn_clips", (*clips, "drills"), start="drills", steps=400, k=3, lr=8e-4, low=.05, layer=3,
+                 named=True, known=["step", "before"], drill=8, frozen=True, rope=far),
+            unit("policy-base", "ship_base", (*clips, "clips-3"), start="clips-3", rope=far)]
 
 def run_plan(
     units=None, # list of Unit; None: `plan()`
@@ -1270,9 +1272,9 @@ def lineage(folder) -> dict: # {unit: its provenance}, what it needs first
     return out | {mine["unit"]["name"]: mine}
 
 # %% ../nbs/04b_embedded.ipynb #cell-099
-def ship_base(out, needs, start, name="base", samples=40):
+def ship_base(out, needs, start, name="base", samples=40, rope=(100.0, [8, 4, 4])):
     "Unit: write the shipped folder, measure what was written, describe it."
-    folder = ship(load_learner(new_learner(), needs[start]))
+    folder = ship(load_learner(new_learner(rope=rope), needs[start]))
     model, processor = load(name)
     model, val = share_prefix(correct_positions(model)), Clips(needs["clips-val"])
     greedy = examine(model, processor, val, preset(**MARK))

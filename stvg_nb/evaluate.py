@@ -327,19 +327,19 @@ def _finished_record(record, db, task, repair):
     masks, unknown = union_masks(db, record["ids"])
     return record | dict(masks=masks, unknown_ids=unknown)
 
-def _numbered(video, database, config, device, say): # -> (MaskDatabase, was it built?)
+def _numbered(video, info, database, config, device, say): # -> MaskDatabase
     from stvg_nb.prompting import build_database, check_config, choose_detector, choose_tracker
-    info, config = probe(video), check_config(config)
+    config = check_config(config)
     if database and Path(database).is_file():
         db = MaskDatabase.open(database)
         if db.size != (info.height, info.width) or db.video["frame_count"] != info.frame_count:
             raise InputError(database, f"was made from another video ({db.size[1]} x {db.size[0]}, {db.video['frame_count']} frames)")
-        return db, False
+        return db
     (detector, why), (tracker, what) = choose_detector(config, info, device), choose_tracker(config, device)
     say(why); say(what)
     db = build_database(video, config, info, detector, tracker, device=device)[0]
     if database: db.save(database)
-    return db, True
+    return db
 
 # %% ../nbs/07_evaluate.ipynb #cell-049
 def ground(
@@ -357,10 +357,10 @@ def ground(
     from stvg_nb.policies import AnswerConfig, direct, load_policy, prepare
     if task not in TASKS: raise InputError("--task", f"{task!r} is not one of {', '.join(TASKS)}")
     if empty := [q for q in queries if not q.strip()]: raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
-    profile, began = profile or load_profile(), time.perf_counter()
+    profile, began, info = profile or load_profile(), time.perf_counter(), probe(video)
     policy = policy or load_policy(model or profile.train.base, device)
     loaded = time.perf_counter()
-    db = _numbered(video, database, profile.prompting, device, say)[0] if task != "vtg" else None
+    db = _numbered(video, info, database, profile.prompting, device, say) if task != "vtg" else None
     numbered = time.perf_counter()
     config = AnswerConfig(sampling=profile.sampling, prompting=profile.prompting, max_new_tokens=profile.train.answer_tokens, seed=seed)
     rows = [dict(key=f"{Path(video).name}#{i}", query=q, video=str(video), task=task, database=db) for i, q in enumerate(queries)]

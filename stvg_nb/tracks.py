@@ -7,7 +7,7 @@ __all__ = ['VARIANTS', 'THETAS', 'id_switches', 'forward_only', 'copy_of', 'all_
            'study', 'mean_of', 'peak_memory']
 
 # %% ../nbs/06a_tracks.ipynb #cell-003
-import inspect, tempfile, time
+import gc, inspect, tempfile, time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -128,6 +128,7 @@ def study(
         if not path.is_file():
             detector = detector or shipped_detector()
             write_json(path, study_clip(split, domain, i, detector, config))
+            gc.collect() # a clip's flow fields are large and wait in cycles
         out.append(read_json(path))
     return out
 
@@ -136,7 +137,7 @@ def mean_of(records, variant, value) -> float: # value: key of `judge`, or a mod
     picked = [r["variants"][variant] for r in records]
     return float(np.mean([v["bound"][value] if value in v["bound"] else v[value] for v in picked]))
 
-# %% ../nbs/06a_tracks.ipynb #cell-024
+# %% ../nbs/06a_tracks.ipynb #cell-026
 def peak_memory(
     seconds:float, # length of a Puppets clip
     index=0, domain="stage",

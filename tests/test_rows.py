@@ -90,3 +90,45 @@ def test_names_are_refused(split):
     with pytest.raises(InputError, match="same clips"): estimate(np.ones(3), np.ones(2))
     with pytest.raises(InputError, match="m_giou"): score(split[0] / "numbered.json", [[]]).of("m_giou")
     assert CONTROLS[0] == "" and prediction_path("r1-table07", "marks + GRPO/x", 1, "tiny").name == "r1-table07--marks-+-GRPO-x--seed1.jsonl.gz"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    from stvg_nb.policies import toy_family
+    model, processor = toy_family("qwen2_5_vl")
+    folder = tmp_path_factory.mktemp("toy")
+    model.save_pretrained(folder); processor.save_pretrained(folder)
+    return folder
+
+
+def test_ground_command_writes_what_it_says(split, checkpoint, tmp_path, capsys):
+    folder, databases, records = split
+    video = folder / "videos" / next(iter(records))
+    argv = ["ground", str(video), "who waves?", "--model", str(checkpoint), "--database", str(folder / "masks" / f"{video.stem}.masks.json.gz"),
+            "--set", "train.answer_tokens=6", "--output", str(tmp_path / "p.json"), "--render", str(tmp_path / "a.mp4"), "--json", "--quiet"]
+    assert main(argv) == 0
+    out = capsys.readouterr()
+    result = json.loads(out.out)
+    assert out.err == "" and result["schema"] == "stvg.grounding/1" and len(result["results"]) == 1
+    one = result["results"][0]
+    assert one["parsed"] is False and one["repaired"] is False and one["prediction"]["start_frame"] is None   # random weights say nothing that can be read
+    assert read_json(tmp_path / "p.json")["predictions"] == [one["prediction"]]
+    from stvg_nb.core import probe
+    assert probe(tmp_path / "a.mp4").frame_count == probe(video).frame_count
+    assert main(argv) == 2 and "exists; add --overwrite" in capsys.readouterr().err
+    assert main([*argv, "--overwrite"]) == 0
+
+
+def test_ground_refuses_in_one_line(split, checkpoint, tmp_path, capsys):
+    folder, databases, records = split
+    first, second = list(records)[:2]
+    video, other = folder / "videos" / first, MaskDatabase(64, 48, 10.0, 5, "x.mp4")
+    other.save(tmp_path / "other.masks.json.gz")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    model = ["--model", str(checkpoint)]
+    for argv, said in (([str(video), "who?", "--database", str(tmp_path / "other.masks.json.gz"), *model], "another video"),
+                       ([str(tmp_path / "broken.mp4"), "who?", *model], "broken.mp4"), ([str(video), "", *model], "QUERY"),
+                       ([str(video), "a", "b", "--render", "x.mp4", *model], "one query"), ([str(video), "a", "--model", str(tmp_path)], "config.json")):
+        assert main(["ground", *argv]) == 2
+        out = capsys.readouterr()
+        assert out.out == "" and out.err.count("\n") == 1 and said in out.err, (argv, out.err)
