@@ -12,9 +12,10 @@ __all__ = ['FRAMES', 'SIZE', 'STEPS', 'GRID', 'MARK', 'OBJECTS', 'MEAN', 'STD', 
            'reading_batch', 'next_token', 'Learner', 'list_pieces', 'listing_groups', 'drills', 'clip_groups',
            'new_learner', 'save_learner', 'load_learner', 'learn_detector', 'marks_batch', 'learn_marks', 'sums',
            'check_frames', 'learn_frames', 'learn_poses', 'check_reading', 'learn_reading', 'check_groups',
-           'learn_listing', 'learn_clips', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'run_unit', 'log_to',
-           'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load', 'save_delta', 'add_delta', 'numbered', 'ask',
-           'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
+           'learn_listing', 'learn_clips', 'one_hot', 'marked_tokens', 'Memory', 'recalled_loss', 'learn_memory',
+           'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'run_unit', 'log_to', 'plan', 'run_plan', 'weights_dir',
+           'ship', 'available', 'load', 'save_delta', 'add_delta', 'numbered', 'ask', 'examine', 'marks_of',
+           'write_card', 'lineage', 'ship_base']
 
 # %% ../nbs/04b_embedded.ipynb #cell-003
 import json, math, time
@@ -27,7 +28,7 @@ from fastcore.basics import patch
 
 from . import puppets as P
 from .core import InputError, Interval, atomic_path, config_hash, environment, git_state, package_dir, read_json, resolve, runs_dir, sample_indices, sha256_file, write_json, write_text
-from .grpo import (SPECIALS, Prompt, Video, clip_inputs, correct_positions, encode_clip, encode_prompt, pack, rollout,
+from .grpo import (SPECIALS, Layout, Prompt, Video, clip_inputs, correct_positions, encode_clip, encode_prompt, pack, rollout,
                           share_prefix, vision_language)
 from .prompting import colour, mark_place, mark_style, preset
 from .rewards import build_prompt, format_answer, parse
@@ -1026,7 +1027,87 @@ def learn_clips(out, needs, start, steps=1000, batch=2, k=4, lr=1e-3, low=.3, ai
     write_json(out/"predictions.json", rows)
     write_json(out/"metrics.json", dict(val=marks_of(rows), tokens=check_groups(learner, lambda: clip_groups(val, learner, other, 2))), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-084
+# %% ../nbs/04b_embedded.ipynb #cell-081
+_SHOWN = ("shirt", "trousers", "hat", "first", "second") # what a remembered token is made of, besides its number
+
+def one_hot(labels): # labels of n tokens -> (n, features) float
+    "The labels of visual tokens as one row each."
+    import torch
+    parts = [torch.from_numpy(np.asarray(labels["number"]))]
+    for h in _SHOWN:
+        y, z = torch.from_numpy(np.asarray(labels[h])), torch.zeros(len(labels[h]), HEADS[h])
+        z[y >= 0, y[y >= 0]] = 1
+        parts.append(z)
+    return torch.cat([*parts, torch.ones(len(parts[0]), 1)], 1)
+
+def marked_tokens(clips, c, rng): # -> script, numbers, which tokens, their labels
+    "Clip `c` with new numbers: the visual tokens that carry one."
+    marks = deal(clips.scripts[c], clips.places[c], rng)
+    labels = token_labels(clips.table(c), marks, range(STEPS), clips.body(c))
+    flat = {h: labels[h].reshape(-1, *labels[h].shape[2:]) for h in ("number", *_SHOWN)}
+    keep = np.flatnonzero(flat["number"].sum(1) > 0)
+    return marks, {i: m for i, m in marks.numbers.items() if marks.shown[:, i].any()}, keep, {h: v[keep] for h, v in flat.items()}
+
+# %% ../nbs/04b_embedded.ipynb #cell-082
+class Memory:
+    "Visual tokens out of thin air: what the tower would say is a linear function of the labels, plus what that leaves over on real tokens."
+    def __init__(self, learner, clips, rng, n=120):
+        import torch
+        rows, labels, rest = [], [], []
+        with torch.no_grad():
+            for c in rng.permutation(len(clips))[:n]:
+                marks, _, keep, shown = marked_tokens(clips, c, rng)
+                frames = paint(clips.frames[c], marks, clips.places[c][..., 2], list(range(FRAMES)), learner.config)
+                x = learner.base.visual(patches(frames), grid_thw=torch.tensor([[STEPS, SIZE[0] // 14, SIZE[1] // 14]])).pooler_output
+                rows.append(x[keep]); labels.append(one_hot(shown)); rest.append(x[np.setdiff1d(np.arange(len(x)), keep)[::13]])
+        x, y = torch.cat(rows), torch.cat(labels)
+        self.map = torch.linalg.lstsq(y.T @ y + .01 * torch.eye(y.shape[1]), y.T @ x).solution
+        self.noise, self.rest, self.rng, self.clips = x - y @ self.map, torch.cat(rest), rng, clips
+        self.share = 1 - float(self.noise.square().sum() / (x - x.mean(0)).square().sum())
+    def recall(self, c): # -> script, numbers, tokens kept, their features
+        import torch
+        _, numbers, keep, shown = marked_tokens(self.clips, c, self.rng)
+        pick = lambda pool, n: pool[torch.from_numpy(self.rng.integers(len(pool), size=n))]
+        idle = self.rng.choice(STEPS * GRID[0] * GRID[1], 20, replace=False)
+        both = np.unique(np.concatenate([keep, idle]))
+        x = pick(self.rest, len(both)).clone()
+        x[np.searchsorted(both, keep)] = one_hot(shown) @ self.map + .7 * pick(self.noise, len(keep))
+        return self.clips.scripts[c], numbers, both, x
+
+# %% ../nbs/04b_embedded.ipynb #cell-083
+def recalled_loss(learner, items, drill, rng): # items of `Memory.recall`
+    "Drills on remembered clips: only the language model works, on a fifth of the tokens, at the positions they would have."
+    import torch
+    speech, ids, at, said_ids, keep, groups, weights, features = learner.speech, [], [], [], [], [], [], []
+    prefix, rows = speech.chat("x")[0][:-1], [2 * torch.arange(STEPS), *(torch.arange(n) for n in GRID)]
+    place = torch.stack(torch.meshgrid(*rows, indexing="ij")).flatten(1)
+    for script, numbers, tokens, x in items:
+        start, sizes = len(ids), []
+        ids += prefix + [speech.video] * len(tokens); features.append(x)
+        at.append(torch.cat([torch.arange(len(prefix)).expand(3, -1), len(prefix) + place[:, tokens]], 1))
+        for said, weight in drills(script, numbers, speech, rng, drill):
+            keep += range(len(ids), len(ids) + len(said)); ids += [speech.stop] + said[:-1]; said_ids += said; weights += weight
+            at.append((len(prefix) + 2 * STEPS - 1 + torch.arange(len(said))).expand(3, -1)); sizes.append(len(said))
+        groups.append((start, len(prefix) + len(tokens), sizes))
+    ids, used = torch.tensor([ids]), torch.tensor(weights) > 0
+    embedded = learner.base.get_input_embeddings()(ids).clone()
+    embedded[0, ids[0] == speech.video] = torch.cat(features)
+    hidden = learner.base.language_model(inputs_embeds=embedded, position_ids=torch.cat(at, 1)[:, None], use_cache=False,
+                                         layout=Layout(groups, keep=torch.tensor(keep))).last_hidden_state[0, keep]
+    logits, targets = learner.model.get_output_embeddings()(hidden[used]), torch.tensor(said_ids)[used]
+    return torch.nn.functional.cross_entropy(logits, targets), dict(token=(int((logits.argmax(-1) == targets).sum()), len(targets)))
+
+def learn_memory(out, needs, start, steps=1500, batch=6, drill=16, lr=1e-3, seed=0, rope=(1e6, [4, 6, 6])):
+    "Unit: look-ups, hundreds a second, without looking."
+    learner = load_learner(new_learner(seed, 3, ("step", "before"), rope=rope), needs[start])
+    clips, rng = Clips(needs["clips-train"]), np.random.default_rng([seed, 7])
+    memory = Memory(learner, clips, rng)
+    def loss_of(step): return recalled_loss(learner, [memory.recall(c) for c in rng.integers(len(clips), size=batch)], drill, rng)
+    fit(loss_of, learner.base.language_model.parameters(), steps, lr, log_to(out/"log.jsonl"), "memory", low=.2)
+    save_learner(learner, out/"weights.safetensors")
+    write_json(out/"metrics.json", dict(linear_share=memory.share), indent=1)
+
+# %% ../nbs/04b_embedded.ipynb #cell-088
 @dataclass(frozen=True)
 class Unit:
     "One resumable piece of training, at most twenty minutes on one core."
@@ -1048,7 +1129,7 @@ def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/
 
 def unit_done(folder): return (Path(folder)/"provenance.json").is_file()
 
-# %% ../nbs/04b_embedded.ipynb #cell-085
+# %% ../nbs/04b_embedded.ipynb #cell-089
 def run_unit(
     unit:Unit, keys, # of `unit_keys`
     root=None, # folder of all units; default runs/weights
@@ -1075,7 +1156,7 @@ def log_to(path): # a function that appends one JSON line
         with open(path, "a") as f: f.write(json.dumps(line) + "\n")
     return log
 
-# %% ../nbs/04b_embedded.ipynb #cell-086
+# %% ../nbs/04b_embedded.ipynb #cell-090
 def plan(): # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
     here, clips, far = "stvg_nb.embedded.", ("clips-train", "clips-val"), (1e6, [4, 6, 6])
@@ -1094,9 +1175,12 @@ def plan(): # -> list of Unit
                  known=["step", "before"]),
             unit("drills", "learn_clips", (*clips, "clips-2"), start="clips-2", steps=450, k=2, lr=1e-3, low=.5, layer=3, named=True,
                  known=["step", "before"], drill=16, frozen=True, count=20, rope=far),
-            unit("clips-3", "learn_clips", (*clips, "drills"), start="drills", steps=400, k=3, lr=8e-4, low=.05, layer=3,
-                 named=True, known=["step", "before"], drill=8, frozen=True, rope=far),
-            unit("policy-base", "ship_base", (*clips, "clips-3"), start="clips-3", rope=far)]
+            unit("memory", "learn_memory", (clips[0], "drills"), start="drills"),
+            unit("clips-3", "learn_clips", (*clips, "memory"), start="memory", steps=160, k=4, lr=5e-4, low=.05, layer=3, named=True,
+                 known=["step", "before"], drill=8, frozen=True, count=20, rope=far),
+            unit("clips-4", "learn_clips", (*clips, "clips-3"), start="clips-3", steps=240, k=4, lr=1e-3, low=.05, layer=3, named=True,
+                 known=["step", "before"], drill=6, frozen=True, count=4, rope=far),
+            unit("policy-base", "ship_base", (*clips, "clips-4"), start="clips-4", samples=16, rope=far)]
 
 def run_plan(
     units=None, # list of Unit; None: `plan()`
@@ -1110,7 +1194,7 @@ def run_plan(
         if only and u.name != only: continue
         say(f"{u.name}: {'trained' if run_unit(u, keys) else 'kept'}")
 
-# %% ../nbs/04b_embedded.ipynb #cell-089
+# %% ../nbs/04b_embedded.ipynb #cell-093
 def weights_dir(name="base"): return package_dir()/"weights"/f"policy-{name}"
 
 def ship(learner, folder=None):
@@ -1128,7 +1212,7 @@ def available() -> list: # names that `load` takes
     root = package_dir()/"weights"
     return sorted(p.name.removeprefix("policy-") for p in root.glob("policy-*") if (p/"model.safetensors").is_file() or (p/"delta.safetensors").is_file())
 
-# %% ../nbs/04b_embedded.ipynb #cell-090
+# %% ../nbs/04b_embedded.ipynb #cell-094
 def load(
     name="base", # one of `available()`
     device="cpu",
@@ -1143,7 +1227,7 @@ def load(
     if (weights_dir(name)/"delta.safetensors").is_file(): add_delta(model, weights_dir(name)/"delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
-# %% ../nbs/04b_embedded.ipynb #cell-091
+# %% ../nbs/04b_embedded.ipynb #cell-095
 DELTA_BYTES = 300_000 # a difference may have this many, header included
 
 def save_delta(
@@ -1173,7 +1257,7 @@ def save_delta(
     with atomic_path(path) as temporary: save_file(small, temporary)
     return dict(bytes=Path(path).stat().st_size, share=kept / total if total else 1.0)
 
-# %% ../nbs/04b_embedded.ipynb #cell-092
+# %% ../nbs/04b_embedded.ipynb #cell-096
 def add_delta(model, path):
     "Add a saved difference to a base model in place."
     import torch
@@ -1186,7 +1270,7 @@ def add_delta(model, path):
             if kind == "left": weights[name] += (value.float() @ parts[name + ".right"].float()).view_as(weights[name])
     return model
 
-# %% ../nbs/04b_embedded.ipynb #cell-095
+# %% ../nbs/04b_embedded.ipynb #cell-099
 def numbered(clips, c, rng, config, exact=True):
     "Clip `c` with random numbers: (frames (FRAMES, H, W, 3) uint8, {puppet: number})."
     marks = deal(clips.scripts[c], clips.places[c], rng, exact)
@@ -1209,7 +1293,7 @@ def ask(model, processor, clips_and_texts, n=1, temperature=0.0, longest=160, se
         out += [texts[j:j + n] for j in range(0, len(texts), n)]
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-096
+# %% ../nbs/04b_embedded.ipynb #cell-100
 def examine(model, processor, clips, config, count=None, n=1, temperature=0.0, seed=0, start=0):
     "Answers to the clips' own questions, with exact marks in random numbers: one record a clip."
     rng, asked, rows = np.random.default_rng(seed), [], []
@@ -1237,7 +1321,7 @@ def marks_of(rows): # -> {"all" or type: {"n", "id", "tiou", "format", "reward"}
         out[kind]["reward"] = round(sum(out[kind][k] for k in ("id", "tiou", "format")), 3)
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-098
+# %% ../nbs/04b_embedded.ipynb #cell-102
 CARD = """---
 license: apache-2.0
 pipeline_tag: video-text-to-text
@@ -1271,7 +1355,7 @@ def lineage(folder) -> dict: # {unit: its provenance}, what it needs first
     for name, key in mine["needs"].items(): out |= lineage(unit_folder(name, key, Path(folder).parent))
     return out | {mine["unit"]["name"]: mine}
 
-# %% ../nbs/04b_embedded.ipynb #cell-099
+# %% ../nbs/04b_embedded.ipynb #cell-103
 def ship_base(out, needs, start, name="base", samples=40, rope=(100.0, [8, 4, 4])):
     "Unit: write the shipped folder, measure what was written, describe it."
     folder = ship(load_learner(new_learner(rope=rope), needs[start]))
