@@ -265,40 +265,7 @@ def new_processor():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left")
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(cap_pixels_per_frame=False), chat_template=CLIP_FIRST)
 
-# %% ../nbs/04b_embedded.ipynb #cell-030
-def prompt_lines():
-    "The fixed lines of all prompts, each of which is one token."
-    out, query = [], "QUERY"
-    for task in ("stvg", "svg", "vtg"):
-        for think in (True, False):
-            text = build_prompt(task, query, think=think, query_norm="none")
-            head, tail = text.split(query)
-            body, _, example = tail.rpartition(" Write it exactly")
-            out += [l for l in head.splitlines(True) + body.splitlines(True)] + [" Write it exactly" + example]
-    marked = next(l for l in out if " red" in l)
-    return [*dict.fromkeys(l for l in out if l is not marked and " red" not in l), *marked.split(" red")]
-
-CLIP_FIRST = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
-              "{% for c in m.content %}{% if c.type in ('video', 'image') %}<|vision_start|><|{{ c.type }}_pad|><|vision_end|>{% endif %}{% endfor %}"
-              "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-              "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}") # whatever the order of a message's parts
-
-def new_processor():
-    "The real Qwen2.5-VL processor around a tokenizer in which a word, a number, a time or a fixed line is one token; bytes for all else."
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen2_5_VLProcessor
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
-    raw.add_special_tokens(SPECIALS)
-    form = ["user\n", "assistant\n", "<think>", "</think>", "<answer>", "</answer>", "Target ID:", ", Time range:", "Time range:"]
-    times = [f" {k / 2:.2f}" for k in range(int(2 * LONGEST) + 1)]
-    extra = form + times + [f" {k}" for k in range(1, 13)] + word_list() + prompt_lines()
-    raw.add_tokens([AddedToken(t, normalized=False, special=False) for t in dict.fromkeys(extra)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left")
-    return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(cap_pixels_per_frame=False), chat_template=CLIP_FIRST)
-
-# %% ../nbs/04b_embedded.ipynb #cell-034
+# %% ../nbs/04b_embedded.ipynb #cell-033
 def new_model(vocab, tokens, seed=0, vision=144, depth=4, hidden=192, layers=4, heads=6, kv_heads=2, intermediate=384,
               rope=(100.0, [8, 4, 4])): # base of the rotary positions; how many frequencies are for time, row and column
     "Qwen2.5-VL with about three million random weights."
@@ -322,7 +289,7 @@ def token_heads(width, heads): # -> one linear map whose outputs are split by `h
     import torch
     return torch.nn.Linear(width, sum(heads.values()))
 
-# %% ../nbs/04b_embedded.ipynb #cell-037
+# %% ../nbs/04b_embedded.ipynb #cell-036
 _RELATIONS = ("left", "right", "behind", "front", "after", "before")
 
 def anchor(script, form): # -> (puppet or None, event or None)
@@ -348,67 +315,37 @@ def relation(script, e, form, k, event, x, here):
         return next((w for w, s in (("behind", -1), ("front", 1)) if P._passes(script, e, dict(shirt=script.puppets[k].shirt), s, x, here)), "")
     return ""
 
+# %% ../nbs/04b_embedded.ipynb #cell-037
+def asked_events(script, form):
+    "Events that a question asks about, by puppet in order of time."
+    verbs = {form["action"]} if form.get("action") else set()
+    return {k: sorted((e for e in script.events if e.puppet == k and e.action in verbs), key=lambda e: e.start) for k in range(len(script.puppets))}
+
+def study(
+    script, # Script
+    form, # logical form of the question
+    answer, # (puppet, start, end) in frames
+) -> dict: # what a reply needs, with puppets in place of numbers
+    "The facts behind a reply."
+    fps, (k0, event) = script.fps, anchor(script, form)
+    x, here = P.positions(script)
+    time = lambda a, b: "{:.2f} {:.2f}".format(*span(a, b, fps))
+    hits = P.answers(script, {q: v for q, v in form.items() if q != "order"})
+    events = asked_events(script, form)
+    def line(e):
+        return (VERBS[e.action], script.props[e.prop].kind if e.prop >= 0 else "", e.partner, relation(script, e, form, k0, event, x, here),
+                time(e.start, e.end))
+    people = []
+    for k, p in enumerate(script.puppets):
+        seen = "" if form.get("action") else time(p.enter, p.leave)
+        people.append(dict(clothes=f"{p.shirt} {p.trousers} {p.hat}", events=[line(e) for e in events[k]], seen=seen,
+                           hits=[time(s, e) for j, s, e in sorted(hits, key=lambda h: h[1]) if j == k],
+                           whole=(p.enter, p.leave) == (0, script.frames)))
+    return dict(people=people, verb=VERBS.get(form.get("action"), "seen"), anchor=k0, colour=script.puppets[k0].shirt if k0 is not None else "",
+                event=(VERBS[event.action], time(event.start, event.end)) if event else (), judged=not {"after", "before"}.isdisjoint(form),
+                target=answer[0], span=span(*answer[1:], fps))
+
 # %% ../nbs/04b_embedded.ipynb #cell-038
-def asked_events(script, form):
-    "Events that a question asks about, by puppet in order of time."
-    verbs = {form["action"]} if form.get("action") else set()
-    return {k: sorted((e for e in script.events if e.puppet == k and e.action in verbs), key=lambda e: e.start) for k in range(len(script.puppets))}
-
-def study(
-    script, # Script
-    form, # logical form of the question
-    answer, # (puppet, start, end) in frames
-) -> dict: # what a reply needs, with puppets in place of numbers
-    "The facts behind a reply."
-    fps, (k0, event) = script.fps, anchor(script, form)
-    x, here = P.positions(script)
-    time = lambda a, b: "{:.2f} {:.2f}".format(*span(a, b, fps))
-    hits = P.answers(script, {q: v for q, v in form.items() if q != "order"})
-    events = asked_events(script, form)
-    def line(e):
-        return (VERBS[e.action], script.props[e.prop].kind if e.prop >= 0 else "", e.partner, relation(script, e, form, k0, event, x, here),
-                time(e.start, e.end))
-    people = []
-    for k, p in enumerate(script.puppets):
-        seen = "" if form.get("action") else time(p.enter, p.leave)
-        people.append(dict(clothes=f"{p.shirt} {p.trousers} {p.hat}", events=[line(e) for e in events[k]], seen=seen,
-                           hits=[time(s, e) for j, s, e in sorted(hits, key=lambda h: h[1]) if j == k],
-                           whole=(p.enter, p.leave) == (0, script.frames)))
-    return dict(people=people, verb=VERBS.get(form.get("action"), "seen"), anchor=k0, colour=script.puppets[k0].shirt if k0 is not None else "",
-                event=(VERBS[event.action], time(event.start, event.end)) if event else (), judged=not {"after", "before"}.isdisjoint(form),
-                target=answer[0], span=span(*answer[1:], fps))
-
-# %% ../nbs/04b_embedded.ipynb #cell-039
-def asked_events(script, form):
-    "Events that a question asks about, by puppet in order of time."
-    verbs = {form["action"]} if form.get("action") else set()
-    return {k: sorted((e for e in script.events if e.puppet == k and e.action in verbs), key=lambda e: e.start) for k in range(len(script.puppets))}
-
-def study(
-    script, # Script
-    form, # logical form of the question
-    answer, # (puppet, start, end) in frames
-) -> dict: # what a reply needs, with puppets in place of numbers
-    "The facts behind a reply."
-    fps, (k0, event) = script.fps, anchor(script, form)
-    x, here = P.positions(script)
-    time = lambda a, b: "{:.2f} {:.2f}".format(*span(a, b, fps))
-    hits = P.answers(script, {q: v for q, v in form.items() if q != "order"})
-    events = asked_events(script, form)
-    def line(e):
-        return (VERBS[e.action], script.props[e.prop].kind if e.prop >= 0 else "", e.partner, relation(script, e, form, k0, event, x, here),
-                time(e.start, e.end))
-    people = []
-    for k, p in enumerate(script.puppets):
-        seen = "" if form.get("action") else time(p.enter, p.leave)
-        people.append(dict(clothes=f"{p.shirt} {p.trousers} {p.hat}", events=[line(e) for e in events[k]], seen=seen,
-                           hits=[time(s, e) for j, s, e in sorted(hits, key=lambda h: h[1]) if j == k],
-                           whole=(p.enter, p.leave) == (0, script.frames)))
-    return dict(people=people, verb=VERBS.get(form.get("action"), "seen"), anchor=k0, colour=script.puppets[k0].shirt if k0 is not None else "",
-                event=(VERBS[event.action], time(event.start, event.end)) if event else (), judged=not {"after", "before"}.isdisjoint(form),
-                target=answer[0], span=span(*answer[1:], fps))
-
-# %% ../nbs/04b_embedded.ipynb #cell-040
 def describe(
     facts, # of `study`
     numbers, # {puppet: number}; puppets without a number are left out
@@ -446,7 +383,7 @@ def reply_time(facts): # -> [(text, seen)]
     hits = [f"{p['clothes']} {time} yes ;" for p in facts["people"] for time in p["hits"]]
     return [("<think>" + "".join(f" {h}" for h in hits) + "</think>" + format_answer("vtg", (), *facts["span"]), True)]
 
-# %% ../nbs/04b_embedded.ipynb #cell-045
+# %% ../nbs/04b_embedded.ipynb #cell-043
 ASKED = (("attribute_action", 0.30), ("action", 0.20), ("relational", 0.42), ("attribute", 0.08)) # of the further questions
 
 def _forms(script, dice):
@@ -490,49 +427,6 @@ def questions(
     return out
 
 # %% ../nbs/04b_embedded.ipynb #cell-046
-ASKED = (("attribute_action", 0.30), ("action", 0.20), ("relational", 0.42), ("attribute", 0.08)) # of the further questions
-
-def _forms(script, dice):
-    "One random logical form about a clip."
-    kind, t = P._choose(ASKED, dice.roll()), dice.whole(0, len(script.puppets) - 1)
-    p = script.puppets[t]
-    clothes = lambda keys: {k: getattr(p, k) for k in keys}
-    if kind == "attribute": return kind, dict(action=None, who=clothes(dice.pick((("shirt", "hat"), ("shirt", "trousers")))))
-    events = [e for e in script.events if e.puppet == t and e.action in P.ACTIONS + ("take",)]
-    if not events: return None
-    e = dice.pick(events)
-    form = dict(action=e.action, **(dict(object=script.props[e.prop].kind) if e.prop >= 0 else {}))
-    if e.action in ("give", "take"):
-        return "relational", dict(form, **{"to" if e.action == "give" else "from": dict(shirt=script.puppets[e.partner].shirt)})
-    if kind == "attribute_action": return kind, dict(form, who=clothes(dice.pick(P.KEYS)))
-    if kind == "action": return kind, form | dice.pick(({}, {}, dict(order="first"), dict(order="last")))
-    others = [q for k, q in enumerate(script.puppets) if k != t]
-    a = dice.pick(others)
-    key = dice.pick(("left", "right", "after", "before", "after", "before") if e.action != "walk" else ("behind", "front", "after", "before"))
-    if key not in ("after", "before"): return kind, dict(form, **{key: dict(shirt=a.shirt)})
-    theirs = [q for q in script.events if script.puppets[q.puppet] is a and q.action in P.ACTIONS[:6] and q.action != e.action]
-    return (kind, {**form, key: dict(who=dict(shirt=a.shirt), action=dice.pick(theirs).action)}) if theirs else None
-
-def questions(
-    script, # Script
-    dice, # Dice
-    n=4, # questions besides the clip's own
-) -> list: # of dict(query, form, answer: (puppet, start, end), type)
-    "The clip's own question and others that have exactly one answer."
-    out = [dict(query=script.query, form=script.form, answer=(script.target, script.start, script.end), type=script.type)]
-    for _ in range(12 * n):
-        if len(out) > n: break
-        made = _forms(script, dice)
-        if made is None or any(made[1] == q["form"] for q in out): continue
-        k0 = next((v.get("who", v) for q, v in made[1].items() if isinstance(v, dict) and q != "who"), None)
-        if k0 is not None and P.the_one(script, k0) is None: continue
-        found = P.answers(script, made[1])
-        if len(found) != 1 or (made[0] == "attribute" and found[0][1:] == (0, script.frames)): continue
-        statement, question = P.phrase(made[1], P.Speaker(dice))
-        out.append(dict(query=statement if dice.chance(.8) else question, form=made[1], answer=found[0], type=made[0]))
-    return out
-
-# %% ../nbs/04b_embedded.ipynb #cell-049
 BODY = ("head", "hip", "hand_l", "hand_r", "knee_l", "knee_r", "foot_l", "foot_r")
 POSE = 2 * (2 * len(BODY) + 2) # of a pair of frames: x and y of these joints, sine and cosine of the way it faces
 ACTS = ("none", "walk", "jump", "crouch", "wave", "turn", "sit", "pick", "give", "take", "door")
@@ -552,7 +446,7 @@ def looks(script):
     "Clothes of each puppet: (puppets, 3) shirt, trousers, hat."
     return np.array([(P.COLOURS.index(p.shirt), P.COLOURS.index(p.trousers), P.HATS.index(p.hat)) for p in script.puppets])
 
-# %% ../nbs/04b_embedded.ipynb #cell-050
+# %% ../nbs/04b_embedded.ipynb #cell-047
 def timetable(script):
     "Of each puppet and sampled frame: half seconds at which its present action began and its last one (up to 2 s ago) ended; -100: none."
     wanted = sample_indices(script.frames, script.fps, 2.0, "linspace")
@@ -574,7 +468,7 @@ def tables(script):
     return flat | dict(before=before, first=act[::2], second=act[1::2], began=np.where(began[1::2] >= 0, began[1::2], began[::2]), ended=ended[1::2],
                        step=np.broadcast_to(np.arange(STEPS)[:, None], act[::2].shape))
 
-# %% ../nbs/04b_embedded.ipynb #cell-051
+# %% ../nbs/04b_embedded.ipynb #cell-048
 def body_points(script):
     """Pose of each puppet in the sampled frames: joints (FRAMES, puppets, joints, 2) in pixels of the model's frame, NaN when not there;
     facing (FRAMES, puppets, 2)."""
@@ -591,7 +485,7 @@ def body_points(script):
 def cell(x, y): # pixels -> visual token
     return min(max(int(y // 28), 0), GRID[0] - 1) * GRID[1] + min(max(int(x // 28), 0), GRID[1] - 1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-052
+# %% ../nbs/04b_embedded.ipynb #cell-049
 def token_labels(table, marks, steps, body):
     "What each visual token of some pairs of frames shows: {head: (pairs, tokens, ...) labels}, -100 where it says nothing."
     tokens, n = GRID[0] * GRID[1], table["first"].shape[1]
@@ -617,31 +511,7 @@ def token_labels(table, marks, steps, body):
                                                                            facing[f, owner[i, at]])], 1)
     return dict(number=number, pose=pose, **out)
 
-# %% ../nbs/04b_embedded.ipynb #cell-054
-def new_model(vocab, tokens, seed=0, vision=144, depth=4, hidden=192, layers=4, heads=6, kv_heads=2, intermediate=384,
-              rope=(100.0, [8, 4, 4])): # base of the rotary positions; how many frequencies are for time, row and column
-    "Qwen2.5-VL with about three million random weights."
-    import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-    torch.manual_seed(seed)
-    text = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
-                intermediate_size=intermediate, max_position_embeddings=4096, initializer_range=.04, bos_token_id=None, tie_word_embeddings=True,
-                rope_parameters=dict(rope_type="default", rope_theta=rope[0], mrope_section=list(rope[1])),
-                eos_token_id=tokens["<|im_end|>"], pad_token_id=tokens["<|endoftext|>"])
-    tower = dict(depth=depth, hidden_size=vision, intermediate_size=2 * vision, num_heads=4, out_hidden_size=hidden, tokens_per_second=2,
-                 fullatt_block_indexes=list(range(depth)), initializer_range=.04)
-    ids = {f"{name.strip('<|>').replace('pad', 'token')}_id": i for name, i in tokens.items() if "pad" in name}
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=tower, **ids, vision_start_token_id=tokens["<|vision_start|>"],
-                              vision_end_token_id=tokens["<|vision_end|>"], tie_word_embeddings=True)
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = tokens["<|im_end|>"], tokens["<|endoftext|>"]
-    return model
-
-def token_heads(width, heads): # -> one linear map whose outputs are split by `heads`
-    import torch
-    return torch.nn.Linear(width, sum(heads.values()))
-
-# %% ../nbs/04b_embedded.ipynb #cell-055
+# %% ../nbs/04b_embedded.ipynb #cell-051
 def head_loss(logits, labels, heads):
     "Loss of the labels on visual tokens, and how many are right: ({head: (right, all)})."
     import torch
@@ -668,7 +538,7 @@ def head_loss(logits, labels, heads):
             right[name] = int((part[keep].argmax(-1) == y[keep]).sum()), int(keep.sum())
     return loss, right
 
-# %% ../nbs/04b_embedded.ipynb #cell-056
+# %% ../nbs/04b_embedded.ipynb #cell-052
 def pairs_batch(clips, rng, n, config, exact=False):
     "Random numbered pairs of frames: pixel rows, grids, labels."
     rows, labels = [], []
@@ -681,7 +551,7 @@ def pairs_batch(clips, rng, n, config, exact=False):
     grid = torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n)
     return patches(np.concatenate(rows)), grid, {h: np.concatenate([l[h] for l in labels]) for h in HEADS}
 
-# %% ../nbs/04b_embedded.ipynb #cell-058
+# %% ../nbs/04b_embedded.ipynb #cell-054
 def schedule(step, steps, lr, warm=100, low=.05):
     "Learning rate: up over `warm` steps, then a cosine down to `low` of it."
     return lr * min(1, (step + 1) / warm) * (low + (1 - low) * .5 * (1 + math.cos(math.pi * step / steps)))
@@ -702,7 +572,7 @@ def fit(loss_of, parameters, steps, lr, log, name, decay=.02, clip=1.0, low=.05)
             log(dict(step=step + 1, seconds=round(time.process_time() - began, 1), **{k: round(a / max(b, 1), 4) for k, (a, b) in seen.items()}))
             seen = {}
 
-# %% ../nbs/04b_embedded.ipynb #cell-060
+# %% ../nbs/04b_embedded.ipynb #cell-056
 def messages(text): # chat messages: the clip, then the words
     return [dict(role="user", content=[dict(type="video"), dict(type="text", text=text)])]
 
@@ -727,7 +597,7 @@ class Speech:
 def encode_text(processor, text): # ids of a chat with one video token
     return encode_prompt(processor, messages(text), Video((1, 2, 2), 1.0)).ids
 
-# %% ../nbs/04b_embedded.ipynb #cell-061
+# %% ../nbs/04b_embedded.ipynb #cell-057
 def reading_batch(clips, speech, rng, n):
     "Questions with their reasoning as text, no video: ids, targets; only what follows from the words is a target."
     import torch
@@ -745,7 +615,7 @@ def reading_batch(clips, speech, rng, n):
     pad = lambda x, v: torch.tensor([a + [v] * (width - len(a)) for a in x])
     return pad([i for i, _ in rows], speech.tokenizer.pad_token_id), pad([t for _, t in rows], -100)
 
-# %% ../nbs/04b_embedded.ipynb #cell-062
+# %% ../nbs/04b_embedded.ipynb #cell-058
 def next_token(logits, targets, names=()):
     "Cross entropy of the next token and how many are right."
     import torch.nn.functional as F
@@ -753,7 +623,7 @@ def next_token(logits, targets, names=()):
     right = (logits[keep].argmax(-1) == targets[keep])
     return F.cross_entropy(logits[keep], targets[keep]), int(right.sum()), int(keep.sum())
 
-# %% ../nbs/04b_embedded.ipynb #cell-064
+# %% ../nbs/04b_embedded.ipynb #cell-060
 class Learner:
     "A model in training: packed clips with several questions each, and labels on its visual tokens."
     def __init__(self, model, processor, config, layer=2, known=("step", "began", "ended")):
@@ -765,7 +635,7 @@ class Learner:
         self.base.language_model.layers[layer - 1].register_forward_hook(lambda m, a, out: setattr(self, "hidden", out))
     def parameters(self): return [*self.model.parameters(), *self.eyes.parameters(), *self.mind.parameters()]
 
-# %% ../nbs/04b_embedded.ipynb #cell-065
+# %% ../nbs/04b_embedded.ipynb #cell-061
 @patch
 def pack(self:Learner, groups): # -> Packed, inputs of the model, features, weights of the answer tokens
     "Each clip once, everything that is said about it behind it."
@@ -780,7 +650,7 @@ def pack(self:Learner, groups): # -> Packed, inputs of the model, features, weig
     packed = pack(prompts, answers, self.base)
     return packed, clip_inputs(prompts, packed.ids.device, packed.layout), features, torch.cat(weights)
 
-# %% ../nbs/04b_embedded.ipynb #cell-066
+# %% ../nbs/04b_embedded.ipynb #cell-062
 @patch
 def run(self:Learner,
     groups, # [(frames, labels of the visual tokens, [(ids, weights), ...]), ...]; ids: what follows the end-of-vision token
@@ -801,7 +671,7 @@ def run(self:Learner,
     b, known = head_loss(self.mind(self.hidden[0][packed.ids[0] == self.speech.video]), labels, heads)
     return loss + aid * (a + b), right | seen | {f"mind {k}": v for k, v in known.items()}
 
-# %% ../nbs/04b_embedded.ipynb #cell-067
+# %% ../nbs/04b_embedded.ipynb #cell-063
 NOW = dict(none="no", door="front", **{k: v for k, v in VERBS.items()}) # what somebody does in one frame
 
 def list_pieces(script, marks, t, act): # -> [(text, seen)]
@@ -827,7 +697,7 @@ def listing_groups(clips, learner, rng, n):
         groups.append((frames, labels, [(after[1:] + ids, [0.0] * (len(after) - 1) + weights)]))
     return groups
 
-# %% ../nbs/04b_embedded.ipynb #cell-068
+# %% ../nbs/04b_embedded.ipynb #cell-064
 def drills(script, numbers, speech, rng, n): # -> [(ids, weights), ...]
     "Single look-ups, one line of reasoning each: what a number does first of one verb, or `no`; half of them have an answer."
     done = {}
@@ -846,7 +716,7 @@ def drills(script, numbers, speech, rng, n): # -> [(ids, weights), ...]
         out.append((line + said, [0.0] * len(line) + [3.0] * len(said)))
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-069
+# %% ../nbs/04b_embedded.ipynb #cell-065
 def clip_groups(clips, learner, rng, n, k=4, exact=False, plain=.08, at_once=.1, drill=0):
     "Numbered clips with some questions each; a few clips without marks, a few questions to be answered at once."
     groups = []
@@ -869,7 +739,7 @@ def clip_groups(clips, learner, rng, n, k=4, exact=False, plain=.08, at_once=.1,
         groups.append((frames, token_labels(clips.table(c), marks, range(STEPS), clips.body(c)), said))
     return groups
 
-# %% ../nbs/04b_embedded.ipynb #cell-071
+# %% ../nbs/04b_embedded.ipynb #cell-067
 def new_learner(seed=0, layer=2, known=("step", "began", "ended"), **sizes):
     "A random model, its processor and its teaching heads."
     processor = new_processor()
@@ -892,13 +762,13 @@ def load_learner(learner, folder, only=""):
         if part and fits: getattr(learner, n).load_state_dict(part, strict=False)
     return learner
 
-# %% ../nbs/04b_embedded.ipynb #cell-072
+# %% ../nbs/04b_embedded.ipynb #cell-068
 def learn_detector(out, needs):
     "Unit: the detector of chapter 01b; its files in the package are kept where they belong to its settings."
     from stvg_nb.detector import train_detector
     train_detector(work=out/"work", progress=True)
 
-# %% ../nbs/04b_embedded.ipynb #cell-073
+# %% ../nbs/04b_embedded.ipynb #cell-069
 def marks_batch(clips, rng, n, config, share=.7):
     "Unmarked pairs of frames strewn with numbers, at most one a token: pixel rows, grids, labels."
     import torch
@@ -914,7 +784,7 @@ def marks_batch(clips, rng, n, config, share=.7):
         rows.append(pair)
     return patches(np.concatenate(rows)), torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n), dict(number=labels)
 
-# %% ../nbs/04b_embedded.ipynb #cell-074
+# %% ../nbs/04b_embedded.ipynb #cell-070
 def learn_marks(out, needs, steps=1200, batch=12, lr=1e-3, seed=0):
     "Unit: read numbers anywhere in a frame."
     learner, clips, rng = new_learner(seed), Clips(needs["clips-train"]), np.random.default_rng([seed, 1])
@@ -930,7 +800,7 @@ def sums(parts): # [{name: (right, all)}] -> {name: share}
         for k, (a, b) in part.items(): s = total.setdefault(k, [0, 0]); s[0] += a; s[1] += b
     return {k: round(a / max(b, 1), 4) for k, (a, b) in total.items()}
 
-# %% ../nbs/04b_embedded.ipynb #cell-075
+# %% ../nbs/04b_embedded.ipynb #cell-071
 def check_frames(learner, clips, batches=20, seed=1):
     "Shares of right labels on numbered pairs of other clips."
     import torch
@@ -956,7 +826,7 @@ def learn_frames(out, needs, steps=2000, batch=20, extra=5, lr=1e-3, seed=0, sta
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-076
+# %% ../nbs/04b_embedded.ipynb #cell-072
 def learn_poses(out, needs, steps=1600, batch=12, busy=12, lr=1e-3, seed=0, start="frames"):
     "Unit: actions, on frames of rehearsals beside frames of clips."
     import torch
@@ -972,7 +842,7 @@ def learn_poses(out, needs, steps=1600, batch=12, busy=12, lr=1e-3, seed=0, star
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-077
+# %% ../nbs/04b_embedded.ipynb #cell-073
 def check_reading(learner, clips, n=200, seed=1):
     "Right verdicts, IDs and all judged tokens when the reasoning up to them is given as text."
     import torch
@@ -996,7 +866,7 @@ def learn_reading(out, needs, steps=600, batch=48, lr=1e-3, seed=0):
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_reading(learner, val)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-078
+# %% ../nbs/04b_embedded.ipynb #cell-074
 def check_groups(learner, make, batches=10): # mean shares of `Learner.run` over batches
     import torch
     with torch.no_grad(): return sums(learner.run(make())[1] for _ in range(batches))
@@ -1011,7 +881,7 @@ def learn_listing(out, needs, steps=400, batch=20, lr=1e-3, seed=0, eyes="poses"
     other = np.random.default_rng(1)
     write_json(out/"metrics.json", dict(val=check_groups(learner, lambda: listing_groups(val, learner, other, 20))), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-079
+# %% ../nbs/04b_embedded.ipynb #cell-075
 def learn_clips(out, needs, start, steps=1000, batch=2, k=4, lr=1e-3, low=.3, aid=.2, seed=0, count=60, layer=2, busy=0, named=False, known=("step", "began", "ended"), drill=0,
                 frozen=False, rope=(100.0, [8, 4, 4])):
     "Unit: questions about whole clips, reasoning and answer; goes on where unit `start` ended."
@@ -1027,7 +897,7 @@ def learn_clips(out, needs, start, steps=1000, batch=2, k=4, lr=1e-3, low=.3, ai
     write_json(out/"predictions.json", rows)
     write_json(out/"metrics.json", dict(val=marks_of(rows), tokens=check_groups(learner, lambda: clip_groups(val, learner, other, 2))), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-081
+# %% ../nbs/04b_embedded.ipynb #cell-077
 _SHOWN = ("shirt", "trousers", "hat", "first", "second") # what a remembered token is made of, besides its number
 
 def one_hot(labels): # labels of n tokens -> (n, features) float
@@ -1048,7 +918,7 @@ def marked_tokens(clips, c, rng): # -> script, numbers, which tokens, their labe
     keep = np.flatnonzero(flat["number"].sum(1) > 0)
     return marks, {i: m for i, m in marks.numbers.items() if marks.shown[:, i].any()}, keep, {h: v[keep] for h, v in flat.items()}
 
-# %% ../nbs/04b_embedded.ipynb #cell-082
+# %% ../nbs/04b_embedded.ipynb #cell-078
 class Memory:
     "Visual tokens out of thin air: what the tower would say is a linear function of the labels, plus what that leaves over on real tokens."
     def __init__(self, learner, clips, rng, n=120):
@@ -1074,7 +944,7 @@ class Memory:
         x[np.searchsorted(both, keep)] = one_hot(shown) @ self.map + .7 * pick(self.noise, len(keep))
         return self.clips.scripts[c], numbers, both, x
 
-# %% ../nbs/04b_embedded.ipynb #cell-083
+# %% ../nbs/04b_embedded.ipynb #cell-079
 def recalled_loss(learner, items, drill, rng): # items of `Memory.recall`
     "Drills on remembered clips: only the language model works, on a fifth of the tokens, at the positions they would have."
     import torch
@@ -1107,7 +977,7 @@ def learn_memory(out, needs, start, steps=1500, batch=6, drill=16, lr=1e-3, seed
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(linear_share=memory.share), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-088
+# %% ../nbs/04b_embedded.ipynb #cell-084
 @dataclass(frozen=True)
 class Unit:
     "One resumable piece of training, at most twenty minutes on one core."
@@ -1129,7 +999,7 @@ def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/
 
 def unit_done(folder): return (Path(folder)/"provenance.json").is_file()
 
-# %% ../nbs/04b_embedded.ipynb #cell-089
+# %% ../nbs/04b_embedded.ipynb #cell-085
 def run_unit(
     unit:Unit, keys, # of `unit_keys`
     root=None, # folder of all units; default runs/weights
@@ -1156,7 +1026,7 @@ def log_to(path): # a function that appends one JSON line
         with open(path, "a") as f: f.write(json.dumps(line) + "\n")
     return log
 
-# %% ../nbs/04b_embedded.ipynb #cell-090
+# %% ../nbs/04b_embedded.ipynb #cell-086
 def plan(): # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
     here, clips, far = "stvg_nb.embedded.", ("clips-train", "clips-val"), (1e6, [4, 6, 6])
@@ -1194,7 +1064,7 @@ def run_plan(
         if only and u.name != only: continue
         say(f"{u.name}: {'trained' if run_unit(u, keys) else 'kept'}")
 
-# %% ../nbs/04b_embedded.ipynb #cell-093
+# %% ../nbs/04b_embedded.ipynb #cell-089
 def weights_dir(name="base"): return package_dir()/"weights"/f"policy-{name}"
 
 def ship(learner, folder=None):
@@ -1212,7 +1082,7 @@ def available() -> list: # names that `load` takes
     root = package_dir()/"weights"
     return sorted(p.name.removeprefix("policy-") for p in root.glob("policy-*") if (p/"model.safetensors").is_file() or (p/"delta.safetensors").is_file())
 
-# %% ../nbs/04b_embedded.ipynb #cell-094
+# %% ../nbs/04b_embedded.ipynb #cell-090
 def load(
     name="base", # one of `available()`
     device="cpu",
@@ -1227,7 +1097,7 @@ def load(
     if (weights_dir(name)/"delta.safetensors").is_file(): add_delta(model, weights_dir(name)/"delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
-# %% ../nbs/04b_embedded.ipynb #cell-095
+# %% ../nbs/04b_embedded.ipynb #cell-091
 DELTA_BYTES = 300_000 # a difference may have this many, header included
 
 def save_delta(
@@ -1257,7 +1127,7 @@ def save_delta(
     with atomic_path(path) as temporary: save_file(small, temporary)
     return dict(bytes=Path(path).stat().st_size, share=kept / total if total else 1.0)
 
-# %% ../nbs/04b_embedded.ipynb #cell-096
+# %% ../nbs/04b_embedded.ipynb #cell-092
 def add_delta(model, path):
     "Add a saved difference to a base model in place."
     import torch
@@ -1270,7 +1140,7 @@ def add_delta(model, path):
             if kind == "left": weights[name] += (value.float() @ parts[name + ".right"].float()).view_as(weights[name])
     return model
 
-# %% ../nbs/04b_embedded.ipynb #cell-099
+# %% ../nbs/04b_embedded.ipynb #cell-095
 def numbered(clips, c, rng, config, exact=True):
     "Clip `c` with random numbers: (frames (FRAMES, H, W, 3) uint8, {puppet: number})."
     marks = deal(clips.scripts[c], clips.places[c], rng, exact)
@@ -1293,7 +1163,7 @@ def ask(model, processor, clips_and_texts, n=1, temperature=0.0, longest=160, se
         out += [texts[j:j + n] for j in range(0, len(texts), n)]
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-100
+# %% ../nbs/04b_embedded.ipynb #cell-096
 def examine(model, processor, clips, config, count=None, n=1, temperature=0.0, seed=0, start=0):
     "Answers to the clips' own questions, with exact marks in random numbers: one record a clip."
     rng, asked, rows = np.random.default_rng(seed), [], []
@@ -1321,7 +1191,7 @@ def marks_of(rows): # -> {"all" or type: {"n", "id", "tiou", "format", "reward"}
         out[kind]["reward"] = round(sum(out[kind][k] for k in ("id", "tiou", "format")), 3)
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-102
+# %% ../nbs/04b_embedded.ipynb #cell-098
 CARD = """---
 license: apache-2.0
 pipeline_tag: video-text-to-text
@@ -1355,7 +1225,7 @@ def lineage(folder) -> dict: # {unit: its provenance}, what it needs first
     for name, key in mine["needs"].items(): out |= lineage(unit_folder(name, key, Path(folder).parent))
     return out | {mine["unit"]["name"]: mine}
 
-# %% ../nbs/04b_embedded.ipynb #cell-103
+# %% ../nbs/04b_embedded.ipynb #cell-099
 def ship_base(out, needs, start, name="base", samples=40, rope=(100.0, [8, 4, 4])):
     "Unit: write the shipped folder, measure what was written, describe it."
     folder = ship(load_learner(new_learner(rope=rope), needs[start]))
