@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'SYSTEM', 'TEMPLATE_INTERNVL', 'BOX_FLAGS', 'SCHEMA', 'METHODS', 'Still', 'Family', 'left_padded',
            'Qwen25', 'Qwen3', 'InternVL', 'toy_family', 'Draw', 'Policy', 'load_policy', 'BoxAnswer', 'parse_box',
-           'build_box_prompt', 'row_of', 'AnswerConfig', 'reply_record', 'direct', 'still_frames', 'spread_boxes',
+           'box_question', 'row_of', 'AnswerConfig', 'reply_record', 'direct', 'still_frames', 'spread_boxes',
            'two_stage', 'snap_to_tracks', 'snapped', 'answers_header', 'prepare', 'answer_all']
 
 # %% ../nbs/04c_policies.ipynb #cell-003
@@ -23,8 +23,8 @@ from .core import (PIXELS_MAX, Clip, InputError, Interval, MaskDatabase, Samplin
 from .grpo import (CHAT, SPECIALS, VISION_TOKENS, Prompt, Video, correct_positions, encode_clip, rollout, share_prefix,
                           toy_model, toy_processor)
 from .prompting import PromptingConfig, prompted_clip
-from .rewards import Parsed, build_prompt, parse
-from .voting import Tracks, normalise_query
+from .rewards import Parsed, build_box_prompt, build_prompt, parse
+from .voting import Tracks
 
 # %% ../nbs/04c_policies.ipynb #cell-007
 @dataclass(eq=False)
@@ -499,21 +499,14 @@ def parse_box(
     return BoxAnswer(box, tuple(sorted(flags)))
 
 # %% ../nbs/04c_policies.ipynb #cell-090
-def build_box_prompt(
+def box_question(
     query:str, # the sentence
     family:Family,
     size, # (height, width) of the frame as shown
     query_norm="both", # as `build_prompt`
 ) -> str:
-    "The question about one frame (second stage of STVG-R1's zero-shot baseline, own wording)."
-    sentence = " ".join(normalise_query(query, False, query_norm).split())
-    if not sentence: raise InputError("query", "is empty; ask something")
-    unit = f"in coordinates from 0 to {family.scale}, whatever the size of the image" if family.scale else f"in pixels of this image, which is {size[1]} wide and {size[0]} high"
-    form = "<box>[[x1, y1, x2, y2]]</box>" if isinstance(family, InternVL) else '{"bbox_2d": [x1, y1, x2, y2]}'
-    name = f"<ref>{sentence}</ref>" if isinstance(family, InternVL) else f'"{sentence}"'
-    return (f"This image is one frame of a video in which the following happens: {name}\n"
-            f"Find the one person or thing that this sentence is about, and give its box, {unit}: left, top, right, bottom. "
-            f"Write only the box, in this form: {form}. If it is not in the image, write none.")
+    "`build_box_prompt` for a family."
+    return build_box_prompt(query, size, family.scale, isinstance(family, InternVL), query_norm)
 
 # %% ../nbs/04c_policies.ipynb #cell-093
 def row_of(
@@ -618,8 +611,9 @@ def two_stage(policy, rows, prompts, videos, config, finish=reply_record) -> lis
 
 def _ask_frames(policy, row, video, wanted, config): # {frame: (text, BoxAnswer)}
     frames, size = _frames_at(row["video"], wanted), (video["height"], video["width"])
-    shown = policy.family.still_size(*size)
-    question = build_box_prompt(row["query"], policy.family, shown, config.query_norm)
+    shown = policy.family.still_size(*size) if config.sampling.longer_side is None else policy.family.frame_size(*size, 1, config.sampling)
+    if config.sampling.longer_side is not None: frames = {f: Clip(x[None], 1.0, np.zeros(1)).resize(*shown).frames[0] for f, x in frames.items()}
+    question = box_question(row["query"], policy.family, shown, config.query_norm)
     requests = [(frames[f], question, f"{row['key']}@{f}") for f in wanted]
     texts = policy.generate(requests, 1, config.temperature, config.box_tokens, config.seed, config.batch_size)
     return {f: (text, parse_box(text, size, policy.family.scale, shown)) for f, (text,) in zip(wanted, texts)}

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MARKS', 'FLAGS', 'LARGEST_TIME', 'LARGEST_CODE', 'APPEARS', 'TERMS', 'VARIANTS', 'format_answer',
-           'build_prompt', 'has_format', 'answer_blocks', 'Parsed', 'parse', 'Target', 'runs', 'make_target',
-           'target_json', 'as_target', 'r_t', 'r_timer1', 'appears_in', 'r_s', 'r_f', 'r_coupled', 'r_continuous',
-           'r_viou', 'Variant', 'read_reply', 'term', 'score', 'completion_text', 'reward_time', 'reward_timer1',
-           'reward_id', 'reward_id_drawn', 'reward_coupled', 'reward_continuous', 'reward_viou', 'reward_format',
-           'reward_time_code', 'reward_id_code', 'reward_format_code', 'reward_paths', 'outcome', 'log_outcomes']
+           'build_prompt', 'build_box_prompt', 'has_format', 'answer_blocks', 'Parsed', 'parse', 'Target', 'runs',
+           'make_target', 'target_json', 'as_target', 'r_t', 'r_timer1', 'appears_in', 'r_s', 'r_f', 'r_coupled',
+           'r_continuous', 'r_viou', 'Variant', 'read_reply', 'term', 'score', 'completion_text', 'reward_time',
+           'reward_timer1', 'reward_id', 'reward_id_drawn', 'reward_coupled', 'reward_continuous', 'reward_viou',
+           'reward_format', 'reward_time_code', 'reward_id_code', 'reward_format_code', 'reward_paths', 'outcome',
+           'log_outcomes']
 
 # %% ../nbs/03_rewards.ipynb #cell-003
 import json, math, re
@@ -86,7 +87,25 @@ def build_prompt(
     return (f'{marked}{lead}: "{sentence}"\n{settle}\n{reason}, between <answer> and </answer>: {hold}. '
             f"Write it exactly as in this example:\n{format_answer(task, *_EXAMPLE[task], mark_type=mark_type)}")
 
-# %% ../nbs/03_rewards.ipynb #cell-020
+# %% ../nbs/03_rewards.ipynb #cell-016
+def build_box_prompt(
+    query:str, # the sentence
+    size, # (height, width) of the frame as shown
+    scale=None, # coordinates run from 0 to this; None: pixels of the frame as shown
+    nested=False, # <ref> around the sentence and double brackets around the box (InternVL)
+    query_norm="both", # as `build_prompt`
+) -> str:
+    "The question about one frame (second stage of STVG-R1's zero-shot baseline, own wording)."
+    sentence = " ".join(normalise_query(query, False, query_norm).split())
+    if not sentence: raise InputError("query", "is empty; ask something")
+    unit = f"in coordinates from 0 to {scale}, whatever the size of the image" if scale else f"in pixels of this image, which is {size[1]} wide and {size[0]} high"
+    form = "<box>[[x1, y1, x2, y2]]</box>" if nested else '{"bbox_2d": [x1, y1, x2, y2]}'
+    name = f"<ref>{sentence}</ref>" if nested else f'"{sentence}"'
+    return (f"This image is one frame of a video in which the following happens: {name}\n"
+            f"Find the one person or thing that this sentence is about, and give its box, {unit}: left, top, right, bottom. "
+            f"Write only the box, in this form: {form}. If it is not in the image, write none.")
+
+# %% ../nbs/03_rewards.ipynb #cell-023
 _TAGS = re.compile(r"</?(?:think|answer)>", re.I | re.A)
 _PAIRS = ["<think>", "</think>", "<answer>", "</answer>"]
 
@@ -103,7 +122,7 @@ def has_format(
     gap = text[tags[-3].end():tags[-2].start()] if len(tags) == 4 else ""
     return tags[0].start() == 0 and tags[-1].end() == len(text) and not gap.strip()
 
-# %% ../nbs/03_rewards.ipynb #cell-025
+# %% ../nbs/03_rewards.ipynb #cell-028
 _BLOCK, _BLOCK_CODE = re.compile(r"</?answer>", re.I | re.A), re.compile(r"</?answer>")
 
 def answer_blocks(
@@ -117,7 +136,7 @@ def answer_blocks(
         elif opened is not None: blocks.append(text[opened:tag.start()]); opened = None
     return blocks
 
-# %% ../nbs/03_rewards.ipynb #cell-028
+# %% ../nbs/03_rewards.ipynb #cell-031
 FLAGS = {
     "no_answer": "no closed answer block",
     "no_id": "the task needs an ID, none could be read",
@@ -135,7 +154,7 @@ FLAGS = {
 }
 _INCOMPLETE = {"no_answer", "no_id", "no_time", "not_canonical", "out_of_range"}
 
-# %% ../nbs/03_rewards.ipynb #cell-029
+# %% ../nbs/03_rewards.ipynb #cell-032
 @dataclass(frozen=True)
 class Parsed:
     "What a reply says."
@@ -154,12 +173,12 @@ class Parsed:
     @property
     def failed(self): return not self.ids and self.start is None and "none" not in self.flags
 
-# %% ../nbs/03_rewards.ipynb #cell-031
+# %% ../nbs/03_rewards.ipynb #cell-034
 _STRICT_ID = {"number": "[1-9][0-9]{0,5}", "upper": "[A-Z]{1,4}", "lower": "[a-z]{1,4}", "mix": "[1-9]|[A-Z]{1,4}"}
 _CODE_ID = {"number": r"(\d++)", "mix": r"(\d++|[A-Za-z]{1,4}(?![A-Za-z]))"} | dict.fromkeys(("upper", "lower"), "([A-Za-z]{1,4})(?![A-Za-z])")
 _CODE_TIME = re.compile(r"Time range:\s*+(\d++\.?+\d*+)\s*+(?:to|and)\s*+(\d++\.?+\d*+)", re.I)
 
-# %% ../nbs/03_rewards.ipynb #cell-032
+# %% ../nbs/03_rewards.ipynb #cell-035
 def _value(token, kind): # -> ID, or None where no such mark is ever drawn
     if len(token) > 4000: return None # int() refuses such lengths
     if kind == "number": return int(token)
@@ -172,7 +191,7 @@ def _canonical(task, kind):
     ids = {"stvg": f"Target ID: ({one})", "vtg": "()"}.get(task, f"Target ID: (none|{one}(?:, {one})*+)")
     return re.compile(ids + (", " if task == "stvg" else "") + (f"Time range: {time} to {time}" if task in ("stvg", "vtg") else "()()"))
 
-# %% ../nbs/03_rewards.ipynb #cell-033
+# %% ../nbs/03_rewards.ipynb #cell-036
 def _read_strict(body, task, kind): # -> IDs or None, (start, end) as text or None, flags
     m = _canonical(task, kind).fullmatch(body)
     if not m: return None, None, {"not_canonical"}
@@ -180,14 +199,14 @@ def _read_strict(body, task, kind): # -> IDs or None, (start, end) as text or No
     if None in ids: return None, None, {"not_canonical"}
     return ids, (m[2], m[3]) if m[2] else None, {"none"} if m[1] == "none" else set()
 
-# %% ../nbs/03_rewards.ipynb #cell-034
+# %% ../nbs/03_rewards.ipynb #cell-037
 def _read_code(body, task, kind):
     i = re.search(rf"Target ID:\s*+{_CODE_ID[kind]}", body, re.I) if task != "vtg" else None
     t = _CODE_TIME.search(body)
     value = _value(i[1], kind) if i else None
     return None if value is None else [value], t.groups() if t else None, set()
 
-# %% ../nbs/03_rewards.ipynb #cell-036
+# %% ../nbs/03_rewards.ipynb #cell-039
 _OPEN, _CLOSE = r"[ \[({<\"'`*#]*+", r"[\])}>\"'`*]*+"
 _NEXT = rf"{_CLOSE} ?(?:[,;&/+|] ?(?:(?:and|or) )?|(?:and|or) )(?:ids? )?{_OPEN}" # between the members of a list
 _COLON = rf"[*\"'` ]*+(?:[:=：]|is\b|are\b)?+{_OPEN}(?:ids? )?"
@@ -200,17 +219,17 @@ _TOKEN["mix"] = tuple(f"(?:{_NUMBER_ID}|{t})" for t in _TOKEN["upper"])
 _FIRST_ID = {k: re.compile(a, re.I) for k, (a, _) in _TOKEN.items()}
 _NEXT_ID = {k: re.compile(_NEXT + b, re.I) for k, (_, b) in _TOKEN.items()}
 
-# %% ../nbs/03_rewards.ipynb #cell-037
+# %% ../nbs/03_rewards.ipynb #cell-040
 _ID_LABELS = [re.compile(rf"(?<![^\W_]){name}ids?(?![^\W_]){_COLON}", re.I) for name in ("target[ _]?", "")]
 _NOBODY = re.compile(r"(?:none|nobody|nothing|null|n/a|no (?:one|object|match|id))(?![^\W_])", re.I)
 
-# %% ../nbs/03_rewards.ipynb #cell-038
+# %% ../nbs/03_rewards.ipynb #cell-041
 def _items(first, following, body, position): # -> matches, where they end
     found, m = [], first.match(body, position)
     while m: found.append(m); position = m.end(); m = following.match(body, position)
     return found, position
 
-# %% ../nbs/03_rewards.ipynb #cell-039
+# %% ../nbs/03_rewards.ipynb #cell-042
 def _lenient_ids(body, task, kind): # -> IDs or None, is it "none"?, body without the lists
     for label in _ID_LABELS:
         starts = [(m.start(), m.end()) for m in label.finditer(body)]
@@ -226,7 +245,7 @@ def _lenient_ids(body, task, kind): # -> IDs or None, is it "none"?, body withou
     rest.append(body[done:].lstrip(" ,;") if starts else body)
     return tokens, nobody, " ".join(rest)
 
-# %% ../nbs/03_rewards.ipynb #cell-041
+# %% ../nbs/03_rewards.ipynb #cell-044
 _CLOCK = r"([-−]?(?>\d+(?::\d{2}){1,2}(?:\.\d*)?|\d+(?:\.\d*)?))(?![\d:])(?!\.\d)"
 _FREE = r"(?<![^\W_])(?<![.:,\-−])"
 _END = rf"{_SECONDS}(?![^\W_])"
@@ -245,7 +264,7 @@ def _seconds(text): # "1:02.5" -> 62.5
     for part in text.lstrip("-−").split(":"): value = 60 * value + float(part)
     return -value if text[0] in "-−" else value
 
-# %% ../nbs/03_rewards.ipynb #cell-042
+# %% ../nbs/03_rewards.ipynb #cell-045
 def _read_lenient(body, task, kind):
     body, flags = " ".join(body.split()), set()
     if _NOT_A_NUMBER.search(body): return None, None, {"out_of_range"}
@@ -258,14 +277,14 @@ def _read_lenient(body, task, kind):
     if nobody and not ids: flags.add("none")
     return ids if ids or "none" in flags else None, spans[0] if spans else None, flags
 
-# %% ../nbs/03_rewards.ipynb #cell-044
+# %% ../nbs/03_rewards.ipynb #cell-047
 LARGEST_TIME, LARGEST_CODE = 1e6, 1e12 # seconds; beyond them an answer is void (code: only so that frames stay countable)
 
 def _void(span, flags, mode): # does the whole answer fail?
     if span and max(map(abs, span)) > (LARGEST_CODE if mode == "code" else LARGEST_TIME): flags.add("out_of_range")
     return bool(flags & (_INCOMPLETE if mode == "code" else {"out_of_range", "not_canonical"}))
 
-# %% ../nbs/03_rewards.ipynb #cell-045
+# %% ../nbs/03_rewards.ipynb #cell-048
 def _finish(ids, span, ok, flags, task, duration):
     ids, (start, end) = tuple(dict.fromkeys(ids or ())), span or (None, None)
     if task == "stvg" and len(ids) > 1: flags.add("several_ids")
@@ -274,7 +293,7 @@ def _finish(ids, span, ok, flags, task, duration):
     if span and duration is not None and end > duration + 0.005: flags.add("overrun") # half of the last digit that is written
     return Parsed(ids, start, end, ok, tuple(sorted(flags)))
 
-# %% ../nbs/03_rewards.ipynb #cell-046
+# %% ../nbs/03_rewards.ipynb #cell-049
 _READERS = {"strict": _read_strict, "code": _read_code, "lenient": _read_lenient}
 
 def parse(
@@ -299,7 +318,7 @@ def parse(
     if _void(span, flags, mode): return Parsed(ok_format=ok, flags=tuple(sorted(flags)))
     return _finish(ids, span, ok, flags, task, duration)
 
-# %% ../nbs/03_rewards.ipynb #cell-059
+# %% ../nbs/03_rewards.ipynb #cell-062
 def _checked(t):
     _choose(t.task, TASKS, "target, task"); _choose(t.mark_type, MARKS, "target, mark_type")
     if t.task in ("stvg", "svg") and len(t.ids) != 1: raise InputError("target", f"task {t.task} needs one answer ID, {len(t.ids)} given")
@@ -311,7 +330,7 @@ def _checked(t):
     if t.overlap is not None and (t.frames is None or {len(v) for v in t.overlap.values()} - {t.frames[1] - t.frames[0]}):
         raise InputError("target, overlap", "needs one IoU for each of the frames")
 
-# %% ../nbs/03_rewards.ipynb #cell-060
+# %% ../nbs/03_rewards.ipynb #cell-063
 @dataclass(frozen=True)
 class Target:
     "All that the rewards know of a sample; frames and seconds count from the start of the clip."
@@ -327,7 +346,7 @@ class Target:
     overlap: dict | None = None # ID -> IoU with the true box on each of these frames; not listed: 0
     def __post_init__(self): _checked(self)
 
-# %% ../nbs/03_rewards.ipynb #cell-061
+# %% ../nbs/03_rewards.ipynb #cell-064
 def runs(frames) -> tuple: # ((start, end), ...), half-open
     "Ascending frame indices as runs."
     frames = np.asarray(sorted(frames), int)
@@ -335,7 +354,7 @@ def runs(frames) -> tuple: # ((start, end), ...), half-open
     cuts = np.flatnonzero(np.diff(frames) > 1)
     return tuple(zip(frames[np.r_[0, cuts + 1]].tolist(), (frames[np.r_[cuts, len(frames) - 1]] + 1).tolist()))
 
-# %% ../nbs/03_rewards.ipynb #cell-063
+# %% ../nbs/03_rewards.ipynb #cell-066
 def make_target(
     db:MaskDatabase, # of the video
     tube:Tube, # truth, frames of the video
@@ -361,7 +380,7 @@ def make_target(
                   drawn=None if drawn is None else {i: runs(inside(f for f, ids in marks.items() if i in ids)) for i in db.ids},
                   frames=frames, overlap={i: t for i, t in table.items() if any(t)} if overlap else None)
 
-# %% ../nbs/03_rewards.ipynb #cell-068
+# %% ../nbs/03_rewards.ipynb #cell-071
 def target_json(target:Target) -> str:
     "One line of JSON, for a column of a data set."
     out = {k: v for k, v in asdict(target).items() if v is not None}
@@ -385,14 +404,14 @@ def _from_dict(value):
     tables = dict(visible=_pair, drawn=_pair, overlap=float)
     return Target(**value | {k: _by_id(value.get(k), f"{where}, {k}", read) for k, read in tables.items()})
 
-# %% ../nbs/03_rewards.ipynb #cell-069
+# %% ../nbs/03_rewards.ipynb #cell-072
 @lru_cache(4096)
 def _from_json(text):
     try: value = json.loads(text)
     except ValueError: raise InputError("target", "is not valid JSON") from None
     return as_target(value)
 
-# %% ../nbs/03_rewards.ipynb #cell-070
+# %% ../nbs/03_rewards.ipynb #cell-073
 def as_target(
     value, # Target, its JSON, or the object that the JSON describes
 ) -> Target:
@@ -402,7 +421,7 @@ def as_target(
     if isinstance(value, dict): return _from_dict(value)
     raise InputError("target", f"needs a Target or its JSON, found {type(value).__name__}")
 
-# %% ../nbs/03_rewards.ipynb #cell-073
+# %% ../nbs/03_rewards.ipynb #cell-076
 def r_t(
     parsed:Parsed, # what was answered
     target:Target, # what is true
@@ -411,7 +430,7 @@ def r_t(
     if parsed.start is None or target.interval is None or "several_times" in parsed.flags: return 0.0
     return parsed.interval.iou(target.interval)
 
-# %% ../nbs/03_rewards.ipynb #cell-074
+# %% ../nbs/03_rewards.ipynb #cell-077
 def r_timer1(parsed, target) -> float: # at most 1; below 0 only for an end that misses by more than the whole clip
     "Temporal IoU, lowered by the error of each end (Time-R1; inactive option of the release)."
     iou = r_t(parsed, target)
@@ -420,7 +439,7 @@ def r_timer1(parsed, target) -> float: # at most 1; below 0 only for an end that
     near = lambda given, true: 1 - abs(given - true) / target.duration
     return iou * near(parsed.start, target.interval.start) * near(parsed.end, target.interval.end)
 
-# %% ../nbs/03_rewards.ipynb #cell-077
+# %% ../nbs/03_rewards.ipynb #cell-080
 APPEARS = ("mask", "drawn", "none")
 
 def appears_in(
@@ -431,7 +450,7 @@ def appears_in(
     first, last = math.ceil(start * fps - 1e-6), math.floor(end * fps + 1e-6)
     return any(max(a, first) <= min(b - 1, last) for a, b in spans)
 
-# %% ../nbs/03_rewards.ipynb #cell-078
+# %% ../nbs/03_rewards.ipynb #cell-081
 def r_s(
     parsed:Parsed,
     target:Target,
@@ -445,7 +464,7 @@ def r_s(
     if spans is None or target.fps is None: raise InputError("target", f"appears={appears!r} needs fps and {'visible' if appears == 'mask' else 'drawn'}")
     return float(parsed.start is not None and appears_in(spans.get(parsed.id, ()), target.fps, parsed.start, parsed.end))
 
-# %% ../nbs/03_rewards.ipynb #cell-081
+# %% ../nbs/03_rewards.ipynb #cell-084
 def r_f(parsed:Parsed, target:Target=None) -> float: # 0 or 1
     "Reasoning in think tags, answer in answer tags (STVG-R1 section 3.3)."
     return float(parsed.ok_format)
@@ -454,7 +473,7 @@ def r_coupled(parsed, target, appears="mask") -> float: # 0..1
     "r_s * r_t (STVG-R1 section 4.5, first alternative)."
     return r_s(parsed, target, appears) * r_t(parsed, target)
 
-# %% ../nbs/03_rewards.ipynb #cell-082
+# %% ../nbs/03_rewards.ipynb #cell-085
 def _shared(parsed, target): # -> sum of IoUs over the shared frames, number of shared frames, of frames in the union
     if None in (target.fps, target.frames, target.overlap): raise InputError("target", "terms continuous and viou need fps, frames and overlap")
     if parsed.id is None or parsed.start is None or parsed.end <= parsed.start or "several_times" in parsed.flags: return 0.0, 0, 1
@@ -473,7 +492,7 @@ def r_viou(parsed, target) -> float: # 0..1
     total, shared, union = _shared(parsed, target)
     return total / union if shared else 0.0
 
-# %% ../nbs/03_rewards.ipynb #cell-086
+# %% ../nbs/03_rewards.ipynb #cell-089
 TERMS = {"r_t": r_t, "timer1": r_timer1, "r_s": r_s, "coupled": r_coupled, "continuous": r_continuous, "viou": r_viou, "r_f": r_f}
 _LOOKS = {"r_s", "coupled"} # terms that ask whether the ID appears
 
@@ -485,7 +504,7 @@ class Variant:
     appears: str = "mask" # mask | drawn | none
     mode: str = "lenient" # of the parser
 
-# %% ../nbs/03_rewards.ipynb #cell-087
+# %% ../nbs/03_rewards.ipynb #cell-090
 VARIANTS = {
     "r1": Variant(("r_t", "r_s", "r_f"), "the paper, eq. 6"),
     "coupled": Variant(("r_t", "coupled", "r_f"), "the right ID pays as far as the time is right"),
@@ -500,7 +519,7 @@ VARIANTS = {
     "drawn": Variant(("r_t", "r_s", "r_f"), "the mark must be painted on a sampled frame", "drawn"),
 }
 
-# %% ../nbs/03_rewards.ipynb #cell-088
+# %% ../nbs/03_rewards.ipynb #cell-091
 def read_reply(
     text, # the reply
     target, # Target or what `as_target` takes
@@ -514,7 +533,7 @@ def term(name:str, parsed:Parsed, target:Target, appears="mask") -> float:
     "One term by name."
     return float(TERMS[_choose(name, TERMS, "term")](parsed, target, *((appears,) if name in _LOOKS else ())))
 
-# %% ../nbs/03_rewards.ipynb #cell-089
+# %% ../nbs/03_rewards.ipynb #cell-092
 def score(
     text, # the reply
     target, # Target or what `as_target` takes
@@ -527,7 +546,7 @@ def score(
     values = {name: term(name, parsed, target, v.appears) for name in v.terms}
     return values | {"total": math.fsum(values.values())}
 
-# %% ../nbs/03_rewards.ipynb #cell-101
+# %% ../nbs/03_rewards.ipynb #cell-104
 def completion_text(completion) -> str:
     "The text of a completion: a string, or the assistant's messages; anything else is empty."
     if isinstance(completion, str): return completion
@@ -537,7 +556,7 @@ def completion_text(completion) -> str:
     parts = [p for c in contents for p in (c if isinstance(c, (list, tuple)) else [c])]
     return "".join(t for p in parts if isinstance(t := p.get("text") if isinstance(p, dict) else p, str))
 
-# %% ../nbs/03_rewards.ipynb #cell-102
+# %% ../nbs/03_rewards.ipynb #cell-105
 def _replies(completions, columns): # -> [(text, Target)]
     if "target" not in columns:
         raise InputError("reward columns", f"needs a column 'target', found {', '.join(sorted(columns)) or 'none'}; see make_target and target_json")
@@ -548,7 +567,7 @@ def _replies(completions, columns): # -> [(text, Target)]
 def _rewards(name, completions, columns, mode="lenient", appears="mask"):
     return [term(name, read_reply(text, target, mode), target, appears) for text, target in _replies(completions, columns)]
 
-# %% ../nbs/03_rewards.ipynb #cell-104
+# %% ../nbs/03_rewards.ipynb #cell-107
 def reward_time(prompts, completions, **columns): return _rewards("r_t", completions, columns)
 def reward_timer1(prompts, completions, **columns): return _rewards("timer1", completions, columns)
 def reward_id(prompts, completions, **columns): return _rewards("r_s", completions, columns)
@@ -561,7 +580,7 @@ def reward_time_code(prompts, completions, **columns): return _rewards("r_t", co
 def reward_id_code(prompts, completions, **columns): return _rewards("r_s", completions, columns, "code", "none")
 def reward_format_code(prompts, completions, **columns): return _rewards("r_f", completions, columns, "code")
 
-# %% ../nbs/03_rewards.ipynb #cell-105
+# %% ../nbs/03_rewards.ipynb #cell-108
 _NAMES = {"r_t": "reward_time", "r_s": "reward_id", "r_f": "reward_format"}
 
 def reward_paths(
@@ -572,7 +591,7 @@ def reward_paths(
     suffix = lambda name: "_code" if v.mode == "code" else "_drawn" if v.appears == "drawn" and name in _LOOKS else ""
     return [f"stvg_nb.rewards.{_NAMES.get(name, 'reward_' + name)}{suffix(name)}" for name in v.terms]
 
-# %% ../nbs/03_rewards.ipynb #cell-109
+# %% ../nbs/03_rewards.ipynb #cell-112
 def outcome(
     text, # the reply
     target, # Target or what `as_target` takes

@@ -32,29 +32,107 @@ def test_tokenizer_takes_any_text(processor, text):
     assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
 
 def test_reply_earns_everything(processor, scripts):
-    tokens = processor.tokenizer
+    tokens, speech = processor.tokenizer, E.Speech(processor)
     for s in scripts:
         numbers = {k: n for k, n in enumerate((7, 2, 9, 1, 4, 3)[:len(s.puppets)])}
         for q in E.questions(s, P.Dice("test", s.name), 4):
-            pieces = E.reply(E.study(s, q["form"], q["answer"]), numbers)
-            text = "".join(t for t, _ in pieces)
-            ids = tokens(text)["input_ids"]
-            assert tokens.decode(ids) == text and sum((tokens(t)["input_ids"] for t, _ in pieces), []) == ids and min(ids) > 40
-            assert len(ids) <= 150
+            told = E.tell(E.Telling(speech), E.study(s, q["form"], q["answer"]), numbers)
+            ids = tokens(told.text)["input_ids"]
+            assert tokens.decode(ids) == told.text and told.ids == [*ids, speech.end] and min(ids) > 40 and len(ids) <= 320
+            assert len(told.ids) == len(told.weights) == len(told.kinds) and all(0 <= t < len(ids) and (p is None or 0 <= p < E.STEPS) for t, p, _ in told.looks)
             k, a, b = q["answer"]
             start, end = E.span(a, b, s.fps)
             target = Target((numbers[k],), Interval(start, end), s.duration, s.fps, visible={numbers[k]: ((a, b),)})
-            assert score(text, target)["total"] == 3.0
-            assert parse(text, "stvg", "strict").id == numbers[k]
+            assert score(told.text, target)["total"] == 3.0
+            assert parse(told.text, "stvg", "strict").id == numbers[k]
+            assert E.reply(speech, E.study(s, q["form"], q["answer"]), numbers, think=False) == told.text[told.text.index("<answer>"):]
             real = Interval(a / s.fps, b / s.fps)
             assert Interval(start, end).iou(real) > (0.75 if b - a >= 15 else 0.4)
 
 def test_reasoning_judges_right(scripts):
     for s in scripts:
         facts = E.study(s, s.form, (s.target, s.start, s.end))
-        hits = [k for k, p in enumerate(facts["people"]) if p["hits"]]
+        hits = [k for k, events in facts["events"].items() if facts["fits"][k] and any(e[-1] for e in events)]
         assert s.target in hits
         if "order" not in s.form: assert hits == [s.target]
+
+def test_strips_say_what_the_script_does(scripts):
+    for s in scripts:
+        for k, strip in E.strips(s).items():
+            assert len(strip) == E.STEPS
+            for e in (e for e in s.events if e.puppet == k and e.action in E.VERBS and e.end - e.start >= 2 * s.fps):
+                inside = [strip[t] for t in range(E.STEPS) if t * s.fps >= e.start and (t + 1) * s.fps <= e.end]
+                assert inside and set(inside) <= {E.VERBS[e.action]}, (s.name, e)
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    "Two clips as an untrained tower sees them."
+    folder = tmp_path_factory.mktemp("seen")
+    needs = {n: folder/n for n in ("clips-train", "poses", "seen-train")}
+    for path in needs.values(): path.mkdir()
+    E.make_clips(needs["clips-train"], {}, domains=("stage",), count=2)
+    learner = E.calm(E.new_learner())
+    E.save_learner(E.new_learner(), needs["poses"]/"weights.safetensors")
+    E.see_clips(needs["seen-train"], needs, rounds=2)
+    return learner, E.Seen(needs["seen-train"], E.Clips(needs["clips-train"]))
+
+@pytest.mark.parametrize("m", [1, 2, 7, 20])
+def test_looks_go_to_the_number_that_is_said(seen, m):
+    "Every look of a scene falls on tokens that carry its number, at the second that the words before it name."
+    import numpy as np
+    learner, kept = seen
+    rng, times = np.random.default_rng(m), learner.speech.times
+    for make in (E.practice_scene, E.collage_scene):
+        scene = make(kept, learner.speech, rng, m)
+        packed, _, seconds, looks = E.pack_scenes(learner, [scene, scene])
+        assert len(seconds) == 2 * scene.cells.shape[0] * scene.cells.shape[1] and (np.diff(scene.times) > 0).all()
+        rows = packed.layout.keep.tolist()
+        for told in scene.said:
+            for token, pair, number in told.looks:
+                if pair is None: continue
+                before = [t for t in told.ids[:token + 1] if t in times]
+                assert times.index(before[-1]) == 2 * scene.times[pair]
+        for row, right, (a, b) in looks: assert row in rows and a <= min(right) <= max(right) < b
+        assert len(looks) % 2 == 0
+
+def test_new_numbers_are_consistent(seen):
+    "After an exchange of numbers the cells say of each puppet what they said before."
+    import numpy as np
+    learner, kept = seen
+    rng = np.random.default_rng(4)
+    for i in range(len(kept)):
+        order = rng.permutation(E.STEPS)
+        features, cells, numbers = E.renumbered(kept, i, order, rng, 9)
+        assert features.shape == kept.features[i].shape and np.isfinite(features).all()
+        for k, n in kept.numbers[i].items():
+            if n <= 9: assert (cells[..., numbers[k] - 1] == kept.cells[i][order][..., n - 1]).all()
+
+def test_scenes_stand_numbers_that_no_token_can_name(seen, monkeypatch):
+    import numpy as np
+    learner, kept = seen
+    monkeypatch.setattr(kept, "numbers", [{k: n + 8 for k, n in row.items()} for row in kept.numbers])
+    for seed in range(6):
+        scene = E.practice_scene(kept, learner.speech, np.random.default_rng(seed), 20)
+        assert len(scene.said) == 2
+        E.question_scene(kept, learner.speech, np.random.default_rng(seed), 3, "green")
+
+def test_shown_looks_lower_the_looking_loss(seen):
+    "A few steps on the looking loss alone turn the looking heads to the right tokens."
+    import numpy as np
+    import torch
+    learner, kept = seen
+    rng = np.random.default_rng(0)
+    scene = E.practice_scene(kept, learner.speech, rng, 2)
+    def gaze():
+        packed, inputs, _, looks = E.pack_scenes(learner, [scene])
+        learner.looking.watch = True
+        learner.base(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **inputs)
+        return E.gaze_loss(*learner.looking.watch, looks)
+    optimizer = torch.optim.AdamW(learner.words().values(), lr=2e-3)
+    first = gaze()[0].item()
+    for _ in range(15):
+        optimizer.zero_grad(); gaze()[0].backward(); optimizer.step()
+    assert gaze()[0].item() < .7 * first
 
 def test_size_of_the_model(processor):
     tokens = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in E.SPECIALS}

@@ -14,7 +14,7 @@ from stvg_nb.benchmarks import Sample
 from stvg_nb.core import Clip, InputError, Interval, SamplingConfig, Tube, read_jsonl, write_json, write_video
 from stvg_nb.grpo import CHECKED_RATES, Prompt, temporal_positions
 from stvg_nb.metrics import read_predictions
-from stvg_nb.policies import (BOX_FLAGS, FAMILIES, AnswerConfig, BoxAnswer, Draw, Policy, Still, answer_all, build_box_prompt, load_policy,
+from stvg_nb.policies import (BOX_FLAGS, FAMILIES, AnswerConfig, BoxAnswer, Draw, Policy, Still, answer_all, box_question, load_policy,
                               parse_box, reply_record, row_of, snap_to_tracks, snapped, spread_boxes, still_frames, toy_family, two_stage)
 from stvg_nb.prompting import model_size
 from stvg_nb.rewards import format_answer, parse
@@ -464,7 +464,7 @@ def test_two_stage_file_is_a_predictions_file(toys, tmp_path):
 
 def test_questions_about_frames(toys):
     "The unit is the family's own, the size that of the frame as shown, the sentence normalised."
-    ask = {kind: build_box_prompt("The Man waves.", p.family, (28, 56)) for kind, p in toys.items()}
+    ask = {kind: box_question("The Man waves.", p.family, (28, 56)) for kind, p in toys.items()}
     assert "56 wide and 28 high" in ask["qwen2_5_vl"] and "0 to 1000" in ask["qwen3_vl"] and "<ref>the man waves</ref>" in ask["internvl"]
     assert still_frames(dict(window=[10, 20]), dict(fps=10.0, frame_count=30), Interval.frames(0, 30)) == [10, 13, 16, 19]
     assert isinstance(toys["internvl"].family.still(np.zeros((48, 64, 3), np.uint8)), Still)
