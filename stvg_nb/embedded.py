@@ -5,22 +5,23 @@
 # %% auto #0
 __all__ = ['FRAMES', 'SIZE', 'STEPS', 'GRID', 'MARK', 'OBJECTS', 'MEAN', 'STD', 'VERBS', 'LONGEST', 'BOX_STEP', 'CLIP_FIRST',
            'ACTS', 'SEEN', 'ASKED', 'BODY', 'POSE', 'HEADS', 'NOTED', 'LOOKING', 'LOOKERS', 'DELTA_BYTES', 'CARD',
-           'progress', 'sketch', 'shoot', 'rehearsal', 'make_clips', 'Clips', 'Marks', 'deal', 'write_mark', 'paint',
-           'patches', 'half', 'span', 'word_list', 'prompt_lines', 'box_words', 'format_box', 'new_processor',
+           'progress', 'place', 'sketch', 'shoot', 'rehearsal', 'make_clips', 'Clips', 'Marks', 'deal', 'write_mark',
+           'paint', 'patches', 'half', 'span', 'word_list', 'prompt_lines', 'box_words', 'format_box', 'new_processor',
            'new_model', 'token_heads', 'messages', 'encode_text', 'Speech', 'anchor', 'relation', 'acts', 'strips',
            'presence', 'plain', 'study', 'Telling', 'tell', 'tell_unmarked', 'reply', 'questions', 'looks', 'tables',
-           'body_points', 'cell', 'token_labels', 'head_loss', 'pairs_batch', 'schedule', 'optimizers', 'fit',
-           'watched', 'Learner', 'new_learner', 'note_loss', 'gaze_loss', 'count_right', 'Scene', 'pack_scenes',
-           'scenes_loss', 'words_loss', 'save_learner', 'load_learner', 'learn_detector', 'marks_batch', 'learn_marks',
-           'sums', 'check_frames', 'learn_frames', 'learn_poses', 'calm', 'see_clips', 'number_cells', 'Seen',
-           'number_vectors', 'renumbered', 'highest', 'shuffled_order', 'practice_scene', 'clothes_of', 'collage_scene',
-           'question_scene', 'bare_scene', 'faulty', 'with_strangers', 'read_text', 'see_stills', 'Stills', 'box_parts',
-           'check', 'learn_lookups', 'learn_replies', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'run_unit',
-           'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load', 'save_delta', 'add_delta',
-           'numbered', 'ask', 'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
+           'body_points', 'cell', 'token_labels', 'head_loss', 'pairs_batch', 'schedule', 'optimizers', 'average',
+           'fit', 'dice_of', 'part', 'watched', 'Learner', 'new_learner', 'note_loss', 'gaze_loss', 'count_right',
+           'Scene', 'pack_scenes', 'scenes_loss', 'words_loss', 'save_learner', 'load_learner', 'learn_detector',
+           'marks_batch', 'learn_marks', 'sums', 'check_frames', 'learn_frames', 'learn_poses', 'calm', 'see_clips',
+           'number_cells', 'Seen', 'number_vectors', 'renumbered', 'highest', 'shuffled_order', 'practice_scene',
+           'clothes_of', 'collage_scene', 'question_scene', 'bare_scene', 'faulty', 'with_strangers', 'read_text',
+           'see_stills', 'Stills', 'box_parts', 'check', 'learn_lookups', 'learn_replies', 'Unit', 'unit_keys',
+           'unit_folder', 'unit_done', 'work', 'cpu_seconds', 'run_unit', 'log_to', 'plan', 'run_plan', 'weights_dir',
+           'ship', 'available', 'load', 'save_delta', 'add_delta', 'numbered', 'ask', 'examine', 'marks_of',
+           'write_card', 'lineage', 'ship_base']
 
 # %% ../nbs/04b_embedded.ipynb #cell-003
-import inspect, json, math, time
+import inspect, json, math, resource, tempfile, time
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,11 @@ from .rewards import build_box_prompt, build_prompt, parse
 # %% ../nbs/04b_embedded.ipynb #cell-004
 def progress(items, name):
     from tqdm.auto import tqdm
-    return tqdm(items, desc=name, disable=None, mininterval=5)
+    return tqdm(items, desc=name, disable=True if place()[0] else None, mininterval=5)
+
+def place(): # -> (rank, number) of the processes that train together
+    import torch.distributed as dist
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 # %% ../nbs/04b_embedded.ipynb #cell-008
 FRAMES, SIZE, STEPS = 40, (112, 168), 20 # of a 20-second clip: sampled frames, (height, width) the model sees, pairs of frames
@@ -643,22 +648,39 @@ def optimizers(parameters, lr, muon, decay=.02): # {name: weight}; learning rate
     return [torch.optim.Muon(matrices.values(), lr=muon, weight_decay=0.0, momentum=.95),
             torch.optim.AdamW([p for n, p in parameters.items() if n not in matrices], lr=lr, betas=(.9, .98), weight_decay=decay)]
 
-def fit(loss_of, parameters, steps, lr, log, name, muon, low=.05):
+def average(weights): # gradients, over the processes that train together
+    import torch
+    import torch.distributed as dist
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights])
+    dist.all_reduce(flat)
+    for p, g in zip(weights, flat.div_(dist.get_world_size()).split([p.numel() for p in weights])): p.grad = g.view_as(p)
+
+def fit(loss_of, parameters, steps, lr, log, name, muon, low=.05) -> bool: # is this the process that keeps the result?
     "Minimise `loss_of(step) -> (loss, numbers to log)`; a line of means every 50 steps."
     import torch
-    both, began, seen = optimizers(parameters, lr, muon), time.process_time(), {}
-    groups = [(g, g["lr"]) for o in both for g in o.param_groups]
+    both, began, seen, (rank, processes) = optimizers(parameters, lr, muon), time.process_time(), {}, place()
+    groups, weights = [(g, g["lr"]) for o in both for g in o.param_groups], list(parameters.values())
     for step in progress(range(steps), name):
         for g, rate in groups: g["lr"] = schedule(step, steps, rate, low=low)
         for o in both: o.zero_grad(set_to_none=True)
         loss, numbers = loss_of(step)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for g, _ in groups for p in g["params"]], 1.0)
+        if processes > 1: average(weights)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for o in both: o.step()
         for k, (a, b) in ({"loss": (loss.item(), 1)} | numbers).items(): s = seen.setdefault(k, [0, 0]); s[0] += a; s[1] += b
         if (step + 1) % 50 == 0 or step + 1 == steps:
             log(dict(step=step + 1, seconds=round(time.process_time() - began, 1), **{k: round(a / max(b, 1), 4) for k, (a, b) in seen.items()}))
             seen = {}
+    return rank == 0
+
+def dice_of(seed, kind): # random numbers of this process
+    rank, _ = place()
+    return np.random.default_rng([seed, kind, rank] if rank else [seed, kind])
+
+def part(n): # of a batch of n, what this process makes
+    rank, processes = place()
+    return max(1, (n + rank) // processes)
 
 # %% ../nbs/04b_embedded.ipynb #cell-061
 NOTED, LOOKING, LOOKERS = 0, 2, 3 # layer whose output names its second; layer that is shown where to look, and how many of its heads
@@ -828,11 +850,11 @@ def marks_batch(clips, rng, n, config, share=.7):
 # %% ../nbs/04b_embedded.ipynb #cell-070
 def learn_marks(out, needs, steps=1000, batch=12, lr=1e-3, muon=.02, seed=0):
     "Unit: read numbers anywhere in a frame."
-    learner, clips, rng = new_learner(seed), Clips(needs["clips-train"]), np.random.default_rng([seed, 1])
+    learner, clips, rng = new_learner(seed), Clips(needs["clips-train"]), dice_of(seed, 1)
     def loss_of(step):
-        x, grid, labels = marks_batch(clips, rng, batch, learner.config)
+        x, grid, labels = marks_batch(clips, rng, part(batch), learner.config)
         return head_loss(learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output)[:, :9], labels, dict(number=9))
-    fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "marks", muon=muon)
+    if not fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "marks", muon=muon): return
     save_learner(learner, out/"weights.safetensors")
 
 def sums(parts): # [{name: (right, all)}] -> {name: share}
@@ -856,14 +878,14 @@ def learn_frames(out, needs, steps=2000, batch=20, extra=5, lr=1e-3, muon=.02, l
     "Unit: marks, clothes and actions at every visual token of numbered pairs of frames."
     import torch
     learner = load_learner(new_learner(seed), needs[start], "visual")
-    clips, val, rng = Clips(needs["clips-train"]), Clips(needs["clips-val"]), np.random.default_rng([seed, 2])
-    cut = batch * GRID[0] * GRID[1]
+    clips, val, rng = Clips(needs["clips-train"]), Clips(needs["clips-val"]), dice_of(seed, 2)
+    cut = part(batch) * GRID[0] * GRID[1]
     def loss_of(step):
-        (x, g, labels), (x2, g2, strewn) = pairs_batch(clips, rng, batch, learner.config), marks_batch(clips, rng, extra, learner.config)
+        (x, g, labels), (x2, g2, strewn) = pairs_batch(clips, rng, part(batch), learner.config), marks_batch(clips, rng, part(extra), learner.config)
         read = learner.eyes(learner.base.visual(torch.cat([x, x2]), grid_thw=torch.cat([g, g2])).pooler_output)
         (a, right), (b, _) = head_loss(read[:cut], labels, HEADS), head_loss(read[cut:, :9], strewn, dict(number=9))
         return a + b, right
-    fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "frames", low=low, muon=muon)
+    if not fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "frames", low=low, muon=muon): return
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
@@ -873,13 +895,13 @@ def learn_poses(out, needs, steps=2600, batch=12, busy=12, lr=1e-3, muon=.015, l
     import torch
     learner = load_learner(new_learner(seed), needs[start])
     clips, val, rehearsals = (Clips(needs[n]) for n in ("clips-train", "clips-val", "rehearsals"))
-    rng = np.random.default_rng([seed, 6])
+    rng = dice_of(seed, 6)
     def loss_of(step):
-        parts = [pairs_batch(clips, rng, batch, learner.config), pairs_batch(rehearsals, rng, busy, learner.config)]
+        parts = [pairs_batch(clips, rng, part(batch), learner.config), pairs_batch(rehearsals, rng, part(busy), learner.config)]
         x, grid = (torch.cat([p[i] for p in parts]) for i in (0, 1))
         labels = {h: np.concatenate([p[2][h] for p in parts]) for h in HEADS}
         return head_loss(learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output), labels, HEADS)
-    fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "poses", low=low, muon=muon)
+    if not fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "poses", low=low, muon=muon): return
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
@@ -897,7 +919,7 @@ def calm(learner, share=.1): # -> learner
 def see_clips(out, needs, tower="poses", split="train", rounds=1, seed=0, count=None, bare=False):
     "Unit: visual tokens of numbered clips and what the numbers are; `bare`: where the numbers would be, without painting them."
     import torch
-    learner, clips, rng = calm(load_learner(new_learner(), needs[tower], "visual")), Clips(needs[f"clips-{split}"]), np.random.default_rng([seed, 11])
+    learner, clips, rng = calm(load_learner(new_learner(), needs[tower], "visual")), Clips(needs[f"clips-{split}"]), dice_of(seed, 11)
     n, tokens, shape = min(count or len(clips), len(clips)), GRID[0] * GRID[1], torch.tensor([[STEPS, 2 * GRID[0], 2 * GRID[1]]])
     features = np.lib.format.open_memmap(out/"features.npy", "w+", np.float16, (n * rounds, STEPS, tokens, learner.model.config.text_config.hidden_size))
     cells, numbers = np.zeros((n * rounds, STEPS, tokens, 9), np.int8), []
@@ -1057,7 +1079,7 @@ def see_stills(out, needs, tower="poses", split="train", count=2000, seed=0):
     "Unit: visual tokens of single frames, a question about each, and the box of the puppet that is meant."
     import cv2
     import torch
-    learner, clips, rng = calm(load_learner(new_learner(), needs[tower], "visual")), Clips(needs[f"clips-{split}"]), np.random.default_rng([seed, 12])
+    learner, clips, rng = calm(load_learner(new_learner(), needs[tower], "visual")), Clips(needs[f"clips-{split}"]), dice_of(seed, 12)
     features, cells, asked = np.zeros((count, 1, GRID[0] * GRID[1], learner.model.config.text_config.hidden_size), np.float16), np.zeros((count, 1, GRID[0] * GRID[1], 9), np.int8), []
     i = 0
     for c in progress(range(2 * count), f"stills {split}"):
@@ -1097,14 +1119,14 @@ def check(learner, scenes): # mean shares of `scenes_loss` over lists of scenes
 def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=600, batch=4, lr=2e-3, muon=.03, seed=0):
     "Unit: who wears what, and who does what at which second, in scenes that grow longer."
     learner = calm(load_learner(new_learner(seed), needs[tower], "visual"))
-    seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), np.random.default_rng([seed, 9])
+    seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 9)
     def scenes(step):
         grown = min(1, 1.25 * step / steps)
         m = round(pairs[0] * (pairs[1] / pairs[0]) ** grown)
         if m < STEPS: m = int(rng.integers(max(1, m // 2), m + 1))
         return [collage_scene(seen, learner.speech, rng, min(m, 8)) if rng.random() < .3 else practice_scene(seen, learner.speech, rng, m)
-                for _ in range(max(1, int(batch * 24 / (m + 4))))]
-    fit(lambda step: scenes_loss(learner, scenes(step)), learner.words(), steps, lr, log_to(out/"log.jsonl"), "lookups", low=.1, muon=muon)
+                for _ in range(part(int(batch * 24 / (m + 4))))]
+    if not fit(lambda step: scenes_loss(learner, scenes(step)), learner.words(), steps, lr, log_to(out/"log.jsonl"), "lookups", low=.1, muon=muon): return
     save_learner(learner, out/"weights.safetensors")
     val, rng = Seen(needs["seen-val"], Clips(needs["clips-val"])), np.random.default_rng(1)
     write_json(out/"metrics.json", dict(val=check(learner, ([practice_scene(val, learner.speech, rng, STEPS)] for _ in range(40)))), indent=1)
@@ -1113,19 +1135,19 @@ def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=600, batch=4, 
 def learn_replies(out, needs, start, steps=600, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
     "Unit: questions about whole clips and about no clip, reasoning and answer; goes on where unit `start` ended."
     learner = load_learner(new_learner(seed), needs[start])
-    seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), np.random.default_rng([seed, 5])
+    seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 5)
     bare, pictures, speech, colour = Seen(needs["seen-bare"], seen.clips), Stills(needs["seen-stills"]), learner.speech, learner.config.mark_colour
     def scenes():
-        for _ in range(clips):
+        for _ in range(part(clips)):
             what = rng.random()
             yield (collage_scene(seen, speech, rng, 8) if what < .1 else practice_scene(seen, speech, rng, STEPS) if what < .2 else
                    bare_scene(bare, speech, rng, questions) if what < .3 else question_scene(seen, speech, rng, questions, colour))
-        for i in rng.integers(len(pictures.asked), size=stills): yield pictures.scene(speech, i)
+        for i in rng.integers(len(pictures.asked), size=part(stills)): yield pictures.scene(speech, i)
     def loss_of(step):
         a, right = scenes_loss(learner, [s for s in scenes() if s])
-        b, read = words_loss(learner, [read_text(seen.clips, speech, rng, colour) for _ in range(texts)])
+        b, read = words_loss(learner, [read_text(seen.clips, speech, rng, colour) for _ in range(part(texts))])
         return a + b, right | read
-    fit(loss_of, learner.words(), steps, lr, log_to(out/"log.jsonl"), out.name, low=low, muon=muon)
+    if not fit(loss_of, learner.words(), steps, lr, log_to(out/"log.jsonl"), out.name, low=low, muon=muon): return
     save_learner(learner, out/"weights.safetensors")
     val, rng = Seen(needs["seen-val"], Clips(needs["clips-val"])), np.random.default_rng(1)
     rows = examine(learner.model, speech.processor, val.clips, learner.config, count)
@@ -1136,11 +1158,12 @@ def learn_replies(out, needs, start, steps=600, clips=4, questions=3, texts=12, 
 # %% ../nbs/04b_embedded.ipynb #cell-092
 @dataclass(frozen=True)
 class Unit:
-    "One resumable piece of training, at most twenty minutes on one core."
+    "One resumable piece of training, at most twenty minutes."
     name: str
     function: str # dotted path of `f(out, needs, **config)`; out: folder, needs: {name: folder}
     config: dict = field(default_factory=dict)
     needs: tuple = () # names of units whose results it takes
+    processes: int = 1 # that train together
 
 def unit_keys(plan): # list of Unit -> {name: hash}
     "A unit's hash covers its function, all its settings and the hashes of what it needs."
@@ -1149,7 +1172,8 @@ def unit_keys(plan): # list of Unit -> {name: hash}
         missing = [n for n in u.needs if n not in keys]
         if missing: raise InputError(f"unit {u.name}", f"needs {missing[0]}, which does not come before it")
         usual = {n: p.default for n, p in inspect.signature(resolve(u.function)).parameters.items() if p.default is not p.empty}
-        keys[u.name] = config_hash(dict(function=u.function, config=usual | u.config, needs=[keys[n] for n in u.needs], puppets=P.VERSION))
+        keys[u.name] = config_hash(dict(function=u.function, config=usual | u.config, needs=[keys[n] for n in u.needs], puppets=P.VERSION)
+                                   | (dict(processes=u.processes) if u.processes > 1 else {}))
     return keys
 
 def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/f"{name}-{key[7:17]}"
@@ -1157,6 +1181,23 @@ def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/
 def unit_done(folder): return (Path(folder)/"provenance.json").is_file()
 
 # %% ../nbs/04b_embedded.ipynb #cell-093
+def _one_of(rank, unit, meeting, out, needs):
+    import torch
+    import torch.distributed as dist
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=unit.processes)
+    resolve(unit.function)(out, needs, **unit.config)
+    dist.destroy_process_group()
+
+def work(unit, out, needs):
+    "A unit's function, in as many processes as it asks for."
+    if unit.processes == 1: return resolve(unit.function)(out, needs, **unit.config)
+    import torch.multiprocessing as mp
+    with tempfile.TemporaryDirectory() as folder: mp.spawn(_one_of, (unit, f"{folder}/meeting", out, needs), nprocs=unit.processes)
+
+def cpu_seconds(): # of this process and of those it has waited for
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
 def run_unit(
     unit:Unit, keys, # of `unit_keys`
     root=None, # folder of all units; default runs/weights
@@ -1168,16 +1209,17 @@ def run_unit(
     for n, folder in needs.items():
         if not unit_done(folder): raise InputError(f"unit {unit.name}", f"needs unit {n}, which is not finished")
     out.mkdir(parents=True, exist_ok=True)
-    wall, cpu = time.perf_counter(), time.process_time()
-    resolve(unit.function)(out, needs, **unit.config)
-    spent = dict(wall_seconds=round(time.perf_counter() - wall, 1), cpu_seconds=round(time.process_time() - cpu, 1))
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    work(unit, out, needs)
+    spent = dict(wall_seconds=round(time.perf_counter() - wall, 1), cpu_seconds=round(cpu_seconds() - cpu, 1))
     write_json(out/"provenance.json", dict(unit=asdict(unit), key=keys[unit.name], needs={n: keys[n] for n in unit.needs}, **spent,
                                            environment=environment(), code=git_state(),
                                            files={p.name: sha256_file(p) for p in sorted(out.glob("*.safetensors"))}), indent=1)
     return True
 
-def log_to(path): # a function that appends one JSON line
+def log_to(path): # a function that appends one JSON line; of processes that train together the first one writes
     path = Path(path)
+    if place()[0]: return lambda line: None
     path.unlink(missing_ok=True)
     def log(line):
         with open(path, "a") as f: f.write(json.dumps(line) + "\n")
@@ -1187,23 +1229,23 @@ def log_to(path): # a function that appends one JSON line
 def plan(): # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
     here, clips = "stvg_nb.embedded.", ("clips-train", "clips-val")
-    def unit(name, function, needs=(), **config): return Unit(name, here + function, config, needs)
+    def unit(name, function, needs=(), processes=1, **config): return Unit(name, here + function, config, needs, processes)
     kept = ("seen-train", "seen-val", "seen-bare", "seen-stills", *clips)
     return [unit("detector", "learn_detector"),
             unit("clips-val", "make_clips", split="val", count=60), unit("clips-train", "make_clips", split="train", count=1000),
             unit("marks", "learn_marks", clips[:1]),
             unit("frames", "learn_frames", (*clips, "marks")),
             unit("rehearsals", "make_clips", split="rehearsal", count=250),
-            unit("poses", "learn_poses", (*clips, "rehearsals", "frames")),
-            unit("poses-2", "learn_poses", (*clips, "rehearsals", "poses"), start="poses", muon=.01, low=.02, seed=1),
+            unit("poses", "learn_poses", (*clips, "rehearsals", "frames"), processes=2),
+            unit("poses-2", "learn_poses", (*clips, "rehearsals", "poses"), processes=2, start="poses", muon=.01, low=.02, seed=1),
             unit("seen-val", "see_clips", ("clips-val", "poses-2"), tower="poses-2", split="val"),
             unit("seen-train", "see_clips", ("clips-train", "poses-2"), tower="poses-2"),
             unit("seen-bare", "see_clips", ("clips-train", "poses-2"), tower="poses-2", count=600, bare=True),
             unit("seen-stills", "see_stills", ("clips-train", "poses-2"), tower="poses-2"),
-            unit("lookups", "learn_lookups", ("seen-train", "seen-val", *clips, "poses-2"), tower="poses-2"),
-            unit("replies", "learn_replies", (*kept, "lookups"), start="lookups", low=.5),
-            unit("replies-2", "learn_replies", (*kept, "replies"), start="replies", low=.5, seed=1),
-            unit("replies-3", "learn_replies", (*kept, "replies-2"), start="replies-2", seed=2),
+            unit("lookups", "learn_lookups", ("seen-train", "seen-val", *clips, "poses-2"), processes=2, tower="poses-2"),
+            unit("replies", "learn_replies", (*kept, "lookups"), processes=2, start="lookups", low=.5),
+            unit("replies-2", "learn_replies", (*kept, "replies"), processes=2, start="replies", low=.5, seed=1),
+            unit("replies-3", "learn_replies", (*kept, "replies-2"), processes=2, start="replies-2", seed=2),
             unit("policy-base", "ship_base", (*clips, "replies-3"), start="replies-3")]
 
 def run_plan(

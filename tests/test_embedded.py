@@ -156,6 +156,23 @@ def test_clips_are_made_once_and_units_resume(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="not finished"): E.run_unit(units(8, 9)[1], E.unit_keys(units(8, 9)), tmp_path)
     with pytest.raises(InputError, match="come before"): E.unit_keys(units(1, 2)[1:])
 
+def test_two_processes_train_one_model(tmp_path):
+    "Together they make one batch; one of them writes, and both counted their CPU time."
+    E.make_clips(tmp_path, {}, domains=("stage",), count=2)
+    (tmp_path/"provenance.json").write_text("{}")
+    from safetensors.torch import load_file
+    lines, weights = {}, {}
+    for processes in (1, 2):
+        unit, out = E.Unit("marks", "stvg_nb.embedded.learn_marks", dict(steps=2, batch=4), ("clips-train",), processes), tmp_path/f"by-{processes}"
+        out.mkdir()
+        E.work(unit, out, {"clips-train": tmp_path})
+        lines[processes] = [json.loads(line) for line in (out/"log.jsonl").read_text().splitlines()]
+        weights[processes] = load_file(out/"weights.safetensors")
+    assert [len(v) for v in lines.values()] == [1, 1] and all(v[0]["loss"] > 0 for v in lines.values())
+    assert weights[1].keys() == weights[2].keys() and all(v.isfinite().all() for v in weights[2].values())
+    keys = [E.unit_keys([E.Unit("marks", "stvg_nb.embedded.learn_marks", {}, (), n)])["marks"] for n in (1, 2)]
+    assert keys[0] != keys[1]
+
 def test_difference_round_trip(processor, tmp_path):
     import copy
     import torch
