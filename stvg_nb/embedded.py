@@ -1116,7 +1116,7 @@ def check(learner, scenes): # mean shares of `scenes_loss` over lists of scenes
     import torch
     with torch.no_grad(): return sums(scenes_loss(learner, s)[1] for s in scenes)
 
-def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=600, batch=4, lr=2e-3, muon=.03, seed=0):
+def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=900, batch=4, lr=2e-3, muon=.03, seed=0):
     "Unit: who wears what, and who does what at which second, in scenes that grow longer."
     learner = calm(load_learner(new_learner(seed), needs[tower], "visual"))
     seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 9)
@@ -1132,7 +1132,7 @@ def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=600, batch=4, 
     write_json(out/"metrics.json", dict(val=check(learner, ([practice_scene(val, learner.speech, rng, STEPS)] for _ in range(40)))), indent=1)
 
 # %% ../nbs/04b_embedded.ipynb #cell-085
-def learn_replies(out, needs, start, steps=600, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
+def learn_replies(out, needs, start, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
     "Unit: questions about whole clips and about no clip, reasoning and answer; goes on where unit `start` ended."
     learner = load_learner(new_learner(seed), needs[start])
     seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 5)
@@ -1245,7 +1245,7 @@ def plan(): # -> list of Unit
             unit("lookups", "learn_lookups", ("seen-train", "seen-val", *clips, "poses-2"), processes=2, tower="poses-2"),
             unit("replies", "learn_replies", (*kept, "lookups"), processes=2, start="lookups", low=.5),
             unit("replies-2", "learn_replies", (*kept, "replies"), processes=2, start="replies", low=.5, seed=1),
-            unit("replies-3", "learn_replies", (*kept, "replies-2"), processes=2, start="replies-2", seed=2),
+            unit("replies-3", "learn_replies", (*kept, "replies-2"), processes=2, start="replies-2", low=.02, seed=2),
             unit("policy-base", "ship_base", (*clips, "replies-3"), start="replies-3")]
 
 def run_plan(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'CONTROLS', 'weights', 'resampled', 'Estimate', 'estimate', 'annotate', 'look_up', 'Scores', 'score',
            'table_row', 'by_type', 'prediction_path', 'keep', 'Ready', 'number_clip', 'ready_split', 'other_clips',
-           'grey_clips', 'oracle', 'measure', 'reported', 'ground', 'render_answer']
+           'shuffled_clips', 'grey_clips', 'oracle', 'measure', 'reported', 'ground', 'render_answer']
 
 # %% ../nbs/07_evaluate.ipynb #cell-003
 import time
@@ -256,6 +256,10 @@ def other_clips(rows) -> list:
     nearest = rows[1:] + rows[:1]
     return [r | dict(video=o["video"], database=o["database"]) for r, o in zip(rows, nearest)]
 
+def shuffled_clips(rows) -> list:
+    "The same questions, each clip's sampled frames in an order of its own."
+    return [r | dict(shuffled=i) for i, r in enumerate(rows)]
+
 def grey_clips(rows, folder) -> list:
     "The same questions about a grey clip of the same size, rate and length, asked as if it were marked."
     from stvg_nb.core import write_video
@@ -275,7 +279,7 @@ def oracle(records, annotations, what): # what: id | interval
     return out
 
 # %% ../nbs/07_evaluate.ipynb #cell-041
-CONTROLS = ("", "other clip", "text only", "oracle ID", "oracle interval")
+CONTROLS = ("", "other clip", "text only", "shuffled frames", "oracle ID", "oracle interval")
 
 def measure(
     policy, # of the chapter on policies
@@ -289,7 +293,7 @@ def measure(
     "One row, one seed: what the policy says about each clip of a split, as tubes."
     from stvg_nb.policies import answer_all, snapped
     if control not in CONTROLS: raise InputError("control", f"{control!r} is not one of {', '.join(CONTROLS[1:])}")
-    changes = {"other clip": other_clips, "text only": lambda rows: grey_clips(rows, runs_dir("splits"))}
+    changes = {"other clip": other_clips, "shuffled frames": shuffled_clips, "text only": lambda rows: grey_clips(rows, runs_dir("splits"))}
     rows = changes.get(control, list)(ready.rows)
     name = config_hash([policy.name, policy.fingerprint, ready.name, len(rows), control if control in changes else "", asdict(config)])[7:19]
     path = runs_dir("answers", f"{name}.jsonl")

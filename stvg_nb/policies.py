@@ -10,7 +10,7 @@ __all__ = ['FAMILIES', 'SYSTEM', 'TEMPLATE_INTERNVL', 'BOX_FLAGS', 'SCHEMA', 'ME
 
 # %% ../nbs/04c_policies.ipynb #cell-003
 import contextlib, hashlib, json, math, re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -663,7 +663,7 @@ def snapped(record, source) -> dict: # record
 # %% ../nbs/04c_policies.ipynb #cell-110
 SCHEMA = "stvg.predictions/1"
 METHODS = {"direct": direct, "two_stage": two_stage}
-_OF_ROW = ("key", "task", "query", "window", "prompt", "interval", "marked")
+_OF_ROW = ("key", "task", "query", "window", "prompt", "interval", "marked", "shuffled")
 
 def _database_hash(source):
     if source is None or isinstance(source, MaskDatabase): return source and source.config_hash
@@ -686,7 +686,7 @@ def prepare(
 ): # (Prompt, video facts)
     "Read and encode a row's clip, write its question."
     database = row.get("database") if config.marks and config.method != "two_stage" else None
-    where = (str(row["video"]), str(row.get("window")), str(database) if isinstance(database, (str, Path)) else id(database))
+    where = (str(row["video"]), str(row.get("window")), str(database) if isinstance(database, (str, Path)) else id(database), row.get("shuffled"))
     if where not in clips:
         info = probe(row["video"], quiet=True)
         first, stop = row.get("window") or (0, info.frame_count)
@@ -694,6 +694,8 @@ def prepare(
         db = MaskDatabase.open(database) if isinstance(database, (str, Path)) else database
         size = policy.family.frame_size(info.height, info.width, n, config.sampling)
         clip = prompted_clip(row["video"], db, config.prompting, config.sampling, row.get("window"), size)
+        if row.get("shuffled") is not None: # a control: the same frames in another order
+            clip = replace(clip, frames=clip.frames[np.random.default_rng(row["shuffled"]).permutation(len(clip.frames))])
         clips[where] = policy.video(clip), dict(width=info.width, height=info.height, fps=info.fps, frame_count=info.frame_count)
     video, facts = clips[where]
     task = "vtg" if config.method == "two_stage" else row.get("task", "stvg")

@@ -15,7 +15,7 @@ from stvg_nb.core import Clip, InputError, Interval, SamplingConfig, Tube, read_
 from stvg_nb.grpo import CHECKED_RATES, Prompt, temporal_positions
 from stvg_nb.metrics import read_predictions
 from stvg_nb.policies import (BOX_FLAGS, FAMILIES, AnswerConfig, BoxAnswer, Draw, Policy, Still, answer_all, box_question, load_policy,
-                              parse_box, reply_record, row_of, snap_to_tracks, snapped, spread_boxes, still_frames, toy_family, two_stage)
+                              parse_box, prepare, reply_record, row_of, snap_to_tracks, snapped, spread_boxes, still_frames, toy_family, two_stage)
 from stvg_nb.prompting import model_size
 from stvg_nb.rewards import format_answer, parse
 
@@ -365,6 +365,22 @@ def rows_of(folder, n=12):
     return [dict(key=f"row {i}", video=str(names[i % 3]), query=f"person {i} waves", task=("stvg", "vtg", "svg")[i % 3], marked=True) for i in range(n)]
 
 QUICK = AnswerConfig(max_new_tokens=6, batch_size=2)
+
+def test_shuffled_frames_are_the_same_frames(tmp_path):
+    "The control shows every sampled frame once, in an order that depends on the row alone."
+    policy, (row, *_) = make("qwen2_5_vl"), rows_of(tmp_path)
+    seen = []
+    class Watched:
+        name, family = policy.name, policy.family
+        def video(self, clip): seen.append(clip.frames); return policy.video(clip)
+    for more in ({}, dict(shuffled=0), dict(shuffled=0), dict(shuffled=1)): prepare(Watched(), row | more, QUICK, {})
+    plain, a, b, c = (np.stack(f).reshape(len(f), -1) for f in seen)
+    assert (a == b).all() and (a != plain).any() and (a != c).any()
+    key = lambda x: sorted(map(bytes, x))
+    assert key(a) == key(c) == key(plain)
+    cache = {}
+    for more in ({}, dict(shuffled=0)): prepare(Watched(), row | more, QUICK, cache)
+    assert len(cache) == 2                                                 # one is never taken for the other
 
 def test_killed_list_resumes(tmp_path):
     "SIGKILL in the middle of a list of answers: the finished file is that of an unbroken run, to the byte."
