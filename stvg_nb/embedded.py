@@ -645,7 +645,7 @@ def schedule(step, steps, lr, warm=100, low=.05):
 def optimizers(parameters, lr, muon, decay=.02): # {name: weight}; learning rate of the matrices inside, lr: of all else
     import torch
     matrices = {n: p for n, p in parameters.items() if p.ndim == 2 and "embed" not in n and "eyes" not in n}
-    return [torch.optim.Muon(matrices.values(), lr=muon, weight_decay=0.0, momentum=.95),
+    return [torch.optim.Muon(matrices.values(), lr=muon),
             torch.optim.AdamW([p for n, p in parameters.items() if n not in matrices], lr=lr, betas=(.9, .98), weight_decay=decay)]
 
 def average(weights): # gradients, over the processes that train together
