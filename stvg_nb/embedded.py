@@ -8,17 +8,17 @@ __all__ = ['FRAMES', 'SIZE', 'STEPS', 'GRID', 'MARK', 'OBJECTS', 'MEAN', 'STD', 
            'progress', 'place', 'sketch', 'shoot', 'rehearsal', 'make_clips', 'Clips', 'Marks', 'deal', 'write_mark',
            'paint', 'patches', 'half', 'span', 'word_list', 'prompt_lines', 'box_words', 'format_box', 'new_processor',
            'new_model', 'token_heads', 'messages', 'encode_text', 'Speech', 'anchor', 'relation', 'acts', 'strips',
-           'presence', 'plain', 'study', 'Telling', 'tell', 'tell_unmarked', 'reply', 'questions', 'looks', 'tables',
-           'body_points', 'cell', 'token_labels', 'head_loss', 'pairs_batch', 'schedule', 'optimizers', 'average',
-           'fit', 'dice_of', 'part', 'watched', 'Learner', 'new_learner', 'note_loss', 'gaze_loss', 'count_right',
-           'Scene', 'pack_scenes', 'scenes_loss', 'words_loss', 'save_learner', 'load_learner', 'learn_detector',
-           'marks_batch', 'learn_marks', 'sums', 'check_frames', 'learn_frames', 'learn_poses', 'calm', 'see_clips',
-           'number_cells', 'Seen', 'number_vectors', 'renumbered', 'highest', 'shuffled_order', 'practice_scene',
-           'clothes_of', 'collage_scene', 'question_scene', 'bare_scene', 'faulty', 'with_strangers', 'read_text',
-           'see_stills', 'Stills', 'box_parts', 'check', 'learn_lookups', 'learn_replies', 'Unit', 'unit_keys',
-           'unit_folder', 'unit_done', 'work', 'cpu_seconds', 'run_unit', 'log_to', 'plan', 'run_plan', 'weights_dir',
-           'ship', 'available', 'load', 'save_delta', 'add_delta', 'numbered', 'ask', 'examine', 'marks_of',
-           'write_card', 'lineage', 'ship_base']
+           'presence', 'plain', 'clothes_of', 'study', 'Telling', 'tell', 'tell_unmarked', 'reply', 'questions',
+           'looks', 'tables', 'body_points', 'cell', 'drawn', 'token_labels', 'head_loss', 'pairs_batch', 'schedule',
+           'optimizers', 'average', 'fit', 'dice_of', 'part', 'watched', 'Learner', 'new_learner', 'note_loss',
+           'gaze_loss', 'count_right', 'Scene', 'pack_scenes', 'scenes_loss', 'words_loss', 'save_learner',
+           'load_learner', 'learn_detector', 'marks_batch', 'learn_marks', 'sums', 'check_frames', 'learn_frames',
+           'learn_poses', 'calm', 'see_clips', 'number_cells', 'Seen', 'number_vectors', 'renumbered', 'highest',
+           'shuffled_order', 'practice_scene', 'collage_scene', 'question_scene', 'bare_scene', 'faulty',
+           'with_strangers', 'read_text', 'see_stills', 'Stills', 'box_parts', 'check', 'learn_lookups',
+           'learn_replies', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'work', 'cpu_seconds', 'run_unit',
+           'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load', 'save_delta', 'add_delta',
+           'numbered', 'ask', 'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
 
 # %% ../nbs/04b_embedded.ipynb #cell-003
 import inspect, json, math, resource, tempfile, time
@@ -379,6 +379,8 @@ def plain(form): # logical form -> words in a fixed order: shirt, trousers and h
     return [*(who.get(k, "any") for k in ("shirt", "trousers", "hat")), VERBS.get(form.get("action"), "seen"), *filter(None, [form.get("object")]), *words,
             *filter(None, [form.get("order")])]
 
+def clothes_of(script, k): p = script.puppets[k]; return p.shirt, p.trousers, p.hat
+
 def study(
     script, # Script
     form, # logical form of the question
@@ -396,7 +398,7 @@ def study(
                                     (e.puppet, e.start, e.end) in hits))
     else:
         for k, p in enumerate(script.puppets): found[k].append((span(p.enter, p.leave, fps), "", None, "", (k, p.enter, p.leave) in hits))
-    return dict(plain=plain(form), clothes=[(p.shirt, p.trousers, p.hat) for p in script.puppets], fits=[P.fits(p, form.get("who") or {}) for p in script.puppets],
+    return dict(plain=plain(form), clothes=[clothes_of(script, k) for k in range(len(script.puppets))], fits=[P.fits(p, form.get("who") or {}) for p in script.puppets],
                 strips=strips(script) if action else presence(script), events=found, verb=VERBS.get(action, "seen"), anchor=k0,
                 event=(VERBS[event.action], span(event.start, event.end, fps)) if event else (), target=answer[0], span=span(*answer[1:], fps))
 
@@ -428,10 +430,9 @@ class Telling:
         for i, (act, seen, t) in enumerate(zip(done, read, times)):
             self.say(f" {t:.2f}", 2.0 if i == 0 else .1 if before else idle, "fits" if i == 0 else "" if before else "idle", (i, number))
             after = self.speech.ids(f" {times[i + 1]:.2f}")[0] if i + 1 < len(times) else None
-            if seen and not act and after is not None: self._due = after, (idle, "idle") # nothing is done, something is said
             if act: self._due = self.speech.ids(f" {act}")[0], (1.0, "act") # whatever is said
-            if seen and not act and after is None: self.say(f" {seen}", 0.0)
-            elif seen: self.say(f" {seen}", 1.0, "act")
+            elif seen and after is not None: self._due = after, (idle, "idle") # nothing is done, something is said
+            if seen: self.say(f" {seen}", 0.0) # what is due there has its own weight
             before = seen
         return self
 
@@ -572,6 +573,12 @@ def body_points(script):
 def cell(x, y): # pixels -> visual token
     return min(max(int(y // 28), 0), GRID[0] - 1) * GRID[1] + min(max(int(x // 28), 0), GRID[1] - 1)
 
+
+def drawn(marks, t): # yields (object, number, frames it is drawn in, its visual token) of pair of frames `t`
+    for k, number in marks.numbers.items():
+        pair = [f for f in (2 * t, 2 * t + 1) if marks.shown[f, k]]
+        if pair and number <= 9: yield k, number, pair, cell(*marks.places[pair, k].mean(0))
+
 # %% ../nbs/04b_embedded.ipynb #cell-053
 def token_labels(table, marks, steps, body):
     "What each visual token of some pairs of frames shows: {head: (pairs, tokens, ...) labels}, -100 where it says nothing."
@@ -580,10 +587,7 @@ def token_labels(table, marks, steps, body):
     joints, facing = body
     def claim(i, at, k): owner[i, at] = k if owner[i, at] in (-1, k) else -2
     for i, t in enumerate(steps):
-        for k, number_k in marks.numbers.items():
-            pair = [f for f in (2 * t, 2 * t + 1) if marks.shown[f, k]]
-            if not pair or number_k > 9: continue
-            at = cell(*marks.places[pair, k].mean(0))
+        for k, number_k, pair, at in drawn(marks, t):
             number[i, at, number_k - 1] = 1; claim(i, at, k if k < n else -2)
             if k >= n: continue
             for x, y in (joints[pair, k, 0].mean(0), joints[pair, k, 6:].mean((0, 1))): # head and feet
@@ -937,9 +941,7 @@ def see_clips(out, needs, tower="poses", split="train", rounds=1, seed=0, count=
 def number_cells(marks): # -> (STEPS, tokens, 9) is this number on this token?
     out = np.zeros((STEPS, GRID[0] * GRID[1], 9), np.int8)
     for t in range(STEPS):
-        for k, number in marks.numbers.items():
-            pair = [f for f in (2 * t, 2 * t + 1) if marks.shown[f, k]]
-            if pair and number <= 9: out[t, cell(*marks.places[pair, k].mean(0)), number - 1] = 1
+        for _, number, _, at in drawn(marks, t): out[t, at, number - 1] = 1
     return out
 
 class Seen:
@@ -1000,8 +1002,6 @@ def practice_scene(seen, speech, rng, m): # -> Scene
     for n, k in cast: dress.say(f" {n}", .5, "listed", (None, n)).wear(clothes_of(script, k), (None, n), .5)
     for n, k in [cast[q] for q in rng.permutation(len(cast))[:4]]: act.say(f" ; {n}", 0.0).strip(d := [done[k][t] for t in order], n, times, read=faulty(d, rng))
     return Scene(features, cells, [dress, act], times)
-
-def clothes_of(script, k): p = script.puppets[k]; return p.shirt, p.trousers, p.hat
 
 def collage_scene(seen, speech, rng, m): # -> Scene
     "Pairs of frames of `m` clips as one: second and number, then clothes and action."
@@ -1083,12 +1083,13 @@ def see_stills(out, needs, tower="poses", split="train", count=2000, seed=0):
     features, cells, asked = np.zeros((count, 1, GRID[0] * GRID[1], learner.model.config.text_config.hidden_size), np.float16), np.zeros((count, 1, GRID[0] * GRID[1], 9), np.int8), []
     i = 0
     for c in progress(range(2 * count), f"stills {split}"):
+        if i == count: break
         script, choice = clips.scripts[c % len(clips)], clips.asked(c % len(clips))
         q = choice[rng.integers(len(choice))]
         puppet, a, b = q["answer"]
         [(frame, labels)] = sketch(script, [int(rng.integers(a, b))])
         rows, columns = np.nonzero(labels == puppet + 1)
-        if i == count or len(rows) < 40: continue # hidden or hardly there
+        if len(rows) < 40: continue # hidden or hardly there
         across, down = SIZE[1] / script.width, SIZE[0] / script.height
         box = columns.min() * across, rows.min() * down, (columns.max() + 1) * across, (rows.max() + 1) * down
         image = cv2.resize(frame, SIZE[::-1], interpolation=cv2.INTER_AREA)
