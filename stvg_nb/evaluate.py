@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['METRICS', 'CONTROLS', 'weights', 'resampled', 'Estimate', 'estimate', 'annotate', 'look_up', 'Scores', 'score',
            'table_row', 'by_type', 'prediction_path', 'keep', 'Ready', 'number_clip', 'ready_split', 'other_clips',
-           'shuffled_clips', 'grey_clips', 'oracle', 'measure', 'reported', 'ground', 'render_answer']
+           'shuffled_clips', 'grey_clips', 'oracle', 'measure', 'Row', 'in_turn', 'Population', 'population',
+           'answered', 'shipped', 'measured_rows', 'compared', 'verdict', 'table_rows', 'models', 'reported', 'ground',
+           'render_answer']
 
 # %% ../nbs/07_evaluate.ipynb #cell-003
 import time
@@ -240,14 +242,16 @@ def ready_split(
     from stvg_nb.puppets import write_split
     began, config, folder = time.perf_counter(), config or preset(), runs_dir("splits", f"{split}-{domain}")
     made = write_split(folder, split, domain, n, progress=progress)
-    samples, rows = list(load(**made["load"])), []
+    asked = folder / f"asked-{n or 'all'}.json"
+    write_json(asked, read_json(made["load"]["annotations"])) # another run may ask for another number of clips
+    samples, rows = list(load(**made["load"] | dict(annotations=asked))), []
     for s in tqdm(samples, desc=f"{split}/{domain} numbered", unit="clip", disable=None if progress else True):
         video = folder / "videos" / s.video
         rows.append(dict(database=None) | row_of(s, video, number_clip(video, config)))
     found = config_hash([str(r["database"] and r["database"].parent.name) for r in rows])[7:15]
     out = folder / f"numbered-{len(rows)}-{found}.json"
     paths = {r["key"]: r["database"] for r in rows}
-    counts = annotate(made["load"]["annotations"], lambda key: paths[key] and MaskDatabase.open(paths[key]), out)
+    counts = annotate(asked, lambda key: paths[key] and MaskDatabase.open(paths[key]), out)
     return Ready(f"{split}/{domain}", out, rows, counts | dict(failed=sum(r["database"] is None for r in rows)), time.perf_counter() - began)
 
 # %% ../nbs/07_evaluate.ipynb #cell-038
@@ -305,6 +309,153 @@ def measure(
     return [look_up(r, ready.database(r["key"]), repair, spans[r["key"]] if repair == "code" else None) for r in records]
 
 # %% ../nbs/07_evaluate.ipynb #cell-045
+@dataclass(frozen=True)
+class Row:
+    "A measured row of a table."
+    label: str
+    policy: str = "embedded:base" # `{seed}` stands for the seed
+    seeds: tuple = (0,)
+    method: str = "direct" # two_stage: interval from plain video, then a box on each frame
+    think: bool = True # ask for reasoning
+    control: str = "" # of `CONTROLS`
+    repair: str = "paper"
+    snap: bool = False # two_stage: boxes snapped to the tracks
+    note: str | None = None
+
+    def asked(self, profile): # -> AnswerConfig
+        from stvg_nb.policies import AnswerConfig
+        return AnswerConfig(method=self.method, think=self.think, sampling=profile.sampling, prompting=profile.prompting,
+                            max_new_tokens=profile.train.answer_tokens)
+
+def in_turn(
+    parts, # list of Ready
+    out=None, # where the joint annotations are written; None: runs/splits
+) -> Ready:
+    "Several splits as one: the first clip of each, then the second of each, ..."
+    from itertools import chain, zip_longest
+    rows = [r for r in chain(*zip_longest(*(p.rows for p in parts))) if r is not None]
+    truth = {k: v for p in parts for k, v in read_json(p.annotations).items()}
+    name, counts = "+".join(p.name for p in parts), {k: sum(p.counts[k] for p in parts) for k in parts[0].counts}
+    out = Path(out or runs_dir("splits", f"joint-{config_hash([name, *truth])[7:15]}.json"))
+    write_json(out, {r["key"]: truth[r["key"]] for r in rows})
+    return Ready(name, out, rows, counts, sum(p.seconds for p in parts))
+
+# %% ../nbs/07_evaluate.ipynb #cell-048
+@dataclass(eq=False)
+class Population:
+    "The clips of a table."
+    annotations: Path # kept beside the predictions
+    some: Ready # its first clips, which are always asked again
+    parts: tuple # (split, domain, clips) of the whole
+    config: object # PromptingConfig
+
+    def whole(self): # -> Ready
+        return in_turn([ready_split(*part, self.config, progress=False) for part in self.parts])
+
+def population(
+    profile, # Profile
+    split="test",
+    n=None, # clips; None: the profile's limit
+    some=40, # clips that are always asked again
+    domains=("stage", "street"),
+) -> Population:
+    "Clips of several domains, in turn."
+    n = n or profile.data.limit
+    size = lambda k: -(-k // len(domains))
+    parts = tuple((split, d, size(n)) for d in domains)
+    kept = figures_dir(profile.name) / "predictions" / f"puppets-{split}-{n}.json.gz"
+    few = in_turn([ready_split(split, d, size(min(some, n)), profile.prompting, progress=False) for d in domains])
+    out = Population(kept, few, parts, profile.prompting)
+    if not kept.is_file(): write_json(kept, read_json(out.whole().annotations))
+    truth = read_json(kept)
+    if stale := [r["key"] for r in few.rows if truth.get(r["key"]) != read_json(few.annotations)[r["key"]]]:
+        raise InputError(kept, f"does not fit the clips as they are numbered here, first {stale[0]}; remove it to have it made again")
+    return out
+
+# %% ../nbs/07_evaluate.ipynb #cell-050
+def answered(
+    row:Row, seed:int, artefact:str,
+    profile, # Profile
+    clips:Population,
+    every=False, # ask all, whatever is kept
+    progress=True,
+) -> dict: # path, sha256, status, checked, differing: keys, seconds
+    "The kept predictions of one row and seed, and what became of them."
+    from stvg_nb.policies import load_policy
+    began, config, policy = time.perf_counter(), row.asked(profile), load_policy(row.policy.format(seed=seed))
+    made_of = config_hash([policy.fingerprint, asdict(config), row.control, row.repair, row.snap, read_json(clips.annotations)])
+    path, kept = prediction_path(artefact, row.label, seed, profile.name), None
+    if path.is_file() and not every:
+        header, *kept = read_jsonl(path)
+        if header.get("config_hash") != made_of: kept = None
+    ask = lambda ready: measure(policy, ready, config, row.repair, row.control, row.snap, progress)
+    if kept is None:
+        whole = clips.whole()
+        facts = keep(ask(whole), path, config_hash=made_of, policy=policy.name, weights=policy.fingerprint, repair=row.repair, control=row.control)
+        return facts | dict(status="recomputed", checked=len(whole.rows), differing=[], seconds=time.perf_counter() - began)
+    old, fresh = {r["key"]: r for r in kept}, ask(clips.some)
+    differing = {r["key"]: r for r in fresh if _said(r) != _said(old[r["key"]])}
+    if differing: _check_drift(row, clips.annotations, kept, differing, len(fresh))
+    return dict(path=f"predictions/{path.name}", sha256=sha256_file(path), status="re-scored", checked=len(fresh), differing=sorted(differing),
+                seconds=time.perf_counter() - began)
+
+def _check_drift(row, annotations, kept, differing, asked, share=0.95):
+    "Another machine may round otherwise: few answers may differ, and no metric may leave its interval."
+    before, after = (score(annotations, [records]) for records in (kept, [differing.get(r["key"], r) for r in kept]))
+    moved = [m for m in METRICS if not (e := estimate(before.of(m))).low <= after.of(m).mean() <= e.high]
+    if len(differing) > (1 - share) * asked or moved:
+        raise RuntimeError(f"{row.label}: {len(differing)} of {asked} answers differ from those kept ({', '.join(sorted(differing)[:5])}, ...)"
+                           + (f", and {', '.join(moved)} left the interval" if moved else ""))
+
+def _said(record):
+    "What two answers must share to be the same: words and tube."
+    boxes = {int(f): [round(float(x), 2) for x in b] for f, b in record.get("boxes", {}).items()}
+    return record.get("text"), record.get("target_id"), record.get("start_frame"), record.get("end_frame"), boxes
+
+# %% ../nbs/07_evaluate.ipynb #cell-054
+def shipped(row:Row) -> bool:
+    "Are the weights of all its seeds there?"
+    from stvg_nb.embedded import available
+    names = [row.policy.format(seed=k) for k in row.seeds]
+    return all(not n.startswith("embedded:") or n.removeprefix("embedded:") in available() for n in names)
+
+def measured_rows(
+    rows, # list of Row
+    artefact:str, profile, clips:Population,
+    every=False, progress=True,
+) -> dict: # label -> (Scores, what became of each seed's predictions)
+    "Predictions and scores of the rows whose weights are there."
+    out = {}
+    for row in filter(shipped, rows):
+        facts = [answered(row, k, artefact, profile, clips, every, progress) for k in row.seeds]
+        out[row.label] = score(clips.annotations, [figures_dir(profile.name) / f["path"] for f in facts]), facts
+    return out
+
+def compared(found, label, other, metrics=METRICS) -> dict: # metric -> Estimate of the difference
+    "By how much a row lies above another."
+    return {m: estimate(found[label][0].of(m), found[other][0].of(m)) for m in metrics}
+
+def verdict(e:Estimate): return "above" if e.low > 0 else "below" if e.high < 0 else "no difference beyond the interval"
+
+# %% ../nbs/07_evaluate.ipynb #cell-055
+def table_rows(rows, found) -> list: # rows of an `Artefact`
+    "Measured rows, each with the files that it was scored from and how fresh they are."
+    out = []
+    for row in [r for r in rows if r.label in found]:
+        scores, facts = found[row.label]
+        asked, differing = sum(f["checked"] for f in facts), [k for f in facts for k in f["differing"]]
+        status = facts[0]["status"] + (f"; {asked - len(differing)} of {asked} answers asked again are equal" if facts[0]["status"] == "re-scored" else "")
+        out.append(table_row(row.label, scores, repair=row.repair, predictions=[{k: f[k] for k in ("path", "sha256")} for f in facts], status=status)
+                   | (dict(differing=differing) if differing else {}) | (dict(note=row.note) if row.note else {}))
+    return out
+
+def models(rows, found) -> list: # entries of a provenance
+    "The weights behind the rows."
+    from stvg_nb.policies import load_policy
+    names = sorted({r.policy.format(seed=k) for r in rows if r.label in found for k in r.seeds})
+    return [dict(name=n if n.startswith("embedded:") else Path(n).name, revision=load_policy(n).fingerprint, trained_here=n.startswith("embedded:")) for n in names]
+
+# %% ../nbs/07_evaluate.ipynb #cell-058
 def reported(
     paper:str, table:str, # as the file has them, e.g. "STVG-R1", "7"
     dataset=None, # only this one
@@ -323,7 +474,7 @@ def reported(
         if r["note"] and r["note"] not in row["note"]: row["note"] = "; ".join(filter(None, (row["note"], r["note"])))
     return [r | dict(note=r["note"] or None) for r in rows.values()]
 
-# %% ../nbs/07_evaluate.ipynb #cell-048
+# %% ../nbs/07_evaluate.ipynb #cell-061
 def _finished_record(record, db, task, repair):
     "A reply's record with what its task asks for."
     if task == "vtg" or db is None: return record
@@ -345,7 +496,7 @@ def _numbered(video, info, database, config, device, say): # -> MaskDatabase
     if database: db.save(database)
     return db
 
-# %% ../nbs/07_evaluate.ipynb #cell-049
+# %% ../nbs/07_evaluate.ipynb #cell-062
 def ground(
     video, # file
     queries, # sentences
@@ -377,7 +528,7 @@ def ground(
     seconds = dict(model=loaded - began, prompting=numbered - loaded, answer=time.perf_counter() - numbered)
     return dict(schema="stvg.grounding/1", results=results, config_hash=key, seconds={k: round(v, 3) for k, v in seconds.items()})
 
-# %% ../nbs/07_evaluate.ipynb #cell-052
+# %% ../nbs/07_evaluate.ipynb #cell-065
 def render_answer(
     video, output, # files
     record:dict, # a prediction with boxes

@@ -19,6 +19,8 @@ ARTEFACTS = { # name -> chapter that writes it
     "x-puppets-shortcuts": "00a_puppets",
     "x-fragmentation": "06_repair",
     "x-tracks": "06a_tracks",
+    "r1-table07": "08_ablations",
+    "x-curves": "08_ablations",
 }
 
 def chapters(
@@ -37,6 +39,7 @@ def chapter_key(
 ) -> str:
     "Hash of what a chapter's outcome depends on."
     code = {p.name: sha256_file(p) for p in sorted(package_dir().glob("*.py"))}
+    code |= {str(p.relative_to(package_dir())): sha256_file(p) for p in sorted(package_dir().glob("weights/**/*")) if p.suffix in (".pt", ".safetensors")}
     return config_hash(dict(notebook=sha256_file(path), code=code, profile=asdict(profile), packages=environment()["packages"]))
 
 def _record(path, profile): return runs_dir(profile.name, f"{Path(path).stem}.record.json")
@@ -97,7 +100,9 @@ def _artefact(name, results, folder):
     if result is None: return dict(name=name, path=None, provenance=None, status="skipped", reason="not asked for")
     if result["status"] == "failed": return dict(name=name, path=None, provenance=None, status="skipped", reason=f"chapter {result['chapter']} failed: {result['reason']}")
     if not note.is_file(): return dict(name=name, path=None, provenance=None, status="skipped", reason=f"chapter {result['chapter']} did not write it in this profile")
-    return dict(name=name, path=read_json(note)["artefact"], provenance=note.name, status="measured", reason=result["reason"])
+    made = read_json(note)
+    how = sorted({r["status"] for r in made["rows"] if r.get("status")}) or ["recomputed"]
+    return dict(name=name, path=made["artefact"], provenance=note.name, status="measured", reason="; ".join([*how, *filter(None, [result["reason"]])]))
 
 def reproduce(
     profile=None, # name; None: the default
