@@ -16,9 +16,9 @@ __all__ = ['FRAMES', 'SIZE', 'STEPS', 'GRID', 'MARK', 'OBJECTS', 'MEAN', 'STD', 
            'learn_poses', 'calm', 'see_clips', 'number_cells', 'Seen', 'number_vectors', 'renumbered', 'highest',
            'shuffled_order', 'practice_scene', 'collage_scene', 'question_scene', 'bare_scene', 'faulty',
            'with_strangers', 'read_text', 'see_stills', 'Stills', 'box_parts', 'check', 'learn_lookups',
-           'learn_replies', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'work', 'cpu_seconds', 'run_unit',
-           'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load', 'save_delta', 'add_delta',
-           'numbered', 'ask', 'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
+           'teach_replies', 'learn_replies', 'learn_to_recover', 'Unit', 'unit_keys', 'unit_folder', 'unit_done',
+           'work', 'cpu_seconds', 'run_unit', 'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load',
+           'save_delta', 'add_delta', 'numbered', 'ask', 'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
 
 # %% ../nbs/04b_embedded.ipynb #cell-003
 import inspect, json, math, resource, tempfile, time
@@ -991,7 +991,7 @@ def shuffled_order(rng, busy, m): # -> pairs of frames to show, seconds they are
     return order, np.arange(STEPS)
 
 # %% ../nbs/04b_embedded.ipynb #cell-079
-def practice_scene(seen, speech, rng, m): # -> Scene
+def practice_scene(seen, speech, rng, m, wild=0.0): # -> Scene
     "A shuffled clip of `m` pairs: everybody's clothes, and strips of up to four of them."
     i = int(rng.integers(len(seen)))
     order, times = shuffled_order(rng, seen.busy(i), m)
@@ -1000,7 +1000,7 @@ def practice_scene(seen, speech, rng, m): # -> Scene
     cast = sorted((n, k) for k, n in numbers.items() if k < len(script.puppets))
     dress, act = Telling(speech).say(" ;", 0.0), Telling(speech).say(" ;", 0.0)
     for n, k in cast: dress.say(f" {n}", .5, "listed", (None, n)).wear(clothes_of(script, k), (None, n), .5)
-    for n, k in [cast[q] for q in rng.permutation(len(cast))[:4]]: act.say(f" ; {n}", 0.0).strip(d := [done[k][t] for t in order], n, times, read=faulty(d, rng))
+    for n, k in [cast[q] for q in rng.permutation(len(cast))[:4]]: act.say(f" ; {n}", 0.0).strip(d := [done[k][t] for t in order], n, times, read=faulty(d, rng, wild=wild))
     return Scene(features, cells, [dress, act], times)
 
 def collage_scene(seen, speech, rng, m): # -> Scene
@@ -1021,7 +1021,7 @@ def collage_scene(seen, speech, rng, m): # -> Scene
     return Scene(*(np.concatenate(p) for p in zip(*parts)), [said], times)
 
 # %% ../nbs/04b_embedded.ipynb #cell-081
-def question_scene(seen, speech, rng, k, colour, at_once=.05): # -> Scene or None
+def question_scene(seen, speech, rng, k, colour, at_once=.05, wild=0.0): # -> Scene or None
     "A clip with `k` of its questions, answered."
     i = int(rng.integers(len(seen)))
     features, cells, numbers = renumbered(seen, i, np.arange(STEPS), rng, highest(seen, i, rng))
@@ -1030,25 +1030,32 @@ def question_scene(seen, speech, rng, k, colour, at_once=.05): # -> Scene or Non
     for q in [usable[j] for j in rng.permutation(len(usable))[:k]]:
         think = rng.random() >= at_once
         prompt = speech.chat(build_prompt("stvg", q["query"], think=think, colour=colour))[1][1:]
-        said.append(tell(Telling(speech, prompt), q["facts"], numbers, think, lambda strip: faulty(strip, rng, .3)))
+        said.append(tell(Telling(speech, prompt), q["facts"], numbers, think, lambda strip: faulty(strip, rng, .3, wild)))
     return Scene(features, cells, said) if said else None
 
-def bare_scene(seen, speech, rng, k): # -> Scene or None; seen: of clips without marks
+def bare_scene(seen, speech, rng, k, wild=0.0): # -> Scene or None; seen: of clips without marks
     "A clip without marks and `k` of its questions."
     i, said = int(rng.integers(len(seen))), []
     usable = [q for q in seen.clips.asked(seen.clip(i)) if q["facts"]["target"] in seen.numbers[i]]
     for q in [usable[j] for j in rng.permutation(len(usable))[:k]]:
         telling = Telling(speech, speech.chat(build_prompt("vtg", q["query"]))[1][1:])
-        said.append(tell_unmarked(telling, q["facts"], seen.numbers[i][q["facts"]["target"]], lambda strip: faulty(strip, rng, .3)))
+        said.append(tell_unmarked(telling, q["facts"], seen.numbers[i][q["facts"]["target"]], lambda strip: faulty(strip, rng, .3, wild)))
     return Scene(seen.features[i].astype(np.float32), seen.cells[i], said) if said else None
 
-def faulty(strip, rng, most=.6): # some of what is said in a strip is wrong
+def faulty(strip, rng, most=.6, wild=0.0): # some of what is said in a strip is wrong; with probability `wild` long stretches of it
     share = most * rng.random()
     pool = [a for a in strip if a] + list(VERBS.values()) * (not set(strip) & {"seen"}) + ["seen"] * ("seen" in strip)
     def misread(act):
         if act: return "" if rng.random() < .5 else pool[rng.integers(len(pool))]
         return pool[rng.integers(len(pool))] if rng.random() < .5 else ""
-    return [misread(a) if rng.random() < share else a for a in strip]
+    read = list(strip)
+    if pool and rng.random() < wild:
+        late = int(rng.integers(-2, 3))
+        read = [read[min(max(t - late, 0), len(read) - 1)] for t in range(len(read))]
+        for _ in range(rng.integers(4)):
+            a, n = int(rng.integers(len(read))), int(rng.integers(2, 9))
+            read[a:a + n] = [pool[rng.integers(len(pool))] if rng.random() < .6 else ""] * len(read[a:a + n])
+    return [misread(a) if rng.random() < share else a for a in read]
 
 def with_strangers(facts, who, rng, most=2): # -> facts with nine people; `most` of the new ones fit
     "More people to be judged by their clothes; those that fit do nothing that is asked for."
@@ -1133,22 +1140,21 @@ def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=900, batch=4, 
     write_json(out/"metrics.json", dict(val=check(learner, ([practice_scene(val, learner.speech, rng, STEPS)] for _ in range(40)))), indent=1)
 
 # %% ../nbs/04b_embedded.ipynb #cell-085
-def learn_replies(out, needs, start, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
-    "Unit: questions about whole clips and about no clip, reasoning and answer; goes on where unit `start` ended."
+def teach_replies(out, needs, start, clips, questions, texts, stills, seed, count, wild, how):
     learner = load_learner(new_learner(seed), needs[start])
     seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 5)
     bare, pictures, speech, colour = Seen(needs["seen-bare"], seen.clips), Stills(needs["seen-stills"]), learner.speech, learner.config.mark_colour
     def scenes():
         for _ in range(part(clips)):
             what = rng.random()
-            yield (collage_scene(seen, speech, rng, 8) if what < .1 else practice_scene(seen, speech, rng, STEPS) if what < .2 else
-                   bare_scene(bare, speech, rng, questions) if what < .3 else question_scene(seen, speech, rng, questions, colour))
+            yield (collage_scene(seen, speech, rng, 8) if what < .1 else practice_scene(seen, speech, rng, STEPS, wild) if what < .2 else
+                   bare_scene(bare, speech, rng, questions, wild) if what < .3 else question_scene(seen, speech, rng, questions, colour, wild=wild))
         for i in rng.integers(len(pictures.asked), size=part(stills)): yield pictures.scene(speech, i)
     def loss_of(step):
         a, right = scenes_loss(learner, [s for s in scenes() if s])
         b, read = words_loss(learner, [read_text(seen.clips, speech, rng, colour) for _ in range(part(texts))])
         return a + b, right | read
-    if not fit(loss_of, learner.words(), steps, lr, log_to(out/"log.jsonl"), out.name, low=low, muon=muon): return
+    if not fit(loss_of, learner.words(), log=log_to(out/"log.jsonl"), name=out.name, **how): return
     save_learner(learner, out/"weights.safetensors")
     val, rng = Seen(needs["seen-val"], Clips(needs["clips-val"])), np.random.default_rng(1)
     rows = examine(learner.model, speech.processor, val.clips, learner.config, count)
@@ -1156,7 +1162,16 @@ def learn_replies(out, needs, start, steps=1000, clips=4, questions=3, texts=12,
     pairs = ([s] for s in (question_scene(val, speech, rng, 3, colour) for _ in range(40)) if s)
     write_json(out/"metrics.json", dict(val=marks_of(rows), words=check(learner, pairs)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-092
+# %% ../nbs/04b_embedded.ipynb #cell-087
+def learn_replies(out, needs, start, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
+    "Unit: questions about whole clips and about no clip, reasoning and answer; goes on where unit `start` ended."
+    teach_replies(out, needs, start, clips, questions, texts, stills, seed, count, 0.0, dict(steps=steps, lr=lr, muon=muon, low=low))
+
+def learn_to_recover(out, needs, start, wild=.6, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
+    "Unit: the same with whole stretches of the strips misread: what is seen counts, not what was just said."
+    teach_replies(out, needs, start, clips, questions, texts, stills, seed, count, wild, dict(steps=steps, lr=lr, muon=muon, low=low))
+
+# %% ../nbs/04b_embedded.ipynb #cell-095
 @dataclass(frozen=True)
 class Unit:
     "One resumable piece of training, at most twenty minutes."
@@ -1181,7 +1196,7 @@ def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/
 
 def unit_done(folder): return (Path(folder)/"provenance.json").is_file()
 
-# %% ../nbs/04b_embedded.ipynb #cell-093
+# %% ../nbs/04b_embedded.ipynb #cell-096
 def _one_of(rank, unit, meeting, out, needs):
     import torch
     import torch.distributed as dist
@@ -1226,7 +1241,7 @@ def log_to(path): # a function that appends one JSON line; of processes that tra
         with open(path, "a") as f: f.write(json.dumps(line) + "\n")
     return log
 
-# %% ../nbs/04b_embedded.ipynb #cell-094
+# %% ../nbs/04b_embedded.ipynb #cell-097
 def plan(): # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
     here, clips = "stvg_nb.embedded.", ("clips-train", "clips-val")
@@ -1245,8 +1260,8 @@ def plan(): # -> list of Unit
             unit("seen-stills", "see_stills", ("clips-train", "poses-2"), tower="poses-2"),
             unit("lookups", "learn_lookups", ("seen-train", "seen-val", *clips, "poses-2"), processes=2, tower="poses-2"),
             unit("replies", "learn_replies", (*kept, "lookups"), processes=2, start="lookups", low=.5),
-            unit("replies-2", "learn_replies", (*kept, "replies"), processes=2, start="replies", low=.5, seed=1),
-            unit("replies-3", "learn_replies", (*kept, "replies-2"), processes=2, start="replies-2", low=.02, seed=2),
+            unit("replies-2", "learn_to_recover", (*kept, "replies"), processes=2, start="replies", low=.5, seed=1),
+            unit("replies-3", "learn_to_recover", (*kept, "replies-2"), processes=2, start="replies-2", low=.02, seed=2),
             unit("policy-base", "ship_base", (*clips, "replies-3"), start="replies-3")]
 
 def run_plan(
@@ -1261,7 +1276,7 @@ def run_plan(
         if only and u.name != only: continue
         say(f"{u.name}: {'trained' if run_unit(u, keys) else 'kept'}")
 
-# %% ../nbs/04b_embedded.ipynb #cell-097
+# %% ../nbs/04b_embedded.ipynb #cell-100
 def weights_dir(name="base"): return package_dir()/"weights"/f"policy-{name}"
 
 def ship(learner, folder=None):
@@ -1279,7 +1294,7 @@ def available() -> list: # names that `load` takes
     root = package_dir()/"weights"
     return sorted(p.name.removeprefix("policy-") for p in root.glob("policy-*") if (p/"model.safetensors").is_file() or (p/"delta.safetensors").is_file())
 
-# %% ../nbs/04b_embedded.ipynb #cell-098
+# %% ../nbs/04b_embedded.ipynb #cell-101
 def load(
     name="base", # one of `available()`
     device="cpu",
@@ -1294,7 +1309,7 @@ def load(
     if (weights_dir(name)/"delta.safetensors").is_file(): add_delta(model, weights_dir(name)/"delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
-# %% ../nbs/04b_embedded.ipynb #cell-099
+# %% ../nbs/04b_embedded.ipynb #cell-102
 DELTA_BYTES = 300_000 # a difference may have this many, header included
 
 def save_delta(
@@ -1324,7 +1339,7 @@ def save_delta(
     with atomic_path(path) as temporary: save_file(small, temporary)
     return dict(bytes=Path(path).stat().st_size, share=kept / total if total else 1.0)
 
-# %% ../nbs/04b_embedded.ipynb #cell-100
+# %% ../nbs/04b_embedded.ipynb #cell-103
 def add_delta(model, path):
     "Add a saved difference to a base model in place."
     import torch
@@ -1337,7 +1352,7 @@ def add_delta(model, path):
             if kind == "left": weights[name] += (value.float() @ parts[name + ".right"].float()).view_as(weights[name])
     return model
 
-# %% ../nbs/04b_embedded.ipynb #cell-103
+# %% ../nbs/04b_embedded.ipynb #cell-106
 def numbered(clips, c, rng, config, exact=True):
     "Clip `c` with random numbers: (frames (FRAMES, H, W, 3) uint8, {puppet: number})."
     marks = deal(clips.scripts[c], clips.places[c], rng, exact)
@@ -1360,7 +1375,7 @@ def ask(model, processor, clips_and_texts, n=1, temperature=0.0, longest=320, se
         out += [texts[j:j + n] for j in range(0, len(texts), n)]
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-104
+# %% ../nbs/04b_embedded.ipynb #cell-107
 def examine(model, processor, clips, config, count=None, n=1, temperature=0.0, seed=0, start=0):
     "Answers to the clips' own questions, with exact marks in random numbers: one record a clip."
     rng, asked, rows = np.random.default_rng(seed), [], []
@@ -1388,7 +1403,7 @@ def marks_of(rows): # -> {"all" or type: {"n", "id", "tiou", "format", "reward"}
         out[kind]["reward"] = round(sum(out[kind][k] for k in ("id", "tiou", "format")), 3)
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-106
+# %% ../nbs/04b_embedded.ipynb #cell-109
 CARD = """---
 license: apache-2.0
 pipeline_tag: video-text-to-text
@@ -1422,7 +1437,7 @@ def lineage(folder) -> dict: # {unit: its provenance}, what it needs first
     for name, key in mine["needs"].items(): out |= lineage(unit_folder(name, key, Path(folder).parent))
     return out | {mine["unit"]["name"]: mine}
 
-# %% ../nbs/04b_embedded.ipynb #cell-107
+# %% ../nbs/04b_embedded.ipynb #cell-110
 def ship_base(out, needs, start, name="base", samples=16):
     "Unit: write the shipped folder, measure what was written, describe it."
     folder = ship(load_learner(new_learner(), needs[start]))

@@ -5,7 +5,7 @@ import pytest
 
 from stvg_nb import embedded as E
 from stvg_nb import puppets as P
-from stvg_nb.core import InputError, Interval, package_dir
+from stvg_nb.core import InputError, Interval, package_dir, read_json, sha256_file
 from stvg_nb.rewards import Target, build_prompt, parse, score
 
 @pytest.fixture(scope="module")
@@ -209,3 +209,14 @@ def test_shipped_files():
     assert model.generation_config.eos_token_id == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert "license" in (folder/"README.md").read_text().lower()
     assert sum(p.stat().st_size for p in (package_dir()/"weights").rglob("*") if p.is_file()) < 60e6
+
+
+def test_shipped_differences_are_small_and_load():
+    import torch
+    base = dict(E.load("base")[0].named_parameters()) if "base" in E.available() else {}
+    for name in set(E.available()) - {"base"}:
+        folder = E.weights_dir(name)
+        assert (folder/"delta.safetensors").stat().st_size <= E.DELTA_BYTES, name
+        assert read_json(folder/"provenance.json")["base"] == sha256_file(E.weights_dir()/"model.safetensors"), f"{name} is a difference to another base"
+        model = E.load(name)[0]
+        assert any(not torch.equal(p, base[n]) for n, p in model.named_parameters()), name

@@ -5,7 +5,7 @@ import pytest
 
 from stvg_nb.cli import main
 from stvg_nb.core import InputError, MaskDatabase, read_json
-from stvg_nb.evaluate import (CONTROLS, METRICS, annotate, by_type, estimate, keep, look_up, measure, oracle, prediction_path, resampled, table_row,
+from stvg_nb.evaluate import (CONTROLS, METRICS, Row, _check_drift, annotate, by_type, estimate, keep, look_up, measure, oracle, prediction_path, resampled, table_row,
                               score, weights)
 from stvg_nb.puppets import write_split
 
@@ -132,3 +132,14 @@ def test_ground_refuses_in_one_line(split, checkpoint, tmp_path, capsys):
         assert main(["ground", *argv]) == 2
         out = capsys.readouterr()
         assert out.out == "" and out.err.count("\n") == 1 and said in out.err, (argv, out.err)
+
+
+def test_other_machine_may_differ_in_little(split):
+    folder, databases, records = split
+    kept = [look_up(truth_record(k, r), databases[k], "off") for k, r in records.items()]
+    moved = lambda r: r | dict(target_id=99, start_frame=0, end_frame=1, boxes={})
+    same = {k["key"]: dict(k, text="said otherwise") for k in kept[:2]}
+    _check_drift(Row("x"), folder / "numbered.json", kept, same, 40)       # two of forty, and no metric moved
+    with pytest.raises(RuntimeError, match="3 of 40 answers differ"): _check_drift(Row("x"), folder / "numbered.json", kept, {k["key"]: k for k in kept[:3]}, 40)
+    with pytest.raises(RuntimeError, match="m_tiou, m_viou.* left the interval"):
+        _check_drift(Row("x"), folder / "numbered.json", kept, {kept[0]["key"]: moved(kept[0])}, 40)

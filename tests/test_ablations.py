@@ -1,0 +1,49 @@
+"""The trained rows of Table 7: what they may see, and in which order they are made."""
+from stvg_nb import ablations as A, embedded as E
+from stvg_nb.core import resolve
+from stvg_nb.evaluate import Row
+
+
+def test_units_come_after_what_they_need():
+    units = E.plan() + A.row_units()
+    names = [u.name for u in units]
+    assert len(set(names)) == len(names)
+    for i, u in enumerate(units):
+        assert set(u.needs) <= set(names[:i]), u.name
+        assert callable(resolve(u.function))
+
+
+def test_rows_and_units_name_the_same_policies():
+    made = set(A.row_units()[-1].config["names"])
+    asked = {r.policy.format(seed=k).removeprefix("embedded:") for r in A.TABLE7 for k in r.seeds}
+    assert asked - {"base"} == made
+    assert [r.label for r in A.TABLE7][:4] == ["base", "marks", "GRPO", "marks+SFT"] and "marks+GRPO" in {r.label for r in A.TABLE7}
+
+
+def test_training_clips_are_neither_those_of_the_base_nor_of_a_test():
+    profile = A.lesson_profile()
+    base = next(u.config["count"] for u in E.plan() if u.name == "clips-train")
+    assert profile.train.first >= base and profile.train.lora["r"] * 2 <= 8
+    seeds = {u.config["seed"] for u in A.row_units() if "seed" in u.config}
+    assert seeds == set(A.SEEDS)
+
+
+def test_equal_expense(tmp_path, monkeypatch):
+    "As many steps as fit into the other's CPU seconds, in four parts; the best part on validation clips is shipped."
+    from stvg_nb.core import read_json, write_json
+    for name, facts in {"sft-rates": dict(rate=.01), "grpo-0": dict(train_seconds=400.0), "sft-0": dict(train_seconds=50.0, steps=10)}.items():
+        write_json(tmp_path/name/"metrics.json", facts)
+    asked = {}
+    def fake(out, needs, seed, steps, method, **settings): asked.update(steps=steps, **settings); return dict(steps=steps)
+    monkeypatch.setattr(A, "train_row", fake)
+    monkeypatch.setattr(A, "on_validation", lambda path: dict(m_viou=.3 if path.name == "checkpoint-40" else .1, m_tiou=.2))
+    monkeypatch.setattr(A, "difference", lambda checkpoint, path: dict(of=checkpoint.name))
+    A.train_sft(tmp_path, {n: tmp_path/n for n in ("sft-rates", "grpo-0", "sft-0")}, 0, like="grpo-0", short="sft-0")
+    facts = read_json(tmp_path/"metrics.json")
+    assert asked == dict(steps=80, learning_rate=.01, save_every=20, keep=4)
+    assert facts["shipped"] == 40 and facts["delta"] == dict(of="checkpoint-40")
+
+
+def test_a_row_says_how_it_asks():
+    config = Row("x", method="two_stage", think=False).asked(A.lesson_profile())
+    assert (config.method, config.think, config.max_new_tokens) == ("two_stage", False, A.lesson_profile().train.answer_tokens)
