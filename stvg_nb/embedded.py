@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['FRAMES', 'SIZE', 'STEPS', 'GRID', 'MARK', 'OBJECTS', 'MEAN', 'STD', 'VERBS', 'LONGEST', 'BOX_STEP', 'CLIP_FIRST',
-           'ACTS', 'SEEN', 'ASKED', 'BODY', 'POSE', 'HEADS', 'NOTED', 'LOOKING', 'LOOKERS', 'DELTA_BYTES', 'CARD',
-           'progress', 'place', 'sketch', 'shoot', 'rehearsal', 'make_clips', 'Clips', 'Marks', 'deal', 'write_mark',
-           'paint', 'patches', 'half', 'span', 'word_list', 'prompt_lines', 'box_words', 'format_box', 'new_processor',
-           'new_model', 'token_heads', 'messages', 'encode_text', 'Speech', 'anchor', 'relation', 'acts', 'strips',
-           'presence', 'plain', 'clothes_of', 'study', 'Telling', 'tell', 'tell_unmarked', 'reply', 'questions',
-           'looks', 'tables', 'body_points', 'cell', 'drawn', 'token_labels', 'head_loss', 'pairs_batch', 'schedule',
-           'optimizers', 'average', 'fit', 'dice_of', 'part', 'watched', 'Learner', 'new_learner', 'note_loss',
-           'gaze_loss', 'count_right', 'Scene', 'pack_scenes', 'scenes_loss', 'words_loss', 'save_learner',
+           'CLOTHES', 'ACTS', 'SEEN', 'ASKED', 'BODY', 'POSE', 'HEADS', 'NOTED', 'LOOKING', 'LOOKERS', 'DELTA_BYTES',
+           'CARD', 'progress', 'place', 'sketch', 'shoot', 'rehearsal', 'make_clips', 'Clips', 'Marks', 'deal',
+           'write_mark', 'paint', 'patches', 'half', 'span', 'word_list', 'prompt_lines', 'box_words', 'format_box',
+           'new_processor', 'new_model', 'token_heads', 'messages', 'encode_text', 'Speech', 'anchor', 'relation',
+           'acts', 'strips', 'presence', 'plain', 'clothes_of', 'study', 'Telling', 'tell', 'tell_unmarked', 'reply',
+           'questions', 'looks', 'tables', 'body_points', 'cell', 'drawn', 'token_labels', 'head_loss', 'pairs_batch',
+           'schedule', 'optimizers', 'average', 'fit', 'dice_of', 'part', 'watched', 'Learner', 'new_learner',
+           'note_loss', 'gaze_loss', 'count_right', 'Scene', 'pack_scenes', 'scenes_loss', 'words_loss', 'save_learner',
            'load_learner', 'learn_detector', 'marks_batch', 'learn_marks', 'sums', 'check_frames', 'learn_frames',
            'learn_poses', 'calm', 'see_clips', 'number_cells', 'Seen', 'number_vectors', 'renumbered', 'highest',
            'shuffled_order', 'practice_scene', 'collage_scene', 'question_scene', 'bare_scene', 'faulty',
            'with_strangers', 'read_text', 'see_stills', 'Stills', 'box_parts', 'check', 'learn_lookups',
-           'teach_replies', 'learn_replies', 'learn_to_recover', 'Unit', 'unit_keys', 'unit_folder', 'unit_done',
-           'work', 'cpu_seconds', 'run_unit', 'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load',
-           'save_delta', 'add_delta', 'numbered', 'ask', 'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
+           'learn_replies', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'work', 'cpu_seconds', 'run_unit',
+           'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load', 'save_delta', 'add_delta',
+           'numbered', 'ask', 'examine', 'marks_of', 'write_card', 'lineage', 'ship_base']
 
 # %% ../nbs/04b_embedded.ipynb #cell-003
 import inspect, json, math, resource, tempfile, time
@@ -325,7 +325,7 @@ class Speech:
         return whole[:at], whole[at + 1:]
 
 # %% ../nbs/04b_embedded.ipynb #cell-037
-_RELATIONS = ("left", "right", "behind", "front", "after", "before")
+_RELATIONS, CLOTHES = ("left", "right", "behind", "front", "after", "before"), ("shirt", "trousers", "hat")
 
 def anchor(script, form): # -> (puppet or None, event or None)
     "Whom a relational question refers to, and the event of theirs that it names."
@@ -339,9 +339,10 @@ def anchor(script, form): # -> (puppet or None, event or None)
 
 def relation(script, e, form, k, event, x, here):
     "Where or when event `e` is, seen from the anchor: a word or nothing."
-    if k is None or e.puppet == k: return ""
+    if k is None: return ""
     if {"after", "before"} & set(form):
         return "" if event is None else "after" if e.start >= event.end else "before" if e.end <= event.start else "during"
+    if e.puppet == k: return ""
     if {"left", "right"} & set(form):
         f = slice(e.start, e.end)
         d = x[f, e.puppet] - x[f, k]
@@ -398,7 +399,11 @@ def study(
                                     (e.puppet, e.start, e.end) in hits))
     else:
         for k, p in enumerate(script.puppets): found[k].append((span(p.enter, p.leave, fps), "", None, "", (k, p.enter, p.leave) in hits))
-    return dict(plain=plain(form), clothes=[clothes_of(script, k) for k in range(len(script.puppets))], fits=[P.fits(p, form.get("who") or {}) for p in script.puppets],
+    relations = {key: form[key].get("who", form[key])["shirt"] for key in (*_RELATIONS, "to", "from") if key in form}
+    asked = {name: word for name, word in dict(thing=form.get("object"), partner=relations.get("to") or relations.get("from"),
+             order=next((w for w in ("after", "before") if w in form), None), side=next((w for w in _RELATIONS[:4] if w in form), None)).items() if word}
+    who = {label: form["who"][label] for label in CLOTHES if label in (form.get("who") or {})}
+    return dict(plain=plain(form), who=who, asked=asked, sought=next((relations[w] for w in _RELATIONS if w in relations), None), clothes=[clothes_of(script, k) for k in range(len(script.puppets))], fits=[P.fits(p, form.get("who") or {}) for p in script.puppets],
                 strips=strips(script) if action else presence(script), events=found, verb=VERBS.get(action, "seen"), anchor=k0,
                 event=(VERBS[event.action], span(event.start, event.end, fps)) if event else (), target=answer[0], span=span(*answer[1:], fps))
 
@@ -425,10 +430,13 @@ class Telling:
     def wear(self, clothes, look, weight=1.0):
         for i, word in enumerate(clothes): self.say(f" {word}", weight, "clothes", look if i + 1 < len(clothes) else None)
         return self
+    def match(self, is_so, asked, kind): # what is so, what was asked for, and whether they are the same
+        self.say(f" {is_so}", 1.0, kind).say(f" {asked}", 1.0, "asked").say(" yes" if is_so == asked else " no", 2.0, "same")
+        return is_so == asked
     def strip(self, done, number, times=None, idle=.3, read=None): # what `number` does at these steps; read: what it is taken to do
         times, before, read = list(range(STEPS)) if times is None else list(times), "", read or done
         for i, (act, seen, t) in enumerate(zip(done, read, times)):
-            self.say(f" {t:.2f}", 2.0 if i == 0 else .1 if before else idle, "fits" if i == 0 else "" if before else "idle", (i, number))
+            self.say(f" {t:.2f}", .5 if i == 0 else .1 if before else idle, "" if i == 0 or before else "idle", (i, number))
             after = self.speech.ids(f" {times[i + 1]:.2f}")[0] if i + 1 < len(times) else None
             if act: self._due = self.speech.ids(f" {act}")[0], (1.0, "act") # whatever is said
             elif seen and after is not None: self._due = after, (idle, "idle") # nothing is done, something is said
@@ -437,28 +445,37 @@ class Telling:
         return self
 
 # %% ../nbs/04b_embedded.ipynb #cell-042
-def _find_anchor(telling, facts, cast, see, first):
+def _find_anchor(telling, facts, cast, see):
     for n, k in cast:
-        telling.say(f" {n}", 1.0, "listed", (None, n)).wear(facts["clothes"][k][:1], None)
-        if k == facts["anchor"]: break
-    if facts["event"] and (facts["anchor"], n) == (k, n):
+        if telling.say(f" {n}", .5, "", (None, n)).match(facts["clothes"][k][0], facts["sought"], "clothes"): break
+    if facts["event"] and k == facts["anchor"]:
         telling.strip(facts["strips"][k], n, read=see(facts["strips"][k])).say(f" {facts['event'][0]}", 1.0, "verb").say(" {:.2f} {:.2f}".format(*facts["event"][1]), 1.0, "span")
-    telling.say(" ;", look=first)
+    telling.say(" ;")
+
+def _fits(telling, facts, k, n): # clothes, then one asked-for piece after the other, up to the first that differs
+    if facts["who"]: telling.wear(facts["clothes"][k], (None, n))
+    return all(telling.say(f" {label}", .3).match(facts["clothes"][k][CLOTHES.index(label)], word, "copied") for label, word in facts["who"].items())
+
+def _as_asked(telling, facts, thing, partner, word, numbers): # thing, partner and place of an event, up to the first that differs
+    asked = facts["asked"]
+    if "thing" in asked and not telling.match(thing or "none", asked["thing"], "listed"): return False
+    if "partner" in asked and partner in numbers:
+        n = numbers[partner]
+        if not telling.say(f" {n}", 1.0, "listed", (None, n)).match(facts["clothes"][partner][0], asked["partner"], "clothes"): return False
+    return "side" not in asked or telling.match(word or "none", asked["side"], "side")
 
 def _tell_events(telling, facts, k, numbers):
-    n, timed = numbers[k], bool(facts["event"])
     for times, thing, partner, word, fits in facts["events"][k]:
-        time = " {:.2f} {:.2f}".format(*times)
         telling.say(f" {facts['verb']}", 2.0, "verb")
-        if thing: telling.say(f" {thing}", 1.0, "listed")
-        if partner in numbers: telling.say(f" {numbers[partner]}", 1.0, "listed", (None, numbers[partner])).wear(facts["clothes"][partner][:1], None)
-        if word and not timed: telling.say(f" {word}", 2.0, "side")
+        if not _as_asked(telling, facts, thing, partner, word, numbers): continue
+        time = " {:.2f} {:.2f}".format(*times)
         telling.say(time, 1.0, "span")
-        if word and timed: telling.say(f" {word}", 2.0, "verdict")
+        if "order" in facts["asked"] and not telling.match(word or "during", facts["asked"]["order"], "verdict"): continue
         telling.say(" yes" if fits else " no", 2.0, "verdict")
-        if fits: telling.say(f" {n}{time}")
+        if fits: telling.say(f" {numbers[k]}{time}")
     if not facts["events"][k]: telling.say(" no", 2.0, "verb")
 
+# %% ../nbs/04b_embedded.ipynb #cell-044
 def tell(
     telling, # Telling, at the end of its prompt
     facts, # of `study`
@@ -471,15 +488,14 @@ def tell(
     if think:
         telling.say("<think>", .2)
         for word in facts["plain"]: telling.say(f" {word}", 1.0, "plain")
-        first = (None, cast[0][0]) if cast else None
-        telling.say(" ;", look=first)
-        if facts["anchor"] is not None: _find_anchor(telling, facts, cast, see, first)
-        for (n, k), after in zip(cast, [*cast[1:], None]):
-            telling.say(f" {n}", 1.0, "listed", (None, n)).wear(facts["clothes"][k], (None, n))
-            if facts["fits"][k]:
-                telling.strip(facts["strips"][k], n, read=see(facts["strips"][k])); _tell_events(telling, facts, k, numbers)
-            else: telling.say(" no", 2.0, "verb")
-            telling.say(" ;", look=after and (None, after[0]))
+        telling.say(" ;").say(" number", look=(None, cast[0][0]) if cast else None)
+        for (n, k), after in zip(cast, [*cast[1:], None]): telling.say(f" {n}", 1.0, "listed", after and (None, after[0]))
+        telling.say(" ;", 1.0, "listed")
+        if facts["anchor"] is not None: _find_anchor(telling, facts, cast, see)
+        for n, k in cast:
+            telling.say(f" {n}", .5, "", (None, n))
+            if _fits(telling, facts, k, n): telling.strip(facts["strips"][k], n, read=see(facts["strips"][k])); _tell_events(telling, facts, k, numbers)
+            telling.say(" ;")
         telling.say("</think>")
     a, b = (f" {t:.2f}" for t in facts["span"])
     telling.say("<answer>").say("Target ID:").say(f" {numbers[facts['target']]}", 1.0, "id").say(", Time range:")
@@ -498,7 +514,7 @@ def tell_unmarked(telling, facts, number, see=None): # number: of the target, fo
 
 def reply(speech, facts, numbers, think=True) -> str: return tell(Telling(speech), facts, numbers, think).text
 
-# %% ../nbs/04b_embedded.ipynb #cell-047
+# %% ../nbs/04b_embedded.ipynb #cell-049
 ASKED = (("attribute_action", 0.30), ("action", 0.20), ("relational", 0.42), ("attribute", 0.08)) # of the further questions
 
 def _forms(script, dice):
@@ -541,7 +557,7 @@ def questions(
         out.append(dict(query=statement if dice.chance(.8) else question, form=made[1], answer=found[0], type=made[0]))
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-050
+# %% ../nbs/04b_embedded.ipynb #cell-052
 BODY = ("head", "hip", "hand_l", "hand_r", "knee_l", "knee_r", "foot_l", "foot_r")
 POSE = 2 * (2 * len(BODY) + 2) # of a pair of frames: x and y of these joints, sine and cosine of the way it faces
 HEADS = dict(number=9, shirt=8, trousers=8, hat=4, first=len(ACTS), second=len(ACTS), pose=POSE) # what is read off a visual token
@@ -550,13 +566,13 @@ def looks(script):
     "Clothes of each puppet: (puppets, 3) shirt, trousers, hat."
     return np.array([(P.COLOURS.index(p.shirt), P.COLOURS.index(p.trousers), P.HATS.index(p.hat)) for p in script.puppets])
 
-# %% ../nbs/04b_embedded.ipynb #cell-051
+# %% ../nbs/04b_embedded.ipynb #cell-053
 def tables(script):
     "Labels of each puppet in each pair of frames: {head: (STEPS, puppets)}."
     act, look = acts(script), looks(script)
     return dict(first=act[::2], second=act[1::2], **{h: np.broadcast_to(look[:, i], (STEPS, len(look))) for i, h in enumerate(("shirt", "trousers", "hat"))})
 
-# %% ../nbs/04b_embedded.ipynb #cell-052
+# %% ../nbs/04b_embedded.ipynb #cell-054
 def body_points(script):
     """Pose of each puppet in the sampled frames: joints (FRAMES, puppets, joints, 2) in pixels of the model's frame, NaN when not there;
     facing (FRAMES, puppets, 2)."""
@@ -579,7 +595,7 @@ def drawn(marks, t): # yields (object, number, frames it is drawn in, its visual
         pair = [f for f in (2 * t, 2 * t + 1) if marks.shown[f, k]]
         if pair and number <= 9: yield k, number, pair, cell(*marks.places[pair, k].mean(0))
 
-# %% ../nbs/04b_embedded.ipynb #cell-053
+# %% ../nbs/04b_embedded.ipynb #cell-055
 def token_labels(table, marks, steps, body):
     "What each visual token of some pairs of frames shows: {head: (pairs, tokens, ...) labels}, -100 where it says nothing."
     tokens, n = GRID[0] * GRID[1], table["first"].shape[1]
@@ -601,7 +617,7 @@ def token_labels(table, marks, steps, body):
                                                                            facing[f, owner[i, at]])], 1)
     return dict(number=number, pose=pose, **out)
 
-# %% ../nbs/04b_embedded.ipynb #cell-056
+# %% ../nbs/04b_embedded.ipynb #cell-058
 def head_loss(logits, labels, heads):
     "Loss of the labels on visual tokens, and how many are right: ({head: (right, all)})."
     import torch
@@ -628,7 +644,7 @@ def head_loss(logits, labels, heads):
             right[name] = int((part[keep].argmax(-1) == y[keep]).sum()), int(keep.sum())
     return loss, right
 
-# %% ../nbs/04b_embedded.ipynb #cell-057
+# %% ../nbs/04b_embedded.ipynb #cell-059
 def pairs_batch(clips, rng, n, config, exact=False):
     "Random numbered pairs of frames: pixel rows, grids, labels."
     rows, labels = [], []
@@ -641,7 +657,7 @@ def pairs_batch(clips, rng, n, config, exact=False):
     grid = torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n)
     return patches(np.concatenate(rows)), grid, {h: np.concatenate([l[h] for l in labels]) for h in HEADS}
 
-# %% ../nbs/04b_embedded.ipynb #cell-059
+# %% ../nbs/04b_embedded.ipynb #cell-061
 def schedule(step, steps, lr, warm=100, low=.05):
     "Learning rate: up over `warm` steps, then a cosine down to `low` of it."
     return lr * min(1, (step + 1) / warm) * (low + (1 - low) * .5 * (1 + math.cos(math.pi * step / steps)))
@@ -686,7 +702,7 @@ def part(n): # of a batch of n, what this process makes
     rank, processes = place()
     return max(1, (n + rank) // processes)
 
-# %% ../nbs/04b_embedded.ipynb #cell-061
+# %% ../nbs/04b_embedded.ipynb #cell-063
 NOTED, LOOKING, LOOKERS = 0, 2, 3 # layer whose output names its second; layer that is shown where to look, and how many of its heads
 
 def watched(module, query, key, *args, **kwargs):
@@ -724,7 +740,7 @@ def new_learner(seed=0, **sizes):
     with torch.no_grad(): table[learner.speech.times] = .85 * .04 * waves / waves.std() + .5 * table[learner.speech.times]
     return learner
 
-# %% ../nbs/04b_embedded.ipynb #cell-062
+# %% ../nbs/04b_embedded.ipynb #cell-064
 def note_loss(learner, packed, steps): # steps (visual tokens,): the pair of frames of each
     "Does every visual token name its second?"
     import torch.nn.functional as F
@@ -749,7 +765,7 @@ def count_right(said, truth, kinds, weights): # -> {kind: (right, all)}
     ok = said == truth
     return {k: (int(ok[m].sum()), int(m.sum())) for k in sorted(set(kinds[weights > 0])) if k and (m := (kinds == k) & (weights > 0)).any()}
 
-# %% ../nbs/04b_embedded.ipynb #cell-064
+# %% ../nbs/04b_embedded.ipynb #cell-066
 @dataclass
 class Scene:
     "A clip that something is said about, as the tower sees it."
@@ -762,7 +778,7 @@ class Scene:
 def pack_scenes(learner, scenes): # -> Packed, arguments of the model, seconds of the visual tokens, looks
     "All scenes in one row, each clip once."
     import torch
-    start, speech, prompts, answers = learner.speech.chat("x")[0][:-1], learner.speech, [], []
+    start, speech, prompts, answers = learner.speech.chat("x")[0], learner.speech, [], []
     for s in scenes:
         grid = len(s.features), 2 * GRID[0], 2 * GRID[1]
         clip = Video(grid, 1.0, features=torch.from_numpy(np.ascontiguousarray(s.features.reshape(-1, s.features.shape[-1]))))
@@ -782,7 +798,7 @@ def pack_scenes(learner, scenes): # -> Packed, arguments of the model, seconds o
             at += size
     return packed, clip_inputs(prompts, packed.ids.device, packed.layout), torch.cat(seconds), looks
 
-# %% ../nbs/04b_embedded.ipynb #cell-065
+# %% ../nbs/04b_embedded.ipynb #cell-067
 def scenes_loss(learner, scenes, aid=.3): # -> (loss, {name: (right, all)}); aid: weight of each of the two helping losses
     "Loss of what is said about some scenes, of naming the second and of looking."
     import torch
@@ -813,7 +829,7 @@ def words_loss(learner, told): # list of Telling -> (loss, {name: (right, all)})
 
 
 
-# %% ../nbs/04b_embedded.ipynb #cell-067
+# %% ../nbs/04b_embedded.ipynb #cell-069
 def save_learner(learner, path):
     "Weights of the model and of the maps that read labels, float32."
     from safetensors.torch import save_file
@@ -829,13 +845,13 @@ def load_learner(learner, folder, only=""):
         if part: getattr(learner, n).load_state_dict(part, strict=False)
     return learner
 
-# %% ../nbs/04b_embedded.ipynb #cell-068
+# %% ../nbs/04b_embedded.ipynb #cell-070
 def learn_detector(out, needs):
     "Unit: the detector of chapter 01b; its files in the package are kept where they belong to its settings."
     from stvg_nb.detector import train_detector
     train_detector(work=out/"work", progress=True)
 
-# %% ../nbs/04b_embedded.ipynb #cell-069
+# %% ../nbs/04b_embedded.ipynb #cell-071
 def marks_batch(clips, rng, n, config, share=.7):
     "Unmarked pairs of frames strewn with numbers, at most one a token: pixel rows, grids, labels."
     import torch
@@ -851,7 +867,7 @@ def marks_batch(clips, rng, n, config, share=.7):
         rows.append(pair)
     return patches(np.concatenate(rows)), torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n), dict(number=labels)
 
-# %% ../nbs/04b_embedded.ipynb #cell-070
+# %% ../nbs/04b_embedded.ipynb #cell-072
 def learn_marks(out, needs, steps=1000, batch=12, lr=1e-3, muon=.02, seed=0):
     "Unit: read numbers anywhere in a frame."
     learner, clips, rng = new_learner(seed), Clips(needs["clips-train"]), dice_of(seed, 1)
@@ -867,7 +883,7 @@ def sums(parts): # [{name: (right, all)}] -> {name: share}
         for k, (a, b) in part.items(): s = total.setdefault(k, [0, 0]); s[0] += a; s[1] += b
     return {k: round(a / max(b, 1), 4) for k, (a, b) in total.items()}
 
-# %% ../nbs/04b_embedded.ipynb #cell-072
+# %% ../nbs/04b_embedded.ipynb #cell-074
 def check_frames(learner, clips, batches=20, seed=1):
     "Shares of right labels on numbered pairs of other clips."
     import torch
@@ -893,7 +909,7 @@ def learn_frames(out, needs, steps=2000, batch=20, extra=5, lr=1e-3, muon=.02, l
     save_learner(learner, out/"weights.safetensors")
     write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-073
+# %% ../nbs/04b_embedded.ipynb #cell-075
 def learn_poses(out, needs, steps=2600, batch=12, busy=12, lr=1e-3, muon=.015, low=.4, seed=0, start="frames"):
     "Unit: actions, on frames of rehearsals beside frames of clips."
     import torch
@@ -911,7 +927,7 @@ def learn_poses(out, needs, steps=2600, batch=12, busy=12, lr=1e-3, muon=.015, l
 
 
 
-# %% ../nbs/04b_embedded.ipynb #cell-074
+# %% ../nbs/04b_embedded.ipynb #cell-076
 def calm(learner, share=.1): # -> learner
     "The tower turned down, so that what the layers add to a visual token weighs as much as what it comes with."
     import torch
@@ -919,7 +935,7 @@ def calm(learner, share=.1): # -> learner
     with torch.no_grad(): last.weight *= share; last.bias *= share
     return learner
 
-# %% ../nbs/04b_embedded.ipynb #cell-076
+# %% ../nbs/04b_embedded.ipynb #cell-078
 def see_clips(out, needs, tower="poses", split="train", rounds=1, seed=0, count=None, bare=False):
     "Unit: visual tokens of numbered clips and what the numbers are; `bare`: where the numbers would be, without painting them."
     import torch
@@ -965,7 +981,7 @@ def number_vectors(features, cells): # -> (9, hidden): what a number adds to its
     means = np.stack([x[one & (y[:, n] > 0)].mean(0) if (one & (y[:, n] > 0)).any() else x[one].mean(0) for n in range(9)])
     return means - means.mean(0)
 
-# %% ../nbs/04b_embedded.ipynb #cell-077
+# %% ../nbs/04b_embedded.ipynb #cell-079
 def renumbered(seen, i, order, rng, top): # -> features, cells, numbers; order: pairs of frames to show
     "Some pairs of frames of a kept clip with other numbers, the first `top` among themselves."
     perm = np.concatenate([rng.permutation(top), np.arange(top, 9)])
@@ -990,7 +1006,7 @@ def shuffled_order(rng, busy, m): # -> pairs of frames to show, seconds they are
         order = np.concatenate([order[b:], order[a:b], order[:a]])
     return order, np.arange(STEPS)
 
-# %% ../nbs/04b_embedded.ipynb #cell-079
+# %% ../nbs/04b_embedded.ipynb #cell-081
 def practice_scene(seen, speech, rng, m, wild=0.0): # -> Scene
     "A shuffled clip of `m` pairs: everybody's clothes, and strips of up to four of them."
     i = int(rng.integers(len(seen)))
@@ -1020,7 +1036,7 @@ def collage_scene(seen, speech, rng, m): # -> Scene
         said.say(f" {act or 'no'}", 1.0 if act else .3, "act" if act else "idle")
     return Scene(*(np.concatenate(p) for p in zip(*parts)), [said], times)
 
-# %% ../nbs/04b_embedded.ipynb #cell-081
+# %% ../nbs/04b_embedded.ipynb #cell-083
 def question_scene(seen, speech, rng, k, colour, at_once=.05, wild=0.0): # -> Scene or None
     "A clip with `k` of its questions, answered."
     i = int(rng.integers(len(seen)))
@@ -1081,7 +1097,7 @@ def read_text(clips, speech, rng, colour): # -> Telling
     before, after = speech.chat(build_prompt("stvg", q["query"], colour=colour))
     return tell(Telling(speech, before[:-1] + after[1:]), facts, numbers, see=lambda strip: faulty(strip, rng, .2))
 
-# %% ../nbs/04b_embedded.ipynb #cell-083
+# %% ../nbs/04b_embedded.ipynb #cell-085
 def see_stills(out, needs, tower="poses", split="train", count=2000, seed=0):
     "Unit: visual tokens of single frames, a question about each, and the box of the puppet that is meant."
     import cv2
@@ -1119,7 +1135,7 @@ def box_parts(text): # '{"bbox_2d": [12, 4, 56, 112]}' -> its tokens
     head, numbers = text[:text.index("[") + 1], text[text.index("[") + 1:-2].split(", ")
     return [head, *(f"{x}, " for x in numbers[:-1]), numbers[-1] + "]}"]
 
-# %% ../nbs/04b_embedded.ipynb #cell-084
+# %% ../nbs/04b_embedded.ipynb #cell-086
 def check(learner, scenes): # mean shares of `scenes_loss` over lists of scenes
     import torch
     with torch.no_grad(): return sums(scenes_loss(learner, s)[1] for s in scenes)
@@ -1139,8 +1155,9 @@ def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=900, batch=4, 
     val, rng = Seen(needs["seen-val"], Clips(needs["clips-val"])), np.random.default_rng(1)
     write_json(out/"metrics.json", dict(val=check(learner, ([practice_scene(val, learner.speech, rng, STEPS)] for _ in range(40)))), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-085
-def teach_replies(out, needs, start, clips, questions, texts, stills, seed, count, wild, how):
+# %% ../nbs/04b_embedded.ipynb #cell-087
+def learn_replies(out, needs, start, wild=.6, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
+    "Unit: questions about whole clips and about no clip, reasoning and answer; goes on where unit `start` ended."
     learner = load_learner(new_learner(seed), needs[start])
     seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 5)
     bare, pictures, speech, colour = Seen(needs["seen-bare"], seen.clips), Stills(needs["seen-stills"]), learner.speech, learner.config.mark_colour
@@ -1154,7 +1171,7 @@ def teach_replies(out, needs, start, clips, questions, texts, stills, seed, coun
         a, right = scenes_loss(learner, [s for s in scenes() if s])
         b, read = words_loss(learner, [read_text(seen.clips, speech, rng, colour) for _ in range(part(texts))])
         return a + b, right | read
-    if not fit(loss_of, learner.words(), log=log_to(out/"log.jsonl"), name=out.name, **how): return
+    if not fit(loss_of, learner.words(), steps, lr, log_to(out/"log.jsonl"), out.name, low=low, muon=muon): return
     save_learner(learner, out/"weights.safetensors")
     val, rng = Seen(needs["seen-val"], Clips(needs["clips-val"])), np.random.default_rng(1)
     rows = examine(learner.model, speech.processor, val.clips, learner.config, count)
@@ -1162,16 +1179,7 @@ def teach_replies(out, needs, start, clips, questions, texts, stills, seed, coun
     pairs = ([s] for s in (question_scene(val, speech, rng, 3, colour) for _ in range(40)) if s)
     write_json(out/"metrics.json", dict(val=marks_of(rows), words=check(learner, pairs)), indent=1)
 
-# %% ../nbs/04b_embedded.ipynb #cell-087
-def learn_replies(out, needs, start, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
-    "Unit: questions about whole clips and about no clip, reasoning and answer; goes on where unit `start` ended."
-    teach_replies(out, needs, start, clips, questions, texts, stills, seed, count, 0.0, dict(steps=steps, lr=lr, muon=muon, low=low))
-
-def learn_to_recover(out, needs, start, wild=.6, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
-    "Unit: the same with whole stretches of the strips misread: what is seen counts, not what was just said."
-    teach_replies(out, needs, start, clips, questions, texts, stills, seed, count, wild, dict(steps=steps, lr=lr, muon=muon, low=low))
-
-# %% ../nbs/04b_embedded.ipynb #cell-095
+# %% ../nbs/04b_embedded.ipynb #cell-096
 @dataclass(frozen=True)
 class Unit:
     "One resumable piece of training, at most twenty minutes."
@@ -1196,7 +1204,7 @@ def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/
 
 def unit_done(folder): return (Path(folder)/"provenance.json").is_file()
 
-# %% ../nbs/04b_embedded.ipynb #cell-096
+# %% ../nbs/04b_embedded.ipynb #cell-097
 def _one_of(rank, unit, meeting, out, needs):
     import torch
     import torch.distributed as dist
@@ -1241,7 +1249,7 @@ def log_to(path): # a function that appends one JSON line; of processes that tra
         with open(path, "a") as f: f.write(json.dumps(line) + "\n")
     return log
 
-# %% ../nbs/04b_embedded.ipynb #cell-097
+# %% ../nbs/04b_embedded.ipynb #cell-098
 def plan(): # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
     here, clips = "stvg_nb.embedded.", ("clips-train", "clips-val")
@@ -1260,8 +1268,8 @@ def plan(): # -> list of Unit
             unit("seen-stills", "see_stills", ("clips-train", "poses-2"), tower="poses-2"),
             unit("lookups", "learn_lookups", ("seen-train", "seen-val", *clips, "poses-2"), processes=2, tower="poses-2"),
             unit("replies", "learn_replies", (*kept, "lookups"), processes=2, start="lookups", low=.5),
-            unit("replies-2", "learn_to_recover", (*kept, "replies"), processes=2, start="replies", low=.5, seed=1),
-            unit("replies-3", "learn_to_recover", (*kept, "replies-2"), processes=2, start="replies-2", low=.02, seed=2),
+            unit("replies-2", "learn_replies", (*kept, "replies"), processes=2, start="replies", low=.5, seed=1),
+            unit("replies-3", "learn_replies", (*kept, "replies-2"), processes=2, start="replies-2", low=.02, seed=2),
             unit("policy-base", "ship_base", (*clips, "replies-3"), start="replies-3")]
 
 def run_plan(
@@ -1276,7 +1284,7 @@ def run_plan(
         if only and u.name != only: continue
         say(f"{u.name}: {'trained' if run_unit(u, keys) else 'kept'}")
 
-# %% ../nbs/04b_embedded.ipynb #cell-100
+# %% ../nbs/04b_embedded.ipynb #cell-101
 def weights_dir(name="base"): return package_dir()/"weights"/f"policy-{name}"
 
 def ship(learner, folder=None):
@@ -1294,7 +1302,7 @@ def available() -> list: # names that `load` takes
     root = package_dir()/"weights"
     return sorted(p.name.removeprefix("policy-") for p in root.glob("policy-*") if (p/"model.safetensors").is_file() or (p/"delta.safetensors").is_file())
 
-# %% ../nbs/04b_embedded.ipynb #cell-101
+# %% ../nbs/04b_embedded.ipynb #cell-102
 def load(
     name="base", # one of `available()`
     device="cpu",
@@ -1309,7 +1317,7 @@ def load(
     if (weights_dir(name)/"delta.safetensors").is_file(): add_delta(model, weights_dir(name)/"delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
-# %% ../nbs/04b_embedded.ipynb #cell-102
+# %% ../nbs/04b_embedded.ipynb #cell-103
 DELTA_BYTES = 300_000 # a difference may have this many, header included
 
 def save_delta(
@@ -1339,7 +1347,7 @@ def save_delta(
     with atomic_path(path) as temporary: save_file(small, temporary)
     return dict(bytes=Path(path).stat().st_size, share=kept / total if total else 1.0)
 
-# %% ../nbs/04b_embedded.ipynb #cell-103
+# %% ../nbs/04b_embedded.ipynb #cell-104
 def add_delta(model, path):
     "Add a saved difference to a base model in place."
     import torch
@@ -1352,7 +1360,7 @@ def add_delta(model, path):
             if kind == "left": weights[name] += (value.float() @ parts[name + ".right"].float()).view_as(weights[name])
     return model
 
-# %% ../nbs/04b_embedded.ipynb #cell-106
+# %% ../nbs/04b_embedded.ipynb #cell-107
 def numbered(clips, c, rng, config, exact=True):
     "Clip `c` with random numbers: (frames (FRAMES, H, W, 3) uint8, {puppet: number})."
     marks = deal(clips.scripts[c], clips.places[c], rng, exact)
@@ -1375,7 +1383,7 @@ def ask(model, processor, clips_and_texts, n=1, temperature=0.0, longest=320, se
         out += [texts[j:j + n] for j in range(0, len(texts), n)]
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-107
+# %% ../nbs/04b_embedded.ipynb #cell-108
 def examine(model, processor, clips, config, count=None, n=1, temperature=0.0, seed=0, start=0):
     "Answers to the clips' own questions, with exact marks in random numbers: one record a clip."
     rng, asked, rows = np.random.default_rng(seed), [], []
@@ -1403,7 +1411,7 @@ def marks_of(rows): # -> {"all" or type: {"n", "id", "tiou", "format", "reward"}
         out[kind]["reward"] = round(sum(out[kind][k] for k in ("id", "tiou", "format")), 3)
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-109
+# %% ../nbs/04b_embedded.ipynb #cell-110
 CARD = """---
 license: apache-2.0
 pipeline_tag: video-text-to-text
@@ -1437,7 +1445,7 @@ def lineage(folder) -> dict: # {unit: its provenance}, what it needs first
     for name, key in mine["needs"].items(): out |= lineage(unit_folder(name, key, Path(folder).parent))
     return out | {mine["unit"]["name"]: mine}
 
-# %% ../nbs/04b_embedded.ipynb #cell-110
+# %% ../nbs/04b_embedded.ipynb #cell-111
 def ship_base(out, needs, start, name="base", samples=16):
     "Unit: write the shipped folder, measure what was written, describe it."
     folder = ship(load_learner(new_learner(), needs[start]))

@@ -21,6 +21,7 @@ ARTEFACTS = { # name -> chapter that writes it
     "x-tracks": "06a_tracks",
     "r1-table07": "08_ablations",
     "x-curves": "08_ablations",
+    **{f"r1-figure{n:02}": "09_gallery" for n in (1, 2, 3, 4, 8, 9, 10, 13, 14)},
 }
 
 def chapters(
