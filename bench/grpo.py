@@ -4,7 +4,8 @@ A small Qwen2.5-VL (hidden 512, 8 layers; the tower's share of the work as in th
 which 1,000 are visual, 8 answers. `forward_backward_*`: log-probabilities and gradients of every parameter, answers of up to
 160 and 512 tokens, lengths ragged, padded rows on the other side. `bound` counts tokens of the language model without padding; the
 tower, which runs once instead of eight times, and the page faults of several GB more on the other side come on top of it, so a
-ratio may lie above its bound. `full_step_vs_trl`: 128-token rollouts, rewards, reference and update; TRL knows images only, so both get
+ratio may lie above its bound. `rollout`: 8 answers of 128 tokens, the answers as branches of one cache, against `generate` of
+transformers on 8 repeated prompts; the same tokens must come out. `full_step_vs_trl`: 128-token rollouts, rewards, reference and update; TRL knows images only, so both get
 the same ten stills of 100 tokens each, ours as ten clips of one grid step.
 
     python bench/grpo.py [--quick] [--device cpu] [--json FILE]
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 warnings.filterwarnings("ignore"); torch.set_num_threads(1)
-from stvg_nb.grpo import (VISION_TOKENS, SavedBytes, clip_inputs, correct_positions, encode_clip, encode_prompt, pack, share_prefix,
+from stvg_nb.grpo import (VISION_TOKENS, SavedBytes, clip_inputs, correct_positions, encode_clip, encode_prompt, pack, rollout, share_prefix,
                           toy_model, toy_processor, vision_language)
 
 G, SIDE, FRAMES, ANSWER = 8, 280, 20, 128
@@ -93,6 +94,29 @@ def forward_backward(device, repeats):
         print(f"  up to {C} tokens: {ratios[f'forward_backward_{C}']}, {memory[f'saved_activations_{C}']}", file=sys.stderr)
     return ratios, memory, equal
 
+# ---- sampling ----------------------------------------------------------------------------------------------------------------
+def sampling(device, repeats):
+    "Ratio, and whether both ways draw the same tokens from the same seed."
+    from transformers import GenerationConfig
+    processor, model = toy_processor(), make_model(device).eval()
+    frames = np.random.default_rng(2).integers(0, 256, (FRAMES, SIDE, SIDE, 3), np.uint8)
+    ask = [{"role": "user", "content": [{"type": "text", "text": QUESTION}, {"type": "video"}]}]
+    prompt = encode_prompt(processor, ask, clip := encode_clip(processor, frames, 1.9))
+    settings = GenerationConfig(max_new_tokens=ANSWER, min_new_tokens=ANSWER, do_sample=True, top_k=0, pad_token_id=256, eos_token_id=258)
+    ids = torch.tensor([prompt.ids] * G)
+    inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == model.config.video_token_id) * 2,
+                  pixel_values_videos=clip.pixels.repeat(G, 1), video_grid_thw=torch.tensor([clip.grid] * G),
+                  second_per_grid_ts=torch.tensor([clip.seconds] * G, dtype=torch.float64))
+    inputs = {k: v.to(device) for k, v in inputs.items()}
+    ways = (lambda: rollout(model, [prompt], G, settings), lambda: model.generate(**inputs, generation_config=settings)[:, len(prompt.ids):])
+    times, same = [], True
+    for k in range(repeats + 1): # the first is to warm up
+        torch.manual_seed(k); a, ours = timed(ways[0], device)
+        torch.manual_seed(k); b, other = timed(ways[1], device)
+        same, times = same and torch.equal(a, b), [*times, (ours, other)]
+    ours, other = (statistics.median(t) for t in zip(*times[1:]))
+    return dict(ours_s=round(ours, 3), other_s=round(other, 3), bound=None, repeats=repeats, ratio=round(statistics.median(b / a for a, b in times[1:]), 3)), same
+
 # ---- a whole step against TRL ------------------------------------------------------------------------------------------------
 def score(completion_ids, **_): return [sum(ids) % 97 / 97 for ids in completion_ids]
 
@@ -162,9 +186,11 @@ def main():
     import transformers
     transformers.logging.set_verbosity_error(); transformers.logging.disable_progress_bar()
     ratios, memory, equal = forward_backward(arguments.device, 1 if arguments.quick else 3)
+    ratios["rollout"], same = sampling(arguments.device, 1 if arguments.quick else 3)
+    print(f"  rollout: {ratios['rollout']}, same tokens: {same}", file=sys.stderr)
     ratios["full_step_vs_trl"], gap, rows = full_step(arguments.device, 2 if arguments.quick else 3)
     equal |= gap
-    ok = equal["log_probs_max_abs"] < 1e-5 and equal["grad_rel_norm"] < 1e-4 and max(gap.values()) < 1e-5
+    ok = same and equal["log_probs_max_abs"] < 1e-5 and equal["grad_rel_norm"] < 1e-4 and max(gap.values()) < 1e-5
     shape = SHAPE | dict(answers=G, frames=FRAMES, side=SIDE, lengths={str(k): v for k, v in LENGTHS.items()}, rollout=ANSWER)
     finish("grpo", arguments, ratios, equal, ok, ("torch", "transformers", "trl", "peft"), counts={"pixel_rows_per_step": rows},
            memory=memory, shape=shape)

@@ -7,11 +7,12 @@ __all__ = ['SPECIALS', 'VISION_TOKENS', 'CHAT', 'CHECKED_RATES', 'group_advantag
            'log_ratio', 'k3', 'grpo_loss', 'toy_processor', 'toy_model', 'temporal_positions', 'mrope_positions',
            'vision_language', 'correct_positions', 'check_positions', 'Video', 'Prompt', 'encode_clip', 'encode_prompt',
            'repeated_logps', 'Layout', 'Packed', 'pack', 'shared_prefix', 'share_prefix', 'clip_inputs', 'shared_logps',
-           'rollout', 'tower_hash', 'encode_features', 'FeatureCache', 'SavedBytes']
+           'branches', 'branched', 'rollout', 'tower_hash', 'encode_features', 'FeatureCache', 'SavedBytes']
 
 # %% ../nbs/04_grpo.ipynb #cell-003
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from types import MethodType, SimpleNamespace
 
@@ -404,6 +405,7 @@ def shared_prefix(module, query, key, value, attention_mask, dropout=0.0, scalin
     "Attention over a packed row: each group's prompt once, its answers as a batch against it. Without a layout: sdpa."
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    if hasattr(key, "prompt"): return branched(query, key, value, *key.prompt, scaling), None
     if layout is None or layout.groups is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     out = []                                                                      # query (1, H, S, d), key and value (1, Hkv, S, d)
@@ -474,15 +476,59 @@ def shared_logps(
     return packed.unpack(logits.log_softmax(-1).gather(-1, packed.labels[..., None]).squeeze(-1))
 
 # %% ../nbs/04_grpo.ipynb #cell-086
+@lru_cache
+def branches():
+    "The cache layer of answers that share their prompts: Branches(keys, values, real, n)."
+    import torch
+    from transformers.cache_utils import CacheLayerMixin
+    class Branches(CacheLayerMixin):
+        "One layer's keys and values: of each prompt once, and of each answer."
+        is_sliding = False
+        def __init__(self, keys, values, real, n): # (b, heads, P, d) twice, (b, P) bool, answers per prompt
+            super().__init__()
+            self.prompt, self.size, self.length = (keys, values, None if real.all() else real), keys.shape[2], 0
+            self.own = [x.new_empty(len(x) * n, x.shape[1], 64, x.shape[3]) for x in (keys, values)]
+        def lazy_initialization(self, keys, values): self.is_initialized = True
+        def update(self, keys, values, *args, **kwargs): # (b*n, heads, 1, d) twice
+            if self.length == self.own[0].shape[2]: self.own = [torch.cat([x, torch.empty_like(x)], 2) for x in self.own]
+            for x, new in zip(self.own, (keys, values)): x[:, :, self.length:self.length + 1] = new
+            self.length += 1
+            keys, values = (x[:, :, :self.length] for x in self.own)
+            keys.prompt = self.prompt # travels with the keys to `shared_prefix`
+            return keys, values
+        def get_seq_length(self): return self.size + self.length
+        def get_mask_sizes(self, n): return self.size + self.length + n, 0
+        def get_max_length(self): return -1
+    return Branches
+
+# %% ../nbs/04_grpo.ipynb #cell-088
+def branched(
+    q, k, v, # (b*n, heads, 1, d), (b*n, fewer heads, L, d) twice: an answer's query, keys and values
+    keys, values, real, # (b, fewer heads, P, d) twice, (b, P) bool or None: of the prompts
+    scale,
+): # (b*n, 1, heads, d)
+    "Attention of each answer's newest token over its prompt and itself."
+    import torch
+    (rows, heads, _, d), (b, groups, size, _) = q.shape, keys.shape
+    q = (q * scale).view(b, -1, groups, heads // groups, d)                       # (b, n, groups, heads of a group, d)
+    k, v = (x.unflatten(0, (b, -1)) for x in (k, v))
+    front = torch.einsum("bngrd,bgpd->bngrp", q, keys)
+    if real is not None: front = front.masked_fill(~real[:, None, None, None], -torch.inf)
+    weights = torch.cat([front, torch.einsum("bngrd,bngld->bngrl", q, k)], -1).softmax(-1, torch.float32).to(v.dtype)
+    front, back = weights.split([size, k.shape[3]], -1)
+    out = torch.einsum("bngrp,bgpd->bngrd", front, values) + torch.einsum("bngrl,bngld->bngrd", back, v)
+    return out.reshape(rows, 1, heads, d)
+
+# %% ../nbs/04_grpo.ipynb #cell-090
 def rollout(
     model, # after `correct_positions` and `share_prefix`
     prompts, # list of Prompt
     n:int, # answers per prompt
     config, # GenerationConfig
 ): # (prompts*n, longest) int64 tensor, padded after the end token
-    "Sample answers: each prompt is run once, its cache expanded to n rows."
+    "Sample answers: each prompt is run once, its answers are branches of its cache."
     import torch
-    from transformers import DynamicCache
+    from transformers import Cache, DynamicCache
     base, width, was = vision_language(model), max(len(p.ids) for p in prompts), model.training
     device = next(base.parameters()).device
     left = [width - len(p.ids) for p in prompts]
@@ -494,21 +540,21 @@ def rollout(
     model.eval() # checkpointing in training mode would drop the cache
     try:
         with torch.no_grad():
-            cache = DynamicCache(config=base.config.text_config)
-            hidden = base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions, past_key_values=cache,
+            seen = DynamicCache(config=base.config.text_config)
+            hidden = base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions, past_key_values=seen,
                           use_cache=True, **clip_inputs(prompts, device, Layout())).last_hidden_state
             finite = hidden[:, -1].isfinite().all(-1).tolist()
             bad = ", ".join(p.key for p, good in zip(prompts, finite) if not good)
             if bad: raise FloatingPointError(f"hidden states are not finite in the rollout of sample {bad}")
-            cache.batch_repeat_interleave(n)
+            answers = Cache([branches()(x.keys, x.values, mask[:, :-1].bool(), n) for x in seen.layers])
             deltas = torch.tensor([[after - len(p.ids)] for p, (_, after) in zip(prompts, where)])
             base.rope_deltas = deltas.repeat_interleave(n, 0).to(device)
             ids, mask = (x.repeat_interleave(n, 0) for x in (ids, mask))
-            out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=config)
+            out = model.generate(ids, attention_mask=mask, past_key_values=answers, generation_config=config)
     finally: base.rope_deltas = None; model.train(was)
     return out[:, width:]
 
-# %% ../nbs/04_grpo.ipynb #cell-091
+# %% ../nbs/04_grpo.ipynb #cell-095
 def tower_hash(model) -> str:
     "Fingerprint of the vision tower's weights and dtype."
     import hashlib
@@ -519,7 +565,7 @@ def tower_hash(model) -> str:
         digest.update(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
-# %% ../nbs/04_grpo.ipynb #cell-092
+# %% ../nbs/04_grpo.ipynb #cell-096
 def encode_features(model, video:Video) -> Video:
     "The clip with the tower's output in place of its pixels."
     import torch
@@ -528,7 +574,7 @@ def encode_features(model, video:Video) -> Video:
         rows = base.visual(video.pixels.to(device, base.visual.dtype), grid_thw=torch.tensor([video.grid]).to(device)).pooler_output
     return replace(video, pixels=None, features=rows.detach().cpu())
 
-# %% ../nbs/04_grpo.ipynb #cell-094
+# %% ../nbs/04_grpo.ipynb #cell-098
 class FeatureCache:
     "Tower outputs on disk, one safetensors file per clip."
     def __init__(self, folder, model):
@@ -559,7 +605,7 @@ class FeatureCache:
         with atomic_path(path) as temporary: save_file({"features": video.features.contiguous()}, temporary, told)
         return replace(video, frames=None)
 
-# %% ../nbs/04_grpo.ipynb #cell-098
+# %% ../nbs/04_grpo.ipynb #cell-102
 class SavedBytes:
     "Context manager: bytes of distinct storages that autograd keeps for the backward pass, parameters left out."
     def __init__(self, model=None):

@@ -135,6 +135,23 @@ def test_vision_tokens_stay_banned_next_to_other_settings(tmp_path):
     log = run(trainer)
     assert log[0]["vision_tokens_cut"] == 0
 
+def test_long_rollouts_of_unlike_prompts_are_those_of_generate():
+    "Prompts of different length beside each other, answers longer than the first room of their cache, a prompt asked twice."
+    from transformers import GenerationConfig
+    processor = toy_processor()
+    model = share_prefix(correct_positions(toy_model(hidden=64, layers=3, spread=0.2, seed=5))).eval()
+    prompts, _ = some_prompts(processor, 5)
+    config = GenerationConfig(max_new_tokens=150, min_new_tokens=150, do_sample=False, pad_token_id=256, eos_token_id=258)
+    rows = rollout(model, prompts, 2, config)
+    assert rows.shape == (2 * len(prompts), 150) and torch.equal(rows[::2], rows[1::2])
+    for prompt, row in zip(prompts, rows[::2]):
+        video, = prompt.videos
+        ids = torch.tensor([prompt.ids])
+        plain = model.generate(ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == model.config.video_token_id) * 2,
+                               pixel_values_videos=video.pixels, video_grid_thw=torch.tensor([video.grid]),
+                               second_per_grid_ts=torch.tensor([video.seconds], dtype=torch.float64), generation_config=config)
+        assert torch.equal(plain[0, len(prompt.ids):], row)
+
 def test_features_serve_rollout_reference_and_evaluation(tmp_path):
     "One run fills the cache, evaluation reads it; answers from features are the answers from pixels."
     model, processor = toy_policy()
