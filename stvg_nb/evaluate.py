@@ -322,10 +322,13 @@ class Row:
     snap: bool = False # two_stage: boxes snapped to the tracks
     note: str | None = None
 
+    @property
+    def metrics(self): return METRICS if self.method == "direct" else METRICS[:-1] # two stages name no number
+
     def asked(self, profile): # -> AnswerConfig
         from stvg_nb.policies import AnswerConfig
         return AnswerConfig(method=self.method, think=self.think, sampling=profile.sampling, prompting=profile.prompting,
-                            max_new_tokens=profile.train.answer_tokens)
+                            max_new_tokens=profile.train.answer_tokens, batch_size=20)
 
 def in_turn(
     parts, # list of Ready
@@ -367,8 +370,8 @@ def population(
     few = in_turn([ready_split(split, d, size(min(some, n)), profile.prompting, progress=False) for d in domains])
     out = Population(kept, few, parts, profile.prompting)
     if not kept.is_file(): write_json(kept, read_json(out.whole().annotations))
-    truth = read_json(kept)
-    if stale := [r["key"] for r in few.rows if truth.get(r["key"]) != read_json(few.annotations)[r["key"]]]:
+    truth, fresh = read_json(kept), read_json(few.annotations)
+    if stale := [key for key in fresh if truth.get(key) != fresh[key]]:
         raise InputError(kept, f"does not fit the clips as they are numbered here, first {stale[0]}; remove it to have it made again")
     return out
 
@@ -383,20 +386,22 @@ def answered(
     "The kept predictions of one row and seed, and what became of them."
     from stvg_nb.policies import load_policy
     began, config, policy = time.perf_counter(), row.asked(profile), load_policy(row.policy.format(seed=seed))
+    if policy.name.startswith("embedded:"): policy.keep_features(runs_dir("features")) # one tower serves all rows
     made_of = config_hash([policy.fingerprint, asdict(config), row.control, row.repair, row.snap, read_json(clips.annotations)])
     path, kept = prediction_path(artefact, row.label, seed, profile.name), None
     if path.is_file() and not every:
         header, *kept = read_jsonl(path)
         if header.get("config_hash") != made_of: kept = None
+    facts = dict(name=policy.name, weights=policy.fingerprint)
     ask = lambda ready: measure(policy, ready, config, row.repair, row.control, row.snap, progress)
     if kept is None:
         whole = clips.whole()
-        facts = keep(ask(whole), path, config_hash=made_of, policy=policy.name, weights=policy.fingerprint, repair=row.repair, control=row.control)
+        facts |= keep(ask(whole), path, config_hash=made_of, policy=policy.name, weights=policy.fingerprint, repair=row.repair, control=row.control)
         return facts | dict(status="recomputed", checked=len(whole.rows), differing=[], seconds=time.perf_counter() - began)
     old, fresh = {r["key"]: r for r in kept}, ask(clips.some)
     differing = {r["key"]: r for r in fresh if _said(r) != _said(old[r["key"]])}
     if differing: _check_drift(row, clips.annotations, kept, differing, len(fresh))
-    return dict(path=f"predictions/{path.name}", sha256=sha256_file(path), status="re-scored", checked=len(fresh), differing=sorted(differing),
+    return facts | dict(path=f"predictions/{path.name}", sha256=sha256_file(path), status="re-scored", checked=len(fresh), differing=sorted(differing),
                 seconds=time.perf_counter() - began)
 
 def _check_drift(row, annotations, kept, differing, asked, share=0.95):
@@ -416,8 +421,8 @@ def _said(record):
 def shipped(row:Row) -> bool:
     "Are the weights of all its seeds there?"
     from stvg_nb.embedded import available
-    names = [row.policy.format(seed=k) for k in row.seeds]
-    return all(not n.startswith("embedded:") or n.removeprefix("embedded:") in available() for n in names)
+    there, names = available(), [row.policy.format(seed=k) for k in row.seeds]
+    return all(not n.startswith("embedded:") or n.removeprefix("embedded:") in there for n in names)
 
 def measured_rows(
     rows, # list of Row
@@ -431,9 +436,9 @@ def measured_rows(
         out[row.label] = score(clips.annotations, [figures_dir(profile.name) / f["path"] for f in facts]), facts
     return out
 
-def compared(found, label, other, metrics=METRICS) -> dict: # metric -> Estimate of the difference
-    "By how much a row lies above another."
-    return {m: estimate(found[label][0].of(m), found[other][0].of(m)) for m in metrics}
+def compared(found, row, other, metrics=METRICS) -> dict: # metric -> Estimate of the difference
+    "By how much a row lies above another, in what both can be scored for."
+    return {m: estimate(found[row.label][0].of(m), found[other.label][0].of(m)) for m in metrics if m in row.metrics and m in other.metrics}
 
 def verdict(e:Estimate): return "above" if e.low > 0 else "below" if e.high < 0 else "no difference beyond the interval"
 
@@ -445,15 +450,14 @@ def table_rows(rows, found) -> list: # rows of an `Artefact`
         scores, facts = found[row.label]
         asked, differing = sum(f["checked"] for f in facts), [k for f in facts for k in f["differing"]]
         status = facts[0]["status"] + (f"; {asked - len(differing)} of {asked} answers asked again are equal" if facts[0]["status"] == "re-scored" else "")
-        out.append(table_row(row.label, scores, repair=row.repair, predictions=[{k: f[k] for k in ("path", "sha256")} for f in facts], status=status)
+        out.append(table_row(row.label, scores, row.metrics, repair=row.repair, predictions=[{k: f[k] for k in ("path", "sha256")} for f in facts], status=status)
                    | (dict(differing=differing) if differing else {}) | (dict(note=row.note) if row.note else {}))
     return out
 
-def models(rows, found) -> list: # entries of a provenance
+def models(found) -> list: # entries of a provenance
     "The weights behind the rows."
-    from stvg_nb.policies import load_policy
-    names = sorted({r.policy.format(seed=k) for r in rows if r.label in found for k in r.seeds})
-    return [dict(name=n if n.startswith("embedded:") else Path(n).name, revision=load_policy(n).fingerprint, trained_here=n.startswith("embedded:")) for n in names]
+    known = {f["name"]: f["weights"] for _, facts in found.values() for f in facts}
+    return [dict(name=n if n.startswith("embedded:") else Path(n).name, revision=known[n], trained_here=n.startswith("embedded:")) for n in sorted(known)]
 
 # %% ../nbs/07_evaluate.ipynb #cell-058
 def reported(

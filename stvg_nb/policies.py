@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .core import (PIXELS_MAX, Clip, InputError, Interval, MaskDatabase, SamplingConfig, Tube, box_iou, canonical_json,
                           config_hash, fit_frame, frame_of, iter_frames, pixel_limit, probe, read_json, read_jsonl, resolve, sample_indices,
                           sha256_file, warn, write_jsonl)
-from .grpo import (CHAT, SPECIALS, VISION_TOKENS, Prompt, Video, correct_positions, encode_clip, rollout, share_prefix,
+from .grpo import (CHAT, SPECIALS, VISION_TOKENS, FeatureCache, Prompt, Video, correct_positions, encode_clip, rollout, share_prefix,
                           toy_model, toy_processor)
 from .prompting import PromptingConfig, prompted_clip
 from .rewards import Parsed, build_box_prompt, build_prompt, parse
@@ -295,7 +295,7 @@ class Policy:
         ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
         self.ends = [ends] if isinstance(ends, int) else list(ends)
         if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
-        self.family, self.banned = FAMILIES[kind](self.processor), None
+        self.family, self.features, self.banned = FAMILIES[kind](self.processor), None, None
         self.banned = [i for i in tokenizer.convert_tokens_to_ids(list(self.family.specials)) if i is not None]
         if getattr(self.processor.video_processor, "cap_pixels_per_frame", 0) is None: self.processor.video_processor.cap_pixels_per_frame = False
         self.family.adapt(self.model)
@@ -693,10 +693,15 @@ def prepare(
         n = len(sample_indices(stop - first, info.fps, config.sampling.rate, config.sampling.mode, maximum=config.sampling.max_frames))
         db = MaskDatabase.open(database) if isinstance(database, (str, Path)) else database
         size = policy.family.frame_size(info.height, info.width, n, config.sampling)
-        clip = prompted_clip(row["video"], db, config.prompting, config.sampling, row.get("window"), size)
-        if row.get("shuffled") is not None: # a control: the same frames in another order
-            clip = replace(clip, frames=clip.frames[np.random.default_rng(row["shuffled"]).permutation(len(clip.frames))])
-        clips[where] = policy.video(clip), dict(width=info.width, height=info.height, fps=info.fps, frame_count=info.frame_count)
+        def read():
+            clip = prompted_clip(row["video"], db, config.prompting, config.sampling, row.get("window"), size)
+            if row.get("shuffled") is None: return policy.video(clip)
+            order = np.random.default_rng(row["shuffled"]).permutation(len(clip.frames)) # a control: the same frames in another order
+            return policy.video(replace(clip, frames=clip.frames[order]))
+        if policy.features is None: video = read()
+        else: video = policy.features.get([sha256_file(row["video"]), _database_hash(database), row.get("window"), row.get("shuffled"),
+                                           asdict(config.sampling), asdict(config.prompting)], read)
+        clips[where] = video, dict(width=info.width, height=info.height, fps=info.fps, frame_count=info.frame_count)
     video, facts = clips[where]
     task = "vtg" if config.method == "two_stage" else row.get("task", "stvg")
     text = row.get("prompt") or build_prompt(task, row["query"], config.prompting.mark_type, config.think, config.query_norm,
@@ -704,6 +709,16 @@ def prepare(
     return policy.family.prompt(text, video, row["key"]), facts
 
 # %% ../nbs/04c_policies.ipynb #cell-114
+@patch
+def keep_features(self:Policy,
+    folder, # shared by every policy with this tower
+) -> Policy:
+    "Compute the tower's output of a clip once for all policies with the same tower; `Qwen2.5-VL` only."
+    if type(self.family) is not Qwen25: raise InputError(self.name, "keeps no features; only models of the Qwen2.5-VL kind can")
+    self.features = FeatureCache(folder, self.model)
+    return self
+
+# %% ../nbs/04c_policies.ipynb #cell-116
 def _ask(policy, rows, config, finish, clips): # -> records, [{"key", "video", "reason"}]
     ready, aside, method = [], [], METHODS.get(config.method) or resolve(config.method)
     def put_aside(row, e): aside.append(dict(key=row["key"], video=Path(row["video"]).name, reason=getattr(e, "reason", None) or str(e)))
@@ -719,7 +734,7 @@ def _ask(policy, rows, config, finish, clips): # -> records, [{"key", "video", "
             except (InputError, OSError, FloatingPointError) as e: put_aside(one[0], e)
         return records, aside
 
-# %% ../nbs/04c_policies.ipynb #cell-115
+# %% ../nbs/04c_policies.ipynb #cell-117
 def _batches(rows, size):
     "Row numbers in fixed batches, rows on the same clip side by side."
     first = {}
@@ -727,7 +742,7 @@ def _batches(rows, size):
     order = sorted(range(len(rows)), key=lambda i: (first[str(rows[i]["video"]), str(rows[i].get("window"))], i))
     return [order[i:i + size] for i in range(0, len(order), size)]
 
-# %% ../nbs/04c_policies.ipynb #cell-116
+# %% ../nbs/04c_policies.ipynb #cell-118
 def _finished(path, header):
     if not path.is_file(): return None
     kept = next(iter(read_jsonl(path)), None)
@@ -741,7 +756,7 @@ def _begun(path, header):
     if first != header: warn(f"{path}: belongs to other rows, settings or weights, starting again")
     return done if first == header else []
 
-# %% ../nbs/04c_policies.ipynb #cell-117
+# %% ../nbs/04c_policies.ipynb #cell-119
 def _summary(done):
     records, aside, counts = [r for d in done for r in d["records"]], [a for d in done for a in d["quarantined"]], {}
     for r in records:
@@ -759,7 +774,7 @@ def _check(rows, config):
         if row["key"] in keys: raise InputError(f"row {row['key']}", "is given twice; keys must differ")
         keys.add(row["key"])
 
-# %% ../nbs/04c_policies.ipynb #cell-118
+# %% ../nbs/04c_policies.ipynb #cell-120
 def answer_all(
     policy, # Policy
     rows, # list of rows

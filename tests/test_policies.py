@@ -371,7 +371,7 @@ def test_shuffled_frames_are_the_same_frames(tmp_path):
     policy, (row, *_) = make("qwen2_5_vl"), rows_of(tmp_path)
     seen = []
     class Watched:
-        name, family = policy.name, policy.family
+        name, family, features = policy.name, policy.family, None
         def video(self, clip): seen.append(clip.frames); return policy.video(clip)
     for more in ({}, dict(shuffled=0), dict(shuffled=0), dict(shuffled=1)): prepare(Watched(), row | more, QUICK, {})
     plain, a, b, c = (np.stack(f).reshape(len(f), -1) for f in seen)
