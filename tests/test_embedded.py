@@ -191,6 +191,17 @@ def test_difference_round_trip(processor, tmp_path):
     left = sum(float((a - b).detach().square().sum()) for a, b in zip(trained.parameters(), back.parameters()))
     assert left < 1e-4 * far
 
+def test_a_difference_of_full_rank_keeps_to_its_bytes(processor, tmp_path):
+    import copy
+    import torch
+    base = E.new_model(len(processor.tokenizer), {t: processor.tokenizer.convert_tokens_to_ids(t) for t in E.SPECIALS})
+    trained = copy.deepcopy(base)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in trained.parameters(): p += .01 * torch.randn_like(p)
+    told = E.save_delta(trained, base, tmp_path/"delta.safetensors")
+    assert .9 * E.DELTA_BYTES < told["bytes"] == (tmp_path/"delta.safetensors").stat().st_size <= E.DELTA_BYTES and 0 < told["share"] < 1
+
 def test_unknown_name_is_refused():
     with pytest.raises(InputError, match="make weights"): E.load("no such policy")
 
