@@ -12,6 +12,7 @@ __all__ = ['METRICS', 'CONTROLS', 'weights', 'resampled', 'Estimate', 'estimate'
 # %% ../nbs/07_evaluate.ipynb #cell-003
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -352,6 +353,7 @@ class Population:
     parts: tuple # (split, domain, clips) of the whole
     config: object # PromptingConfig
 
+    @cached_property
     def whole(self): # -> Ready
         return in_turn([ready_split(*part, self.config, progress=False) for part in self.parts])
 
@@ -369,7 +371,7 @@ def population(
     kept = figures_dir(profile.name) / "predictions" / f"puppets-{split}-{n}.json.gz"
     few = in_turn([ready_split(split, d, size(min(some, n)), profile.prompting, progress=False) for d in domains])
     out = Population(kept, few, parts, profile.prompting)
-    if not kept.is_file(): write_json(kept, read_json(out.whole().annotations))
+    if not kept.is_file(): write_json(kept, read_json(out.whole.annotations))
     truth, fresh = read_json(kept), read_json(few.annotations)
     if stale := [key for key in fresh if truth.get(key) != fresh[key]]:
         raise InputError(kept, f"does not fit the clips as they are numbered here, first {stale[0]}; remove it to have it made again")
@@ -395,7 +397,7 @@ def answered(
     facts = dict(name=policy.name, weights=policy.fingerprint)
     ask = lambda ready: measure(policy, ready, config, row.repair, row.control, row.snap, progress)
     if kept is None:
-        whole = clips.whole()
+        whole = clips.whole
         facts |= keep(ask(whole), path, config_hash=made_of, policy=policy.name, weights=policy.fingerprint, repair=row.repair, control=row.control)
         return facts | dict(status="recomputed", checked=len(whole.rows), differing=[], seconds=time.perf_counter() - began)
     old, fresh = {r["key"]: r for r in kept}, ask(clips.some)

@@ -822,7 +822,8 @@ def reward_clip(completions, answer, **_): return [float(c[0]["content"].strip()
 
 TOY = {f"train.{k}": v for k, v in dict(
     base="toy", data="stvg_nb.train.toy_rows", reader="stvg_nb.train.toy_reader", rewards=["stvg_nb.train.reward_clip"], outcome=None, marks=False,
-    prompts=2, together=2, answer_tokens=3, learning_rate=1e-3, schedule="constant", beta=0.0, lora={}).items()} # overrides of a profile
+    prompts=2, together=2, answer_tokens=3, learning_rate=1e-3, schedule="constant", beta=0.0, lora={}, frozen_tower=False,
+    feature_cache=False).items()} # overrides of a profile
 
 # %% ../nbs/05_train.ipynb #cell-077
 def launch_file(kind:str) -> Path:

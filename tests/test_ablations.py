@@ -23,7 +23,7 @@ def test_rows_and_units_name_the_same_policies():
 def test_training_clips_are_neither_those_of_the_base_nor_of_a_test():
     profile = A.lesson_profile()
     base = next(u.config["count"] for u in E.plan() if u.name == "clips-train")
-    assert profile.train.first >= base and profile.train.lora["r"] * 2 <= 8
+    assert profile.train.first >= base and profile.train.lora["r"] <= 8
     seeds = {u.config["seed"] for u in A.row_units() if "seed" in u.config}
     assert seeds == set(A.SEEDS)
 
@@ -40,10 +40,18 @@ def test_equal_expense(tmp_path, monkeypatch):
     monkeypatch.setattr(A, "difference", lambda checkpoint, path: dict(of=checkpoint.name))
     A.train_sft(tmp_path, {n: tmp_path/n for n in ("sft-rates", "grpo-0", "sft-0")}, 0, like="grpo-0", short="sft-0")
     facts = read_json(tmp_path/"metrics.json")
-    assert asked == dict(steps=80, learning_rate=.01, save_every=20, keep=4)
+    assert asked == dict(steps=80, lessons=A.LESSONS, sft=dict(learning_rate=.01), save_every=20, keep=4)
     assert facts["shipped"] == 40 and facts["delta"] == dict(of="checkpoint-40")
 
 
 def test_a_row_says_how_it_asks():
     config = Row("x", method="two_stage", think=False).asked(A.lesson_profile())
     assert (config.method, config.think, config.max_new_tokens) == ("two_stage", False, A.lesson_profile().train.answer_tokens)
+
+
+def test_sft_answers_with_words_that_the_policy_has():
+    row = dict(answer="<answer>Target ID: 4, Time range: 15.20 to 19.40</answer>", key="a")
+    assert A.in_words(row)["answer"] == "<answer>Target ID: 4, Time range: 15.00 to 19.50</answer>"
+    assert A.in_words(row | dict(answer="<answer>Target ID: 4, Time range: 15.10 to 15.20</answer>"))["answer"].endswith("15.00 to 15.50</answer>")
+    untold = dict(answer="<answer>Time range: 15.20 to 19.40</answer>")
+    assert A.in_words(untold) == untold

@@ -126,7 +126,7 @@ def test_loss_is_on_the_answer_alone(puppets, tmp_path, monkeypatch):
 
 def test_two_questions_about_a_clip_decode_it_once(puppets, tmp_path):
     profile, *_ = puppets
-    config, calls = T.replace(profile.train, method="sft"), []
+    config, calls = T.replace(profile.train, method="sft", feature_cache=False), []
     row = T.load_rows(profile, config, quiet=True)[0]
     trainer = T.make_trainer(config, profile, [row], "random", tmp_path)
     read = trainer.read_video
