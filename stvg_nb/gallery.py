@@ -879,7 +879,7 @@ class Explorer:
         self.file = w.Dropdown(options=[*collection.predictions] or [""], description="answers")
         self.time = w.IntSlider(min=0, max=0, description="frame", layout=w.Layout(width="60%"))
         self.play = w.Play(min=0, max=0, interval=100, show_repeat=False)
-        w.jslink((self.play, "value"), (self.time, "value"))
+        w.link((self.play, "value"), (self.time, "value")) # in Python: nbdev cannot write the state of a `jslink`
         self.toggles = {name: w.ToggleButton(value=name != "masks", description=name) for name in SHOWN}
         self.image, self.text = w.Image(format="png", width=width), w.HTML()
         lines = [w.HBox([self.file, *self.toggles.values()]), w.HBox([self.play, self.time])]
