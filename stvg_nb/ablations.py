@@ -54,9 +54,11 @@ def train_row(
     "Unit: one seed of a trained row, and its difference to the base."
     from stvg_nb.train import train
     profile = lesson_profile(lessons, **dict(method=method, variant=variant, seed=seed, steps=steps) | settings)
-    result, seconds = spent(lambda: train(profile, out/"run", quiet=True))
+    clock = []
+    result, seconds = spent(lambda: train(profile, out/"run", lambda record: clock.append(cpu_seconds()), quiet=True))
     rate = (profile.train.sft if method == "sft" else asdict(profile.train))["learning_rate"]
     facts = {k: result[k] for k in ("reward", "loss", "steps")} | dict(train_seconds=round(seconds, 1), rate=rate)
+    if len(clock) > 1: facts["step_seconds"] = round((clock[-1] - clock[0]) / (len(clock) - 1), 4) # the start of a run left out
     facts["delta"] = difference(result["checkpoint"], out/"delta.safetensors")
     write_json(out/"metrics.json", facts, indent=1)
     return facts
@@ -98,7 +100,8 @@ def train_sft(
     rate = read_json(needs["sft-rates"]/"metrics.json")["rate"]
     if steps: return train_row(out, needs, seed, steps, "sft", lessons=lessons, sft=dict(learning_rate=rate))
     paid, known = (read_json(needs[u]/"metrics.json") for u in (like, short))
-    quarter = max(1, round(paid["train_seconds"] / known["train_seconds"] * known["steps"] / 4))
+    start = known["train_seconds"] - known["steps"] * known["step_seconds"]
+    quarter = max(1, round((paid["train_seconds"] - start) / known["step_seconds"] / 4))
     facts = train_row(out, needs, seed, 4 * quarter, "sft", lessons=lessons, sft=dict(learning_rate=rate), save_every=quarter, keep=4)
     tried, seconds = spent(lambda: [dict(steps=k * quarter, **on_validation(out/f"run/checkpoint-{k * quarter}")) for k in range(1, 5)])
     facts |= dict(tried=tried, shipped=better(tried)["steps"], search_seconds=round(seconds, 1), paid=paid["train_seconds"])
@@ -162,7 +165,7 @@ TABLE7 = [
     Row("base", method="two_stage"), Row("marks"),
     Row("GRPO", "embedded:plain-{seed}", SEEDS, method="two_stage"),
     Row("marks+SFT", "embedded:sft-{seed}", SEEDS, think=False, note="as many epochs as GRPO"),
-    Row("marks+SFT, equal expense", "embedded:sft-long-{seed}", SEEDS, think=False, note="as many CPU seconds as GRPO"),
+    Row("marks+SFT, equal expense", "embedded:sft-long-{seed}", SEEDS, think=False, note="CPU seconds near those of GRPO, printed with the costs"),
     TRAINED,
     *(replace(TRAINED, label=f"marks+GRPO, {c}", control=c) for c in ("shuffled frames", "text only", "oracle ID", "oracle interval")),
 ]

@@ -31,17 +31,17 @@ def test_training_clips_are_neither_those_of_the_base_nor_of_a_test():
 def test_equal_expense(tmp_path, monkeypatch):
     "As many steps as fit into the other's CPU seconds, in four parts; the best part on validation clips is shipped."
     from stvg_nb.core import read_json, write_json
-    for name, facts in {"sft-rates": dict(rate=.01), "grpo-0": dict(train_seconds=400.0), "sft-0": dict(train_seconds=50.0, steps=10)}.items():
+    for name, facts in {"sft-rates": dict(rate=.01), "grpo-0": dict(train_seconds=400.0), "sft-0": dict(train_seconds=50.0, steps=10, step_seconds=4.0)}.items():
         write_json(tmp_path/name/"metrics.json", facts)
     asked = {}
     def fake(out, needs, seed, steps, method, **settings): asked.update(steps=steps, **settings); return dict(steps=steps)
     monkeypatch.setattr(A, "train_row", fake)
-    monkeypatch.setattr(A, "on_validation", lambda path: dict(m_viou=.3 if path.name == "checkpoint-40" else .1, m_tiou=.2))
+    monkeypatch.setattr(A, "on_validation", lambda path: dict(m_viou=.3 if path.name == "checkpoint-48" else .1, m_tiou=.2))
     monkeypatch.setattr(A, "difference", lambda checkpoint, path: dict(of=checkpoint.name))
     A.train_sft(tmp_path, {n: tmp_path/n for n in ("sft-rates", "grpo-0", "sft-0")}, 0, like="grpo-0", short="sft-0")
     facts = read_json(tmp_path/"metrics.json")
-    assert asked == dict(steps=80, lessons=A.LESSONS, sft=dict(learning_rate=.01), save_every=20, keep=4)
-    assert facts["shipped"] == 40 and facts["delta"] == dict(of="checkpoint-40")
+    assert asked == dict(steps=96, lessons=A.LESSONS, sft=dict(learning_rate=.01), save_every=24, keep=4)
+    assert facts["shipped"] == 48 and facts["delta"] == dict(of="checkpoint-48")
 
 
 def test_a_row_says_how_it_asks():
