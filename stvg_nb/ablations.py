@@ -9,7 +9,7 @@ __all__ = ['DOMAINS', 'SEEDS', 'LESSONS', 'ROW_CARD', 'WHAT', 'TRAINED', 'TABLE7
 
 # %% ../nbs/08_ablations.ipynb #cell-003
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from .core import atomic_path, load_profile, read_json, runs_dir, sha256_file, write_json, write_text
 from .embedded import Unit, cpu_seconds, save_delta, weights_dir
@@ -56,7 +56,7 @@ def train_row(
     profile = lesson_profile(lessons, **dict(method=method, variant=variant, seed=seed, steps=steps) | settings)
     clock = []
     result, seconds = spent(lambda: train(profile, out/"run", lambda record: clock.append(cpu_seconds()), quiet=True))
-    rate = (profile.train.sft if method == "sft" else asdict(profile.train))["learning_rate"]
+    rate = profile.train.sft["learning_rate"] if method == "sft" else profile.train.learning_rate
     facts = {k: result[k] for k in ("reward", "loss", "steps")} | dict(train_seconds=round(seconds, 1), rate=rate)
     if len(clock) > 1: facts["step_seconds"] = round((clock[-1] - clock[0]) / (len(clock) - 1), 4) # the start of a run left out
     facts["delta"] = difference(result["checkpoint"], out/"delta.safetensors")
@@ -141,7 +141,7 @@ It took {seconds:.0f} CPU seconds on one core. Reward over the run: {reward}.
 It reads nothing but puppets; see the card of the base.
 """
 WHAT = {"grpo-": "GRPO with marks, reward r_t + r_s + r_f", "plain-": "GRPO without marks, reward r_t",
-        "sft-long-": "SFT on the answer block, as many CPU seconds as GRPO", "sft-": "SFT on the answer block"}
+        "sft-long-": "SFT on the answer block, CPU seconds near those of GRPO", "sft-": "SFT on the answer block"}
 
 def ship_rows(out, needs, names):
     "Unit: put the trained rows into the package."
