@@ -1077,6 +1077,14 @@ def _cell(value):
 def _markdown(columns, lines):
     return "\n".join(["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(map(_cell, line)) + " |" for line in lines)]) + "\n"
 
+def _joined(columns, lines): # the ends of an interval stand behind their mean
+    whole = [c for c in columns if f"{c} low" in columns]
+    kept, at = [c for c in columns if c.removesuffix(" low").removesuffix(" high") not in whole or c in whole], columns.index
+    def cell(line, c):
+        if c not in whole or line[at(c)] is None: return line[at(c)]
+        return f"{line[at(c)]:.3f} [{line[at(f'{c} low')]:.3f}, {line[at(f'{c} high')]:.3f}]"
+    return kept, [[cell(line, c) for c in kept] for line in lines]
+
 def table_blocks(rows) -> dict: # kind -> (columns, lines)
     "Rows split by kind, each with the metrics that occur in it."
     blocks = {}
@@ -1100,7 +1108,7 @@ def write_table(
         records += [dict(zip(titled, line), kind=kind) for line in lines]
     out = io.StringIO(); writer = csv.DictWriter(out, columns, restval="", lineterminator="\n"); writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in r.items()} for r in records)
-    text = [f"**{artefact.name}.** {' '.join([artefact.caption, *artefact.notes])}\n"] + [f"{kind.capitalize()}:\n\n{_markdown(*block)}" for kind, block in blocks.items()]
+    text = [f"**{artefact.name}.** {' '.join([artefact.caption, *artefact.notes])}\n"] + [f"{kind.capitalize()}:\n\n{_markdown(*_joined(*block))}" for kind, block in blocks.items()]
     files = [artefact.folder/f"{artefact.name}{suffix}" for suffix in (".csv", ".md")]
     write_text(files[0], out.getvalue()); write_text(files[1], "\n".join(text))
     write_json(artefact.folder/f"{artefact.name}.provenance.json", artefact.provenance(files), indent=1)

@@ -17,11 +17,13 @@ __all__ = ['FRAMES', 'SIZE', 'STEPS', 'GRID', 'MARK', 'OBJECTS', 'MEAN', 'STD', 
            'shuffled_order', 'practice_scene', 'collage_scene', 'question_scene', 'bare_scene', 'faulty',
            'with_strangers', 'read_text', 'see_stills', 'Stills', 'box_parts', 'check', 'learn_lookups',
            'learn_replies', 'learn_habits', 'Unit', 'unit_keys', 'unit_folder', 'unit_done', 'work', 'cpu_seconds',
-           'run_unit', 'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'load', 'save_delta',
-           'add_delta', 'numbered', 'ask', 'examine', 'reasons', 'marks_of', 'write_card', 'lineage', 'ship_base']
+           'run_unit', 'log_to', 'plan', 'run_plan', 'weights_dir', 'ship', 'available', 'quiet_loading', 'load',
+           'save_delta', 'add_delta', 'numbered', 'ask', 'examine', 'reasons', 'marks_of', 'write_card', 'lineage',
+           'ship_base']
 
 # %% ../nbs/04b_embedded.ipynb #cell-003
 import inspect, json, math, resource, tempfile, time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -1317,6 +1319,14 @@ def available() -> list: # names that `load` takes
     return sorted(p.name.removeprefix("policy-") for p in root.glob("policy-*") if (p/"model.safetensors").is_file() or (p/"delta.safetensors").is_file())
 
 # %% ../nbs/04b_embedded.ipynb #cell-104
+@contextmanager
+def quiet_loading(): # a bar for half a second is noise
+    from transformers.utils import logging
+    was = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: yield
+    finally: was and logging.enable_progress_bar()
+
 def load(
     name="base", # one of `available()`
     device="cpu",
@@ -1327,7 +1337,7 @@ def load(
     if name not in available():
         raise InputError(f"embedded:{name}", f"is not shipped with this package (there are: {', '.join(available()) or 'none'}); train it with `make weights`")
     base = weights_dir()
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    with quiet_loading(): model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
     if (weights_dir(name)/"delta.safetensors").is_file(): add_delta(model, weights_dir(name)/"delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
@@ -1337,7 +1347,7 @@ DELTA_BYTES = 300_000 # a difference may have this many, header included
 def save_delta(
     model, base, # trained and untrained model of the same shape
     path, # .safetensors
-    limit=DELTA_BYTES,
+    limit=DELTA_BYTES, # None: matrices are kept whole
 ) -> dict: # {"bytes", "share": of the squared difference that is kept}
     "The difference of two models: vectors as they are, matrices as the products of thin ones that keep the most for their bytes; bf16."
     import torch
@@ -1345,13 +1355,13 @@ def save_delta(
     old, pairs, small, total, kept = dict(base.named_parameters()), [], {}, 0.0, 0.0
     for name, p in model.named_parameters():
         d = p.detach().float() - old[name].detach().float()
-        if not d.any(): continue
+        if not d.any() or limit is None and torch.equal(p.bfloat16(), old[name].bfloat16()): continue
         total += float(d.square().sum())
-        if d.ndim == 1: small[f"{name}.whole"] = d.bfloat16(); kept += float(d.square().sum()); continue
+        if d.ndim == 1 or limit is None: small[f"{name}.whole"] = d.bfloat16(); kept += float(d.square().sum()); continue
         u, s, v = torch.linalg.svd(d.flatten(1), full_matrices=False)
         pairs += [(float(s[r]) ** 2, len(u) + v.shape[1], name, u[:, r] * s[r].sqrt(), v[r] * s[r].sqrt()) for r in range(int((s > 1e-6 * s[0]).sum()))]
     header = 1024 + 128 * (len(small) + 2 * len({p[2] for p in pairs}))
-    room, chosen = (limit - header) // 2 - sum(t.numel() for t in small.values()), {}
+    room, chosen = ((limit or 0) - header) // 2 - sum(t.numel() for t in small.values()), {}
     for gain, cost, name, a, b in sorted(pairs, key=lambda p: -p[0] / p[1]):
         if cost > room or kept > (1 - 1e-6) * total: continue
         room -= cost; kept += gain
