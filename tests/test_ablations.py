@@ -1,7 +1,8 @@
-"""The trained rows of Table 7: what they may see, and in which order they are made."""
+"""The trained rows: what they may see, and in which order they are made."""
 from stvg_nb import ablations as A, embedded as E
 from stvg_nb.core import resolve
 from stvg_nb.evaluate import Row
+from stvg_nb.tables import MODELS
 
 
 def test_units_come_after_what_they_need():
@@ -14,10 +15,26 @@ def test_units_come_after_what_they_need():
 
 
 def test_rows_and_units_name_the_same_policies():
-    made = set(A.row_units()[-1].config["names"])
-    asked = {r.policy.format(seed=k).removeprefix("embedded:") for r in A.TABLE7 for k in r.seeds}
-    assert asked - {"base"} == made
+    units = {u.name: u for u in A.row_units()}
+    made = {n.removeprefix("policy-") for n in units if n.startswith("policy-") and n != "policy-bases"}
+    tables = (*A.TABLE7, *A.TABLE10, *A.REWARDS, *A.TERMS, *A.COLD)
+    asked = {r.policy.format(seed=k).removeprefix("embedded:") for r in tables for k in r.seeds}
+    assert asked - {"base"} == made and made < set(units)
+    assert all(units[f"policy-{n}"].needs == (n,) for n in made)
     assert [r.label for r in A.TABLE7][:4] == ["base", "marks", "GRPO", "marks+SFT"] and "marks+GRPO" in {r.label for r in A.TABLE7}
+    assert set(A.BASES) | {"base"} == set(MODELS)
+    for table in (A.TABLE7, A.TABLE10, A.REWARDS, A.TERMS, A.COLD): assert len({r.label for r in table}) == len(table)
+
+
+def test_variants_differ_from_the_papers_reward_in_what_they_say():
+    from stvg_nb.rewards import VARIANTS
+    terms = {r.label: VARIANTS[variant].terms for r in A.TERMS for variant, name in A.VARIED.items() if f":{name}-" in r.policy}
+    assert terms == {"r_t + r_s": ("r_t", "r_s"), "r_t + r_f": ("r_t", "r_f"), "r_s + r_f": ("r_s", "r_f")}
+
+
+def test_seeds_that_are_not_shipped_are_left_out(monkeypatch):
+    monkeypatch.setattr(E, "available", lambda: ["base", "grpo-0", "grpo-2"])
+    assert A.with_seeds(A.TRAINED).seeds == (0, 2) and A.with_seeds(A.varied("x", "coupled")).seeds == A.SEEDS  # none there: the row stays, and is named as left out
 
 
 def test_training_clips_are_neither_those_of_the_base_nor_of_a_test():
