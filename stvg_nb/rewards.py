@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MARKS', 'FLAGS', 'LARGEST_TIME', 'LARGEST_CODE', 'APPEARS', 'TERMS', 'VARIANTS', 'format_answer',
-           'build_prompt', 'build_box_prompt', 'has_format', 'answer_blocks', 'Parsed', 'parse', 'Target', 'runs',
-           'make_target', 'target_json', 'as_target', 'r_t', 'r_timer1', 'appears_in', 'r_s', 'r_f', 'r_coupled',
-           'r_continuous', 'r_viou', 'Variant', 'read_reply', 'term', 'score', 'completion_text', 'reward_time',
-           'reward_timer1', 'reward_id', 'reward_id_drawn', 'reward_coupled', 'reward_continuous', 'reward_viou',
-           'reward_format', 'reward_time_code', 'reward_id_code', 'reward_format_code', 'reward_paths', 'outcome',
-           'log_outcomes']
+           'build_prompt', 'build_box_prompt', 'prompt_parts', 'draw_prompt', 'has_format', 'answer_blocks', 'Parsed',
+           'parse', 'Target', 'runs', 'make_target', 'target_json', 'as_target', 'r_t', 'r_timer1', 'appears_in', 'r_s',
+           'r_f', 'r_coupled', 'r_continuous', 'r_viou', 'Variant', 'read_reply', 'term', 'score', 'completion_text',
+           'reward_time', 'reward_timer1', 'reward_id', 'reward_id_drawn', 'reward_coupled', 'reward_continuous',
+           'reward_viou', 'reward_format', 'reward_time_code', 'reward_id_code', 'reward_format_code', 'reward_paths',
+           'outcome', 'log_outcomes']
 
 # %% ../nbs/03_rewards.ipynb #cell-003
 import json, math, re
@@ -22,7 +22,7 @@ from .core import InputError, Interval, MaskDatabase, Tube, box_iou
 from .prompting import mark_text, read_mark
 from .voting import drawn_on, normalise_query
 
-# %% ../nbs/03_rewards.ipynb #cell-009
+# %% ../nbs/03_rewards.ipynb #cell-011
 TASKS = ("stvg", "svg", "rvos", "vtg")
 MARKS = { # mark type -> how a prompt calls it
     "number": "number", "upper": "capital letter", "lower": "small letter", "mix": "number or capital letter"}
@@ -31,7 +31,7 @@ def _choose(value, choices, where):
     if value not in choices: raise InputError(where, f"{value!r} is not one of {', '.join(choices)}")
     return value
 
-# %% ../nbs/03_rewards.ipynb #cell-010
+# %% ../nbs/03_rewards.ipynb #cell-012
 _EVENT = "Find this event in the video"
 _ASK = { # task -> lead-in, what is to be settled, what the reasoning names, what the answer holds
     "stvg": (_EVENT, "Settle two things:\n1. the period of time in which the event takes place;\n"
@@ -45,7 +45,7 @@ _ASK = { # task -> lead-in, what is to be settled, what the reasoning names, wha
             "the moments or time ranges that you rely on", "the start and the end of the period in seconds, with two decimals")}
 _ASK["rvos"] = _ASK["svg"]
 
-# %% ../nbs/03_rewards.ipynb #cell-012
+# %% ../nbs/03_rewards.ipynb #cell-014
 def format_answer(
     task:str, # stvg | svg | rvos | vtg
     ids=(), # object IDs; none for svg and rvos: "none"
@@ -62,7 +62,7 @@ def format_answer(
     if task in ("stvg", "vtg"): parts.append(f"Time range: {start:.2f} to {end:.2f}")
     return ("" if think is None else f"<think>{think}</think>") + f"<answer>{', '.join(parts)}</answer>"
 
-# %% ../nbs/03_rewards.ipynb #cell-014
+# %% ../nbs/03_rewards.ipynb #cell-016
 _EXAMPLE = {"stvg": ([2], 5, 11), "svg": ([1, 4],), "rvos": ([1, 4],), "vtg": ([], 5, 11)}
 
 def build_prompt(
@@ -87,7 +87,7 @@ def build_prompt(
     return (f'{marked}{lead}: "{sentence}"\n{settle}\n{reason}, between <answer> and </answer>: {hold}. '
             f"Write it exactly as in this example:\n{format_answer(task, *_EXAMPLE[task], mark_type=mark_type)}")
 
-# %% ../nbs/03_rewards.ipynb #cell-016
+# %% ../nbs/03_rewards.ipynb #cell-018
 def build_box_prompt(
     query:str, # the sentence
     size, # (height, width) of the frame as shown
@@ -106,6 +106,61 @@ def build_box_prompt(
             f"Write only the box, in this form: {form}. If it is not in the image, write none.")
 
 # %% ../nbs/03_rewards.ipynb #cell-023
+_JOBS = {"marks": ("Every object",), "question": (_EVENT, _ASK["svg"][0]), "to settle": ("Settle",), "reasoning": ("First reason", "Answer at once"),
+         "answer": ("Then answer",), "example": ("<answer>",)} # job -> how its first line begins
+
+def prompt_parts(
+    text:str, # of `build_prompt`
+) -> list: # of (job, lines); the parts joined by line ends are the text
+    "What each line of a prompt is there for."
+    out = []
+    for line in text.splitlines():
+        job = next((job for job, words in _JOBS.items() if line.startswith(words)), None)
+        if job: out.append((job, line))
+        elif out: out[-1] = out[-1][0], f"{out[-1][1]}\n{line}"
+        else: raise InputError("prompt", f"does not begin as `build_prompt` writes it: {line[:60]!r}")
+    return out
+
+# %% ../nbs/03_rewards.ipynb #cell-026
+_TINTS = {"marks": ("#ebfbee", "#2b8a3e"), "question": ("#fff3bf", "#e67700"), "to settle": ("#e7f5ff", "#1c7ed6"), "reasoning": ("#f3f0ff", "#7048e8"),
+          "answer": ("#fff0f0", "#c92a2a"), "example": ("#fff0f0", "#c92a2a"), "then": ("#f1f3f5", "#868e96")} # fill and edge
+_WHY = {"marks": "what the numbers are", "question": "the sentence, quoted", "to settle": "what is sought", "reasoning": "what it must name",
+        "answer": "what it must hold", "example": "form of the answer line", "then": "the end of the turn"}
+_LETTERS, _LINE_HIGH, _PAD = 104, 0.185, 0.11 # letters of a line; inches
+
+def _prompt_block(ax, top, job, lines): # -> its lower edge
+    from matplotlib.patches import FancyBboxPatch
+    fill, edge = _TINTS[job]
+    high = len(lines) * _LINE_HIGH + 2 * _PAD
+    ax.add_patch(FancyBboxPatch((1.95, top), 8.4, high, boxstyle="round,pad=0,rounding_size=.08", fc=fill, ec=edge, lw=1.1))
+    ax.text(.1, top + _PAD + .09, job, fontsize=10, weight="bold", color=edge, va="center")
+    ax.text(.1, top + _PAD + .26, _WHY[job], fontsize=8, color="#495057", va="center")
+    for i, line in enumerate(lines):
+        ax.text(2.1, top + _PAD + (i + .5) * _LINE_HIGH, line, fontsize=9.5, va="center", family="monospace" if job == "example" else None,
+                weight="bold" if job == "question" else None)
+    return top + max(high, .45)
+
+# %% ../nbs/03_rewards.ipynb #cell-027
+def draw_prompt(
+    task:str, query:str, # as `build_prompt`
+    title:str,
+    **how, # mark_type, think, ... of `build_prompt`
+): # matplotlib Figure
+    "One prompt as labelled blocks (the subjects of STVG-R1 figures 5 to 7; own wording, own drawing)."
+    import textwrap
+    import matplotlib.pyplot as plt
+    text = build_prompt(task, query, **how)
+    clip = "the clip, with its marks painted on every frame" if text.startswith(_JOBS["marks"]) else "the clip, as it is: no marks, so no line about them"
+    parts = [(job, [row for line in part.splitlines() for row in textwrap.wrap(line, _LETTERS)]) for job, part in (*prompt_parts(text), ("then", clip))]
+    high = sum(max(len(lines) * _LINE_HIGH + 2 * _PAD, .45) for _, lines in parts) + .08 * (len(parts) - 1) + .5
+    fig = plt.figure(figsize=(10.5, high))
+    ax = fig.add_axes((0, 0, 1, 1)); ax.set(xlim=(0, 10.5), ylim=(high, 0)); ax.axis("off")
+    ax.text(.1, .2, title, fontsize=11.5, weight="bold", va="center")
+    top = .42
+    for job, lines in parts: top = _prompt_block(ax, top, job, lines) + .08
+    return fig
+
+# %% ../nbs/03_rewards.ipynb #cell-032
 _TAGS = re.compile(r"</?(?:think|answer)>", re.I | re.A)
 _PAIRS = ["<think>", "</think>", "<answer>", "</answer>"]
 
@@ -122,7 +177,7 @@ def has_format(
     gap = text[tags[-3].end():tags[-2].start()] if len(tags) == 4 else ""
     return tags[0].start() == 0 and tags[-1].end() == len(text) and not gap.strip()
 
-# %% ../nbs/03_rewards.ipynb #cell-028
+# %% ../nbs/03_rewards.ipynb #cell-037
 _BLOCK, _BLOCK_CODE = re.compile(r"</?answer>", re.I | re.A), re.compile(r"</?answer>")
 
 def answer_blocks(
@@ -136,7 +191,7 @@ def answer_blocks(
         elif opened is not None: blocks.append(text[opened:tag.start()]); opened = None
     return blocks
 
-# %% ../nbs/03_rewards.ipynb #cell-031
+# %% ../nbs/03_rewards.ipynb #cell-040
 FLAGS = {
     "no_answer": "no closed answer block",
     "no_id": "the task needs an ID, none could be read",
@@ -154,7 +209,7 @@ FLAGS = {
 }
 _INCOMPLETE = {"no_answer", "no_id", "no_time", "not_canonical", "out_of_range"}
 
-# %% ../nbs/03_rewards.ipynb #cell-032
+# %% ../nbs/03_rewards.ipynb #cell-041
 @dataclass(frozen=True)
 class Parsed:
     "What a reply says."
@@ -173,12 +228,12 @@ class Parsed:
     @property
     def failed(self): return not self.ids and self.start is None and "none" not in self.flags
 
-# %% ../nbs/03_rewards.ipynb #cell-034
+# %% ../nbs/03_rewards.ipynb #cell-043
 _STRICT_ID = {"number": "[1-9][0-9]{0,5}", "upper": "[A-Z]{1,4}", "lower": "[a-z]{1,4}", "mix": "[1-9]|[A-Z]{1,4}"}
 _CODE_ID = {"number": r"(\d++)", "mix": r"(\d++|[A-Za-z]{1,4}(?![A-Za-z]))"} | dict.fromkeys(("upper", "lower"), "([A-Za-z]{1,4})(?![A-Za-z])")
 _CODE_TIME = re.compile(r"Time range:\s*+(\d++\.?+\d*+)\s*+(?:to|and)\s*+(\d++\.?+\d*+)", re.I)
 
-# %% ../nbs/03_rewards.ipynb #cell-035
+# %% ../nbs/03_rewards.ipynb #cell-044
 def _value(token, kind): # -> ID, or None where no such mark is ever drawn
     if len(token) > 4000: return None # int() refuses such lengths
     if kind == "number": return int(token)
@@ -191,7 +246,7 @@ def _canonical(task, kind):
     ids = {"stvg": f"Target ID: ({one})", "vtg": "()"}.get(task, f"Target ID: (none|{one}(?:, {one})*+)")
     return re.compile(ids + (", " if task == "stvg" else "") + (f"Time range: {time} to {time}" if task in ("stvg", "vtg") else "()()"))
 
-# %% ../nbs/03_rewards.ipynb #cell-036
+# %% ../nbs/03_rewards.ipynb #cell-045
 def _read_strict(body, task, kind): # -> IDs or None, (start, end) as text or None, flags
     m = _canonical(task, kind).fullmatch(body)
     if not m: return None, None, {"not_canonical"}
@@ -199,14 +254,14 @@ def _read_strict(body, task, kind): # -> IDs or None, (start, end) as text or No
     if None in ids: return None, None, {"not_canonical"}
     return ids, (m[2], m[3]) if m[2] else None, {"none"} if m[1] == "none" else set()
 
-# %% ../nbs/03_rewards.ipynb #cell-037
+# %% ../nbs/03_rewards.ipynb #cell-046
 def _read_code(body, task, kind):
     i = re.search(rf"Target ID:\s*+{_CODE_ID[kind]}", body, re.I) if task != "vtg" else None
     t = _CODE_TIME.search(body)
     value = _value(i[1], kind) if i else None
     return None if value is None else [value], t.groups() if t else None, set()
 
-# %% ../nbs/03_rewards.ipynb #cell-039
+# %% ../nbs/03_rewards.ipynb #cell-048
 _OPEN, _CLOSE = r"[ \[({<\"'`*#]*+", r"[\])}>\"'`*]*+"
 _NEXT = rf"{_CLOSE} ?(?:[,;&/+|] ?(?:(?:and|or) )?|(?:and|or) )(?:ids? )?{_OPEN}" # between the members of a list
 _COLON = rf"[*\"'` ]*+(?:[:=：]|is\b|are\b)?+{_OPEN}(?:ids? )?"
@@ -219,17 +274,17 @@ _TOKEN["mix"] = tuple(f"(?:{_NUMBER_ID}|{t})" for t in _TOKEN["upper"])
 _FIRST_ID = {k: re.compile(a, re.I) for k, (a, _) in _TOKEN.items()}
 _NEXT_ID = {k: re.compile(_NEXT + b, re.I) for k, (_, b) in _TOKEN.items()}
 
-# %% ../nbs/03_rewards.ipynb #cell-040
+# %% ../nbs/03_rewards.ipynb #cell-049
 _ID_LABELS = [re.compile(rf"(?<![^\W_]){name}ids?(?![^\W_]){_COLON}", re.I) for name in ("target[ _]?", "")]
 _NOBODY = re.compile(r"(?:none|nobody|nothing|null|n/a|no (?:one|object|match|id))(?![^\W_])", re.I)
 
-# %% ../nbs/03_rewards.ipynb #cell-041
+# %% ../nbs/03_rewards.ipynb #cell-050
 def _items(first, following, body, position): # -> matches, where they end
     found, m = [], first.match(body, position)
     while m: found.append(m); position = m.end(); m = following.match(body, position)
     return found, position
 
-# %% ../nbs/03_rewards.ipynb #cell-042
+# %% ../nbs/03_rewards.ipynb #cell-051
 def _lenient_ids(body, task, kind): # -> IDs or None, is it "none"?, body without the lists
     for label in _ID_LABELS:
         starts = [(m.start(), m.end()) for m in label.finditer(body)]
@@ -245,7 +300,7 @@ def _lenient_ids(body, task, kind): # -> IDs or None, is it "none"?, body withou
     rest.append(body[done:].lstrip(" ,;") if starts else body)
     return tokens, nobody, " ".join(rest)
 
-# %% ../nbs/03_rewards.ipynb #cell-044
+# %% ../nbs/03_rewards.ipynb #cell-053
 _CLOCK = r"([-−]?(?>\d+(?::\d{2}){1,2}(?:\.\d*)?|\d+(?:\.\d*)?))(?![\d:])(?!\.\d)"
 _FREE = r"(?<![^\W_])(?<![.:,\-−])"
 _END = rf"{_SECONDS}(?![^\W_])"
@@ -264,7 +319,7 @@ def _seconds(text): # "1:02.5" -> 62.5
     for part in text.lstrip("-−").split(":"): value = 60 * value + float(part)
     return -value if text[0] in "-−" else value
 
-# %% ../nbs/03_rewards.ipynb #cell-045
+# %% ../nbs/03_rewards.ipynb #cell-054
 def _read_lenient(body, task, kind):
     body, flags = " ".join(body.split()), set()
     if _NOT_A_NUMBER.search(body): return None, None, {"out_of_range"}
@@ -277,14 +332,14 @@ def _read_lenient(body, task, kind):
     if nobody and not ids: flags.add("none")
     return ids if ids or "none" in flags else None, spans[0] if spans else None, flags
 
-# %% ../nbs/03_rewards.ipynb #cell-047
+# %% ../nbs/03_rewards.ipynb #cell-056
 LARGEST_TIME, LARGEST_CODE = 1e6, 1e12 # seconds; beyond them an answer is void (code: only so that frames stay countable)
 
 def _void(span, flags, mode): # does the whole answer fail?
     if span and max(map(abs, span)) > (LARGEST_CODE if mode == "code" else LARGEST_TIME): flags.add("out_of_range")
     return bool(flags & (_INCOMPLETE if mode == "code" else {"out_of_range", "not_canonical"}))
 
-# %% ../nbs/03_rewards.ipynb #cell-048
+# %% ../nbs/03_rewards.ipynb #cell-057
 def _finish(ids, span, ok, flags, task, duration):
     ids, (start, end) = tuple(dict.fromkeys(ids or ())), span or (None, None)
     if task == "stvg" and len(ids) > 1: flags.add("several_ids")
@@ -293,7 +348,7 @@ def _finish(ids, span, ok, flags, task, duration):
     if span and duration is not None and end > duration + 0.005: flags.add("overrun") # half of the last digit that is written
     return Parsed(ids, start, end, ok, tuple(sorted(flags)))
 
-# %% ../nbs/03_rewards.ipynb #cell-049
+# %% ../nbs/03_rewards.ipynb #cell-058
 _READERS = {"strict": _read_strict, "code": _read_code, "lenient": _read_lenient}
 
 def parse(
@@ -318,7 +373,7 @@ def parse(
     if _void(span, flags, mode): return Parsed(ok_format=ok, flags=tuple(sorted(flags)))
     return _finish(ids, span, ok, flags, task, duration)
 
-# %% ../nbs/03_rewards.ipynb #cell-062
+# %% ../nbs/03_rewards.ipynb #cell-071
 def _checked(t):
     _choose(t.task, TASKS, "target, task"); _choose(t.mark_type, MARKS, "target, mark_type")
     if t.task in ("stvg", "svg") and len(t.ids) != 1: raise InputError("target", f"task {t.task} needs one answer ID, {len(t.ids)} given")
@@ -330,7 +385,7 @@ def _checked(t):
     if t.overlap is not None and (t.frames is None or {len(v) for v in t.overlap.values()} - {t.frames[1] - t.frames[0]}):
         raise InputError("target, overlap", "needs one IoU for each of the frames")
 
-# %% ../nbs/03_rewards.ipynb #cell-063
+# %% ../nbs/03_rewards.ipynb #cell-072
 @dataclass(frozen=True)
 class Target:
     "All that the rewards know of a sample; frames and seconds count from the start of the clip."
@@ -346,7 +401,7 @@ class Target:
     overlap: dict | None = None # ID -> IoU with the true box on each of these frames; not listed: 0
     def __post_init__(self): _checked(self)
 
-# %% ../nbs/03_rewards.ipynb #cell-064
+# %% ../nbs/03_rewards.ipynb #cell-073
 def runs(frames) -> tuple: # ((start, end), ...), half-open
     "Ascending frame indices as runs."
     frames = np.asarray(sorted(frames), int)
@@ -354,7 +409,7 @@ def runs(frames) -> tuple: # ((start, end), ...), half-open
     cuts = np.flatnonzero(np.diff(frames) > 1)
     return tuple(zip(frames[np.r_[0, cuts + 1]].tolist(), (frames[np.r_[cuts, len(frames) - 1]] + 1).tolist()))
 
-# %% ../nbs/03_rewards.ipynb #cell-066
+# %% ../nbs/03_rewards.ipynb #cell-075
 def make_target(
     db:MaskDatabase, # of the video
     tube:Tube, # truth, frames of the video
@@ -380,7 +435,7 @@ def make_target(
                   drawn=None if drawn is None else {i: runs(inside(f for f, ids in marks.items() if i in ids)) for i in db.ids},
                   frames=frames, overlap={i: t for i, t in table.items() if any(t)} if overlap else None)
 
-# %% ../nbs/03_rewards.ipynb #cell-071
+# %% ../nbs/03_rewards.ipynb #cell-080
 def target_json(target:Target) -> str:
     "One line of JSON, for a column of a data set."
     out = {k: v for k, v in asdict(target).items() if v is not None}
@@ -404,14 +459,14 @@ def _from_dict(value):
     tables = dict(visible=_pair, drawn=_pair, overlap=float)
     return Target(**value | {k: _by_id(value.get(k), f"{where}, {k}", read) for k, read in tables.items()})
 
-# %% ../nbs/03_rewards.ipynb #cell-072
+# %% ../nbs/03_rewards.ipynb #cell-081
 @lru_cache(4096)
 def _from_json(text):
     try: value = json.loads(text)
     except ValueError: raise InputError("target", "is not valid JSON") from None
     return as_target(value)
 
-# %% ../nbs/03_rewards.ipynb #cell-073
+# %% ../nbs/03_rewards.ipynb #cell-082
 def as_target(
     value, # Target, its JSON, or the object that the JSON describes
 ) -> Target:
@@ -421,7 +476,7 @@ def as_target(
     if isinstance(value, dict): return _from_dict(value)
     raise InputError("target", f"needs a Target or its JSON, found {type(value).__name__}")
 
-# %% ../nbs/03_rewards.ipynb #cell-076
+# %% ../nbs/03_rewards.ipynb #cell-085
 def r_t(
     parsed:Parsed, # what was answered
     target:Target, # what is true
@@ -430,7 +485,7 @@ def r_t(
     if parsed.start is None or target.interval is None or "several_times" in parsed.flags: return 0.0
     return parsed.interval.iou(target.interval)
 
-# %% ../nbs/03_rewards.ipynb #cell-077
+# %% ../nbs/03_rewards.ipynb #cell-086
 def r_timer1(parsed, target) -> float: # at most 1; below 0 only for an end that misses by more than the whole clip
     "Temporal IoU, lowered by the error of each end (Time-R1; inactive option of the release)."
     iou = r_t(parsed, target)
@@ -439,7 +494,7 @@ def r_timer1(parsed, target) -> float: # at most 1; below 0 only for an end that
     near = lambda given, true: 1 - abs(given - true) / target.duration
     return iou * near(parsed.start, target.interval.start) * near(parsed.end, target.interval.end)
 
-# %% ../nbs/03_rewards.ipynb #cell-080
+# %% ../nbs/03_rewards.ipynb #cell-089
 APPEARS = ("mask", "drawn", "none")
 
 def appears_in(
@@ -450,7 +505,7 @@ def appears_in(
     first, last = math.ceil(start * fps - 1e-6), math.floor(end * fps + 1e-6)
     return any(max(a, first) <= min(b - 1, last) for a, b in spans)
 
-# %% ../nbs/03_rewards.ipynb #cell-081
+# %% ../nbs/03_rewards.ipynb #cell-090
 def r_s(
     parsed:Parsed,
     target:Target,
@@ -464,7 +519,7 @@ def r_s(
     if spans is None or target.fps is None: raise InputError("target", f"appears={appears!r} needs fps and {'visible' if appears == 'mask' else 'drawn'}")
     return float(parsed.start is not None and appears_in(spans.get(parsed.id, ()), target.fps, parsed.start, parsed.end))
 
-# %% ../nbs/03_rewards.ipynb #cell-084
+# %% ../nbs/03_rewards.ipynb #cell-093
 def r_f(parsed:Parsed, target:Target=None) -> float: # 0 or 1
     "Reasoning in think tags, answer in answer tags (STVG-R1 section 3.3)."
     return float(parsed.ok_format)
@@ -473,7 +528,7 @@ def r_coupled(parsed, target, appears="mask") -> float: # 0..1
     "r_s * r_t (STVG-R1 section 4.5, first alternative)."
     return r_s(parsed, target, appears) * r_t(parsed, target)
 
-# %% ../nbs/03_rewards.ipynb #cell-085
+# %% ../nbs/03_rewards.ipynb #cell-094
 def _shared(parsed, target): # -> sum of IoUs over the shared frames, number of shared frames, of frames in the union
     if None in (target.fps, target.frames, target.overlap): raise InputError("target", "terms continuous and viou need fps, frames and overlap")
     if parsed.id is None or parsed.start is None or parsed.end <= parsed.start or "several_times" in parsed.flags: return 0.0, 0, 1
@@ -492,7 +547,7 @@ def r_viou(parsed, target) -> float: # 0..1
     total, shared, union = _shared(parsed, target)
     return total / union if shared else 0.0
 
-# %% ../nbs/03_rewards.ipynb #cell-089
+# %% ../nbs/03_rewards.ipynb #cell-098
 TERMS = {"r_t": r_t, "timer1": r_timer1, "r_s": r_s, "coupled": r_coupled, "continuous": r_continuous, "viou": r_viou, "r_f": r_f}
 _LOOKS = {"r_s", "coupled"} # terms that ask whether the ID appears
 
@@ -504,7 +559,7 @@ class Variant:
     appears: str = "mask" # mask | drawn | none
     mode: str = "lenient" # of the parser
 
-# %% ../nbs/03_rewards.ipynb #cell-090
+# %% ../nbs/03_rewards.ipynb #cell-099
 VARIANTS = {
     "r1": Variant(("r_t", "r_s", "r_f"), "the paper, eq. 6"),
     "coupled": Variant(("r_t", "coupled", "r_f"), "the right ID pays as far as the time is right"),
@@ -519,7 +574,7 @@ VARIANTS = {
     "drawn": Variant(("r_t", "r_s", "r_f"), "the mark must be painted on a sampled frame", "drawn"),
 }
 
-# %% ../nbs/03_rewards.ipynb #cell-091
+# %% ../nbs/03_rewards.ipynb #cell-100
 def read_reply(
     text, # the reply
     target, # Target or what `as_target` takes
@@ -533,7 +588,7 @@ def term(name:str, parsed:Parsed, target:Target, appears="mask") -> float:
     "One term by name."
     return float(TERMS[_choose(name, TERMS, "term")](parsed, target, *((appears,) if name in _LOOKS else ())))
 
-# %% ../nbs/03_rewards.ipynb #cell-092
+# %% ../nbs/03_rewards.ipynb #cell-101
 def score(
     text, # the reply
     target, # Target or what `as_target` takes
@@ -546,7 +601,7 @@ def score(
     values = {name: term(name, parsed, target, v.appears) for name in v.terms}
     return values | {"total": math.fsum(values.values())}
 
-# %% ../nbs/03_rewards.ipynb #cell-104
+# %% ../nbs/03_rewards.ipynb #cell-113
 def completion_text(completion) -> str:
     "The text of a completion: a string, or the assistant's messages; anything else is empty."
     if isinstance(completion, str): return completion
@@ -556,7 +611,7 @@ def completion_text(completion) -> str:
     parts = [p for c in contents for p in (c if isinstance(c, (list, tuple)) else [c])]
     return "".join(t for p in parts if isinstance(t := p.get("text") if isinstance(p, dict) else p, str))
 
-# %% ../nbs/03_rewards.ipynb #cell-105
+# %% ../nbs/03_rewards.ipynb #cell-114
 def _replies(completions, columns): # -> [(text, Target)]
     if "target" not in columns:
         raise InputError("reward columns", f"needs a column 'target', found {', '.join(sorted(columns)) or 'none'}; see make_target and target_json")
@@ -567,7 +622,7 @@ def _replies(completions, columns): # -> [(text, Target)]
 def _rewards(name, completions, columns, mode="lenient", appears="mask"):
     return [term(name, read_reply(text, target, mode), target, appears) for text, target in _replies(completions, columns)]
 
-# %% ../nbs/03_rewards.ipynb #cell-107
+# %% ../nbs/03_rewards.ipynb #cell-116
 def reward_time(prompts, completions, **columns): return _rewards("r_t", completions, columns)
 def reward_timer1(prompts, completions, **columns): return _rewards("timer1", completions, columns)
 def reward_id(prompts, completions, **columns): return _rewards("r_s", completions, columns)
@@ -580,7 +635,7 @@ def reward_time_code(prompts, completions, **columns): return _rewards("r_t", co
 def reward_id_code(prompts, completions, **columns): return _rewards("r_s", completions, columns, "code", "none")
 def reward_format_code(prompts, completions, **columns): return _rewards("r_f", completions, columns, "code")
 
-# %% ../nbs/03_rewards.ipynb #cell-108
+# %% ../nbs/03_rewards.ipynb #cell-117
 _NAMES = {"r_t": "reward_time", "r_s": "reward_id", "r_f": "reward_format"}
 
 def reward_paths(
@@ -591,7 +646,7 @@ def reward_paths(
     suffix = lambda name: "_code" if v.mode == "code" else "_drawn" if v.appears == "drawn" and name in _LOOKS else ""
     return [f"stvg_nb.rewards.{_NAMES.get(name, 'reward_' + name)}{suffix(name)}" for name in v.terms]
 
-# %% ../nbs/03_rewards.ipynb #cell-112
+# %% ../nbs/03_rewards.ipynb #cell-121
 def outcome(
     text, # the reply
     target, # Target or what `as_target` takes

@@ -1,5 +1,6 @@
 """The gallery on files of other benchmarks, on random intervals, and what stands behind a figure."""
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from stvg_nb import gallery
 from stvg_nb.core import InputError, MaskDatabase, Tube, encode_mask, load_profile, write_json, write_video
-from stvg_nb.gallery import (SHOWN, Asked, Bar, Case, Explorer, Frames, Renamed, Strip, Thing, ask, film, head_camera, moments, open_collection,
-                             publish, scores_of, spoken, strip_of)
+from stvg_nb.gallery import (SHOWN, Asked, Bar, Case, Explorer, Frames, Renamed, Strip, Thing, ask, caption_cases, caption_strip, film, head_camera,
+                             missed_by, moments, open_collection, publish, scores_of, spoken, strip_of, told_by, true_of)
 from stvg_nb.metrics import evaluate
 from stvg_nb.prompting import Detections, no_detections
 from stvg_nb.puppets import Options, full_boxes, make_script, truth, write_clip, write_split
@@ -106,6 +107,62 @@ def test_kept_predictions_score_as_the_figure_says(case, tmp_path, monkeypatch):
     assert 0 < row["metrics"]["viou"] < 1
     assert note["models"] == [dict(name="checkpoint", revision="sha256:0", trained_here=False)] and "/some/where" not in json.dumps(note)
     assert note["data"][0]["synthetic"] and "Procedural data" in note["caption"]
+
+def test_times_alone_are_kept_so_that_they_score_as_the_figure_says(case, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+    monkeypatch.setenv("STVG_FIGURES", str(tmp_path))
+    monkeypatch.setattr(gallery, "_policy", lambda name, device: SimpleNamespace(fingerprint="sha256:0"))
+    when, record = replace(case, task="vtg"), dict(key=case.key, start_frame=case.truth.start + 4, end_frame=case.truth.end + 3, boxes={}, ids=[])
+    publish("r1-figure11", plt.figure(), "One clip.", load_profile("smoke"), [(Asked("base, plain frames", "b", plain=True), when, record)])
+    plt.close("all")
+    row, = json.loads((tmp_path/"r1-figure11.provenance.json").read_text())["rows"]
+    folder = tmp_path/"predictions"
+    result = evaluate("hcstvg", "clean", folder/"r1-figure11--annotations.json", folder/"r1-figure11--base-plain-frames--seed0.jsonl.gz")
+    assert list(row["metrics"]) == ["tiou"] and 0 < row["metrics"]["tiou"] < 1
+    assert result["metrics"]["m_tiou"] == pytest.approx(row["metrics"]["tiou"])
+    assert missed_by(when, record) == "start 0.4 s late, end 0.3 s late"
+
+def test_policies_on_plain_frames_get_no_database(case):
+    assert "database" not in case.row(Asked("a, plain frames", "b", plain=True).marks) and "database" in case.row(Asked("a, numbers", "b").marks)
+
+# ---------------------------------------------------------------------------- what is said about everybody
+
+def test_reasoning_is_read_as_it_is_taught():
+    from stvg_nb.embedded import Speech, clothes_of, new_processor, presence, questions, reply, strips, study
+    from stvg_nb.puppets import Dice
+    dressed, acted, speech = 0, 0, Speech(new_processor())
+    for index in range(8):
+        script = make_script("train", ("stage", "street")[index % 2], index)
+        for q in questions(script, Dice("told", index), 4):
+            numbers, form = {k: k + 1 for k in range(len(script.puppets))}, q["form"]
+            told = told_by(reply(speech, study(script, form, q["answer"]), numbers))
+            should = strips(script) if form.get("action") else {k: [""] * len(v) for k, v in presence(script).items()} # "seen" is no action
+            assert sorted(told) == [k + 1 for k in range(len(script.puppets))]
+            for n, t in told.items():
+                assert t.clothes in ((), clothes_of(script, n - 1)) and t.actions in ([], should[n - 1]), (script.name, q["query"], n)
+                assert not form.get("who") or t.clothes
+                dressed += bool(t.clothes); acted += any(t.actions)
+    assert dressed > 20 and acted > 20
+
+@given(st.text(st.sampled_from("01234. ;ab<>/think"), max_size=200))
+def test_any_reasoning_can_be_read(text):
+    for n, t in told_by(f"<think>{text}").items(): assert n >= 0 and t.clothes == () and not any(t.actions)
+
+def test_a_caption_of_the_truth_is_right_and_a_wrong_word_costs_its_share(case):
+    clothes, actions = caption_cases(case)
+    assert [c.row()["task"] for c in (clothes, actions)] == ["stvg", "stvg"] and len({clothes.key, actions.key, case.key}) == 3
+    true = true_of(case)
+    assert {n: t.clothes for n, t in true.items()} == {n: (p.shirt, p.trousers, p.hat) for n, p in zip(case.facts["numbers"], case.script.puppets)}
+    worn = {n: " ".join((*t.clothes, "shirt")) for n, t in true.items()}
+    text = lambda words: "<think> x ;" + "".join(f" {n} {w} ;" for n, w in words.items()) + "</think>"
+    record = dict(key=clothes.key, text=text(worn))
+    assert scores_of(clothes, record) == dict(clothes=1.0)
+    other = next(c for c in ("red", "blue") if c != true[1].clothes[0])
+    wrong = text(worn | {1: " ".join((other, *true[1].clothes[1:], "shirt"))})
+    assert scores_of(clothes, record | dict(text=wrong)) == dict(clothes=pytest.approx(1 - 1 / (3 * len(true))))
+    strip = caption_strip(case, [record, dict(key=actions.key, text="")], load_profile("smoke"), k=3)
+    assert strip.right == "clothes 1.00, actions 0.00" and len(strip.bars) == 2 * len(true) and len(strip.pictures) == 3
+    assert all(not b.spans for b in strip.bars[1::2]) and any(b.spans for b in strip.bars[::2])
 
 def test_a_missing_policy_is_said_in_one_line():
     there, why = gallery.at_hand([Asked("a", "embedded:no-such-policy"), Asked("b", "embedded:no-such-policy", "two_stage")])
