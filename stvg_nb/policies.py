@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'SYSTEM', 'TEMPLATE_INTERNVL', 'BOX_FLAGS', 'SCHEMA', 'METHODS', 'Still', 'Family', 'left_padded',
-           'Qwen25', 'Qwen3', 'InternVL', 'toy_family', 'Draw', 'Policy', 'load_policy', 'BoxAnswer', 'parse_box',
-           'box_question', 'row_of', 'AnswerConfig', 'reply_record', 'direct', 'still_frames', 'spread_boxes',
-           'two_stage', 'snap_to_tracks', 'snapped', 'answers_header', 'prepare', 'answer_all']
+           'Qwen25', 'Qwen3', 'InternVL', 'toy_family', 'Draw', 'Policy', 'load_model', 'load_policy', 'BoxAnswer',
+           'parse_box', 'box_question', 'row_of', 'AnswerConfig', 'reply_record', 'direct', 'still_frames',
+           'spread_boxes', 'two_stage', 'snap_to_tracks', 'snapped', 'answers_header', 'prepare', 'answer_all']
 
 # %% ../nbs/04c_policies.ipynb #cell-003
 import contextlib, hashlib, json, math, re
@@ -414,11 +414,14 @@ def _load_adapter(folder, dtype, remedy):
     from peft import PeftModel
     base = read_json(folder/"adapter_config.json").get("base_model_name_or_path")
     if not base: raise InputError(folder/"adapter_config.json", "names no base model; set base_model_name_or_path to a folder, a hub name or embedded:base")
-    model, processor = _load(str(folder.parent/base) if (folder.parent/base).is_dir() else base, dtype)
+    model, processor = load_model(str(folder.parent/base) if (folder.parent/base).is_dir() else base, dtype)
     return _loaded(folder, lambda: PeftModel.from_pretrained(model, str(folder)), remedy).merge_and_unload(), processor
 
 # %% ../nbs/04c_policies.ipynb #cell-072
-def _load(name, dtype):
+def load_model(
+    name:str, # as `load_policy`
+    dtype=None, # torch dtype; None: float32 for an embedded policy, else as stored
+): # (model, processor); an adapter is merged into its base
     import torch
     if name.startswith("embedded:"):
         try: load = resolve("stvg_nb.embedded.load")
@@ -442,7 +445,7 @@ def load_policy(
     "The policy of a name; `InputError` with the remedy where its files are not at hand."
     import torch
     dtype = dtype or (torch.float32 if str(device).startswith("cpu") else torch.bfloat16)
-    model, processor = _load(str(name), dtype)
+    model, processor = load_model(str(name), dtype)
     return Policy(str(name), model.to(device), processor)
 
 # %% ../nbs/04c_policies.ipynb #cell-081

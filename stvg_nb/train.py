@@ -27,6 +27,7 @@ from .core import (InputError, Interval, MaskDatabase, Tube, canonical_json, con
                           load_profile, package_dir, probe, read_json, read_jsonl, read_text, resolve, runs_dir, sample_indices,
                           sha256_file, visual_tokens, write_json, write_text)
 from .grpo import clip_inputs, pack, toy_model, toy_processor, vision_language
+from .policies import load_model
 from .prompting import build_database, check_config, drawn_marks, model_size, prompted_clip
 from .rewards import VARIANTS, Target, build_prompt, format_answer, make_target, reward_paths, target_json
 from .trainer import ExactResume, SharedGroups, grpo_config, last_checkpoint, peak_gb, toy_policy, trainer_class, two_clips
@@ -381,6 +382,7 @@ def load_base(
     "The policy that a run starts from."
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
     source = own_base(name, config.seed, folder) or name
+    if (Path(source)/"adapter_config.json").is_file(): return load_model(str(source), torch_dtype(config, device)) # merged: a new adapter would take its place
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=torch_dtype(config, device))
         return model, AutoProcessor.from_pretrained(source)

@@ -242,6 +242,20 @@ def test_checkpoints_load_with_from_pretrained(lora, tmp_path):
         assert AutoProcessor.from_pretrained(tmp_path/name).tokenizer.eos_token == "<|im_end|>" and (tmp_path/name/"README.md").read_text() == "card"
     assert (tmp_path/"final/adapter_config.json").is_file() == lora
 
+def test_a_run_goes_on_from_an_adapter(tmp_path):
+    "A new adapter is laid over what the first one learned, not in its place."
+    profile = toy(method="sft", steps=2, lora={"r": 4}, sft={"learning_rate": .05})
+    rows = T.load_rows(profile, profile.train)
+    first = T.make_trainer(profile.train, profile, rows, "random", tmp_path)
+    first.train(); first.card = lambda step: "card"; T.save_final(first, tmp_path, merge=True)
+    want = dict(T.load_base(str(tmp_path/"merged"), profile.train)[0].named_parameters())
+    untrained = dict(T.load_base("random", profile.train, folder=tmp_path)[0].named_parameters())
+    second = T.make_trainer(profile.train, profile, rows, str(tmp_path/"final"), tmp_path/"second")
+    seen = {n.removeprefix("base_model.model.").replace(".base_layer", ""): p for n, p in second.model.named_parameters() if "lora_" not in n}
+    assert set(seen) == set(want) and any("lora_" in n for n, _ in second.model.named_parameters())
+    for n, p in want.items(): torch.testing.assert_close(seen[n].float(), p.float(), atol=1e-6, rtol=0)
+    assert any(not torch.equal(p, untrained[n]) for n, p in want.items())
+
 def test_time_alone_needs_no_marks(puppets, tmp_path):
     "GRPO without marks: plain video, the VTG question, paid for the time, no ID in the log."
     profile, *_ = puppets
