@@ -7,6 +7,10 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PROFILE ?= tiny
+# chapters at a time; empty: two where there are two cores
+JOBS ?=
+# FULL=1: ask about every clip again, also where kept predictions fit
+FULL ?=
 PYTHON ?= python3
 
 # One thread a process: torch's default pool spins on shared cores.
@@ -17,7 +21,7 @@ export SAM2_BUILD_CUDA ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install test reproduce weights site lab bench clean
+.PHONY: help install test reproduce ablations weights site lab bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,10 +35,13 @@ $(STAMP): settings.ini pyproject.toml constraints.txt scripts/bootstrap.sh
 test: install  ## the notebooks' own tests, then tests/
 	@bash scripts/test.sh
 
-reproduce: install  ## run every chapter headless and regenerate tables and figures (PROFILE=tiny)
-	$(VENV)/bin/stvg reproduce --profile $(PROFILE)
+reproduce: install  ## run every chapter headless, regenerate tables and figures (PROFILE=tiny JOBS=2 FULL=1)
+	$(VENV)/bin/stvg reproduce --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(if $(filter-out 0,$(FULL)),--full)
 
-weights: install  ## train every shipped weight again on one core, hours; finished units are kept
+ablations: install  ## train and ship the rows of the tables from the shipped base, hours; finished units are kept
+	$(PY) scripts/weights.py --rows
+
+weights: install  ## train and ship the detector and the base policy again, hours; finished units are kept
 	$(PY) scripts/weights.py
 
 site: install  ## build the documentation: Quarto where it is installed, else the checked second route

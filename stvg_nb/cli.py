@@ -177,6 +177,8 @@ def _reproduce_options(p):
     p.add_argument("--profile", metavar="P", help="smoke, tiny, one-gpu, a100, a100-dry, o1 (default: STVG_PROFILE, else tiny)")
     p.add_argument("--only", action="append", default=[], metavar="NAME", help="this table or figure only, repeatable")
     p.add_argument("--list", action="store_true", help="what there is to make")
+    p.add_argument("--jobs", type=int, metavar="N", help="chapters at a time (default: 2 where there are two cores, 1 on a GPU)")
+    p.add_argument("--full", action="store_true", help="ask about every clip again, also where kept predictions fit")
     p.add_argument("--output", metavar="DIR", help="folder for tables and figures (default figures/<profile>/)")
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
@@ -189,7 +191,7 @@ def reproduce_command(options):
         listed = list_artefacts(profile)
         return listed, "\n".join(f"{a['name']:<24} {a['reason']}" for a in listed["artefacts"]), 0
     if options.output: os.environ["STVG_FIGURES"] = os.path.abspath(options.output)
-    report = reproduce(options.profile, options.only, quiet=options.quiet)
+    report = reproduce(options.profile, options.only, quiet=options.quiet, jobs=options.jobs, full=options.full)
     return report, format_report(report), exit_code(report)
 
 # %% ../nbs/12_cli.ipynb #cell-020

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'CONTROLS', 'weights', 'resampled', 'Estimate', 'estimate', 'annotate', 'look_up', 'finished', 'Scores',
-           'score', 'table_row', 'by_type', 'prediction_path', 'keep', 'Ready', 'number_clip', 'ready_split',
-           'other_clips', 'shuffled_clips', 'grey_clips', 'oracle', 'measure', 'locked', 'Row', 'in_turn', 'Population',
+           'score', 'table_row', 'by_type', 'prediction_path', 'keep', 'Ready', 'locked', 'number_clip', 'ready_split',
+           'other_clips', 'shuffled_clips', 'grey_clips', 'oracle', 'measure', 'Row', 'in_turn', 'Population',
            'count_samples', 'population', 'masks_beside', 'answered', 'shipped', 'measured_rows', 'compared', 'verdict',
            'table_rows', 'models', 'domain_rows', 'print_rows', 'write_rows', 'reported', 'ground', 'render_answer']
 
@@ -232,6 +232,15 @@ class Ready:
                     licence="Apache-2.0", source="stvg_nb.puppets", missed=self.counts["missed"], failed=self.counts["failed"])
 
 # %% ../nbs/07_evaluate.ipynb #cell-035
+@contextmanager
+def locked(path):
+    "Two processes that want the same file: the second one waits, and finds it made."
+    import fcntl
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
 def number_clip(path, config, device="cpu"): # -> Path or None
     "The database of a clip beside it, made where it is missing; None where the clip cannot be numbered."
     from stvg_nb.prompting import build_database, choose_detector, choose_tracker, database_config
@@ -239,9 +248,10 @@ def number_clip(path, config, device="cpu"): # -> Path or None
     detector, tracker = choose_detector(config, info, device)[0], choose_tracker(config, device)[0]
     key = config_hash(database_config(config, detector, tracker))
     out = path.parent.parent / "numbered" / key[7:15] / f"{path.stem}.masks.json.gz"
-    if not out.is_file():
-        try: build_database(path, config, info, detector, tracker, device=device)[0].save(out)
-        except InputError: return None
+    with locked(out):
+        if not out.is_file():
+            try: build_database(path, config, info, detector, tracker, device=device)[0].save(out)
+            except InputError: return None
     return out
 
 def ready_split(
@@ -258,9 +268,10 @@ def ready_split(
     from stvg_nb.prompting import preset
     from stvg_nb.puppets import write_split
     began, config, folder = time.perf_counter(), config or preset(), runs_dir("splits", f"{split}-{domain}")
-    made = write_split(folder, split, domain, n, progress=progress)
     asked = folder / f"asked-{n or 'all'}.json"
-    write_json(asked, read_json(made["load"]["annotations"])) # another run may ask for another number of clips
+    with locked(folder / "split"): # another chapter may ask for another number of clips
+        made = write_split(folder, split, domain, n, progress=progress)
+        write_json(asked, read_json(made["load"]["annotations"]))
     samples, rows = list(load(**made["load"] | dict(annotations=asked))), []
     for s in tqdm(samples, desc=f"{split}/{domain} numbered", unit="clip", disable=None if progress else True):
         video = folder / "videos" / s.video
@@ -325,15 +336,6 @@ def measure(
     elif control.startswith("oracle"): records = oracle(records, ready.annotations, control.split()[1].lower())
     if config.method == "two_stage": return [snapped(r, ready.database(r["key"])) for r in records] if snap else records
     return [finished(r, ready.database(r["key"]), repair, **ready.facts(r["key"])) for r in records]
-
-@contextmanager
-def locked(path):
-    "Two processes that want the same file: the second one waits, and finds it made."
-    import fcntl
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
 
 # %% ../nbs/07_evaluate.ipynb #cell-045
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ TABLE2_PLACES = [replace(r, label=f"{r.label}, SVG", task="svg") for r in TABLE2
 def questions_of(profile, places=False): # -> Population of Tables 2 and 8
     from stvg_nb.evaluate import population
     turn = (lambda ready: as_places(as_questions(ready))) if places else as_questions
-    return population(profile, n=200, turn=turn, name="puppets-places" if places else "puppets-questions", task="svg" if places else "stvg")
+    return population(profile, n=120, turn=turn, name="puppets-places" if places else "puppets-questions", task="svg" if places else "stvg")
 
 # %% ../nbs/07a_tables.ipynb #cell-031
 TABLE3 = [Row("marks", task="rvos"), replace(TRAINED, task="rvos"), Row("oracle", task="rvos", control="oracle ID")]
@@ -117,4 +117,4 @@ TABLE4 = [Row(m, f"embedded:{m}", task="vtg", marks=False) for m in MODELS] + [
 
 def times_of(profile): # -> Population of Tables 4 and 10
     from stvg_nb.evaluate import population
-    return population(profile, turn=as_times, name="puppets-times", benchmark="charades-sta", task="vtg")
+    return population(profile, n=200, turn=as_times, name="puppets-times", benchmark="charades-sta", task="vtg")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'THETAS', 'id_switches', 'forward_only', 'copy_of', 'all_variants', 'judge', 'study_clip', 'study_key',
-           'study', 'mean_of', 'peak_memory']
+           'study', 'mean_of', 'settled', 'drifted', 'studied', 'peak_memory']
 
 # %% ../nbs/06a_tracks.ipynb #cell-003
 import gc, inspect, tempfile, time
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import MaskDatabase, box_iou, config_hash, package_dir, probe, read_json, runs_dir, sha256_bytes, write_json
+from .core import MaskDatabase, box_iou, config_hash, package_dir, probe, read_json, runs_dir, sha256_bytes, sha256_file, write_json
 from .prompting import PromptingConfig, build_database, choose_detector, detect, drawn_marks, preset, shipped_detector, stitch
 from .puppets import VERSION, make_script, truth, write_clip
 from .repair import answer_tube
@@ -118,14 +118,16 @@ def study(
     config:PromptingConfig=None,
     progress=False, # a bar
     part=(0, 1), # this worker's number and how many there are, to share the clips out
+    afresh=0, # of this many clips no earlier record is taken
+    detector=None, # None: the shipped one
 ) -> list: # records of `study_clip`
     "The study, resumable by clip."
     from tqdm.auto import tqdm
-    folder, out, detector = Path(folder or runs_dir("tracks"))/study_key(config)[7:19], [], None
+    folder, out = Path(folder or runs_dir("tracks"))/study_key(config)[7:19], []
     todo = [(domain, i) for i in range((clips + 1) // 2) for domain in ("stage", "street")][:clips][part[0]::part[1]]
-    for domain, i in tqdm(todo, desc=f"{split} clips", unit="clip", disable=None if progress else True):
+    for n, (domain, i) in enumerate(tqdm(todo, desc=f"{split} clips", unit="clip", disable=None if progress else True)):
         path = folder/f"{split}-{domain}-{i:05d}.json"
-        if not path.is_file():
+        if n < afresh or not path.is_file():
             detector = detector or shipped_detector()
             write_json(path, study_clip(split, domain, i, detector, config))
             gc.collect() # a clip's flow fields are large and wait in cycles
@@ -137,15 +139,52 @@ def mean_of(records, variant, value) -> float: # value: key of `judge`, or a mod
     picked = [r["variants"][variant] for r in records]
     return float(np.mean([v["bound"][value] if value in v["bound"] else v[value] for v in picked]))
 
-# %% ../nbs/06a_tracks.ipynb #cell-026
+# %% ../nbs/06a_tracks.ipynb #cell-018
+def settled(record:dict) -> dict:
+    "A record without what differs from run to run: no times, floats to six digits."
+    def plain(x):
+        if isinstance(x, dict): return {k: plain(v) for k, v in x.items() if k != "seconds"}
+        return round(x, 6) if isinstance(x, float) else [plain(v) for v in x] if isinstance(x, (list, tuple)) else x
+    return plain(record)
+
+def drifted(
+    fresh, # records of this run
+    kept:dict, # {name: record} of an earlier one; empty: nothing to compare with
+    most=0.05, # share that may differ
+) -> list: # names of those that differ
+    "Which clips came out otherwise than before; too many are an error."
+    out = [r["name"] for r in fresh if kept and settled(r) != kept.get(r["name"])]
+    if len(out) > most * len(fresh): raise RuntimeError(f"{len(out)} of {len(fresh)} clips differ from the kept records ({', '.join(out[:5])})")
+    return out
+
+def studied(
+    split, clips:int, # as `study` takes them
+    path, # `.json.gz` of the kept records
+    afresh=24, # clips that are always studied again
+    every=False, # study all, whatever is kept
+    config=None, detector=None, progress=False,
+) -> tuple: # (records without times, those studied in this run, {"status", "records", "differing": names where any do})
+    "The kept records of a split where they fit, checked on some clips; else new ones, which are then kept."
+    known = read_json(path) if Path(path).is_file() else {}
+    kept = {r["name"]: r for r in known["records"]} if known.get("key") == study_key(config) and len(known["records"]) >= clips else {}
+    whole, afresh = every or not kept, min(afresh, clips)
+    fresh = study(split, clips if whole else afresh, config=config, progress=progress, afresh=afresh, detector=detector)
+    differing = drifted(fresh, kept)
+    records = [settled(r) for r in fresh] if whole else list(kept.values())[:clips]
+    if whole: write_json(path, dict(key=study_key(config), records=records))
+    status = "recomputed" if whole else f"re-scored; {len(fresh) - len(differing)} of {len(fresh)} clips studied again are equal"
+    facts = dict(status=status, records=[dict(path=f"predictions/{Path(path).name}", sha256=sha256_file(path))]) | (dict(differing=differing) if differing else {})
+    return records, fresh[:afresh], facts
+
+# %% ../nbs/06a_tracks.ipynb #cell-032
 def peak_memory(
     seconds:float, # length of a Puppets clip
     index=0, domain="stage",
 ) -> dict: # MB: "before", with all packages and the detector loaded; "peak", after the clip was numbered
     "Memory of the whole pipeline, in a process of its own."
     import json, subprocess, sys
-    code = ("import json, resource, sys, tempfile\nfrom pathlib import Path\nfrom stvg_nb import prompting as p, puppets as q\n"
-            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+    code = ("import json, re, sys, tempfile\nfrom pathlib import Path\nfrom stvg_nb import prompting as p, puppets as q\n"
+            "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024\n" # ru_maxrss would begin at the parent's
             f"script = q.make_script('val', {domain!r}, {index}, q.Options(duration={float(seconds)}))\n"
             "with tempfile.TemporaryDirectory() as d:\n"
             "    path = Path(d)/'v.mp4'; q.write_clip(path, script)\n"

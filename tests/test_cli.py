@@ -40,7 +40,7 @@ def test_text_names_the_protocol(predictions):
 USAGE = {
     "no command": ([], "COMMAND"), "unknown command": (["evaluat"], "evaluat"), "unknown option": (["doctor", "--bogus"], "--bogus"), "nothing given": (["evaluate"], "--benchmark"),
     "bad choice": (["evaluate", "--missing", "ignore"], "ignore"), "seed": (["--seed", "x", "doctor"], "--seed"), "device": (["--device", "tpu", "doctor"], "tpu"),
-    "profile": (["reproduce", "--profile", "huge"], "huge"), "artefact": (["reproduce", "--only", "r1-table99"], "r1-table99"), "set": (["doctor", "--profile", "tiny", "--set", "seed"], "seed"),
+    "profile": (["reproduce", "--profile", "huge"], "huge"), "artefact": (["reproduce", "--only", "r1-table99"], "r1-table99"), "jobs": (["reproduce", "--profile", "smoke", "--jobs", "0"], "--jobs"), "set": (["doctor", "--profile", "tiny", "--set", "seed"], "seed"),
     "set unknown": (["doctor", "--profile", "tiny", "--set", "sed=1"], "sed"), "doctor of no benchmark": (["doctor", "--benchmark", "hcstvgg", "--annotations", "x.json"], "hcstvgg"),
 }
 
