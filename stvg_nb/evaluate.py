@@ -396,6 +396,10 @@ class Population:
     @property
     def masks(self): return self.annotations.with_name(self.annotations.name.replace(".json", ".masks.json")) if self.benchmark == "mevis" else None
     @property
+    def truth(self): # what `stvg evaluate` needs besides the predictions
+        files = dict(annotations=self.annotations) | (dict(masks=self.masks) if self.masks else {})
+        return dict(benchmark=self.benchmark) | {k: dict(path=f"predictions/{p.name}", sha256=sha256_file(p)) for k, p in files.items()}
+    @property
     def data(self): # entry of a provenance
         domains = "+".join(p[1] for p in self.parts)
         return replace(self.some, annotations=self.annotations).data | dict(split=f"{self.parts[0][0]}, {domains}", n_samples=count_samples(self.annotations))
@@ -454,7 +458,7 @@ def answered(
     if path.is_file() and not every:
         header, *kept = read_jsonl(path)
         if header.get("config_hash") != made_of: kept = None
-    facts = dict(name=policy.name, weights=policy.fingerprint)
+    facts = dict(name=policy.name, weights=policy.fingerprint, truth=clips.truth)
     ask = lambda ready: measure(policy, ready, config, row.repair, row.control, row.snap, progress)
     if kept is None:
         whole = clips.whole
@@ -513,7 +517,8 @@ def table_rows(rows, found) -> list: # rows of an `Artefact`
         scores, facts = found[row.label]
         asked, differing = sum(f["checked"] for f in facts), [k for f in facts for k in f["differing"]]
         status = facts[0]["status"] + (f"; {asked - len(differing)} of {asked} answers asked again are equal" if facts[0]["status"] == "re-scored" else "")
-        out.append(table_row(row.label, scores, row.metrics, repair=row.repair, predictions=[{k: f[k] for k in ("path", "sha256")} for f in facts], status=status)
+        out.append(table_row(row.label, scores, row.metrics, repair=row.repair, predictions=[{k: f[k] for k in ("path", "sha256")} for f in facts],
+                             status=status, **({"truth": facts[0]["truth"]} if "truth" in facts[0] else {}))
                    | (dict(differing=differing) if differing else {}) | (dict(note=row.note) if row.note else {}))
     return out
 
