@@ -99,7 +99,7 @@ TRAINED = Row("marks+GRPO", "embedded:grpo-{seed}", (0, 1, 2))
 MODELS = ("early", "base", "reasoning")
 TABLE1 = [Row(f"{m}, {how}", f"embedded:{m}", method=method) for m in MODELS for how, method in (("two stages", "two_stage"), ("marks", "direct"))] + [TRAINED]
 
-# %% ../nbs/07a_tables.ipynb #cell-026
+# %% ../nbs/07a_tables.ipynb #cell-027
 TABLE2 = [Row("base", method="two_stage"), Row("marks"), TRAINED]
 TABLE2_PLACES = [replace(r, label=f"{r.label}, SVG", task="svg") for r in TABLE2]
 
@@ -108,10 +108,10 @@ def questions_of(profile, places=False): # -> Population of Tables 2 and 8
     turn = (lambda ready: as_places(as_questions(ready))) if places else as_questions
     return population(profile, n=120, turn=turn, name="puppets-places" if places else "puppets-questions", task="svg" if places else "stvg")
 
-# %% ../nbs/07a_tables.ipynb #cell-031
+# %% ../nbs/07a_tables.ipynb #cell-032
 TABLE3 = [Row("marks", task="rvos"), replace(TRAINED, task="rvos"), Row("oracle", task="rvos", control="oracle ID")]
 
-# %% ../nbs/07a_tables.ipynb #cell-035
+# %% ../nbs/07a_tables.ipynb #cell-036
 TABLE4 = [Row(m, f"embedded:{m}", task="vtg", marks=False) for m in MODELS] + [
     Row("GRPO", "embedded:plain-{seed}", (0, 1, 2), task="vtg", marks=False), replace(TRAINED, task="vtg", marks=False)]
 
