@@ -7,20 +7,20 @@ import pytest
 from stvg_nb.cli import main
 from stvg_nb.core import read_json, repo_root, sha256_file
 
-FIGURES = repo_root() / "figures" / "tiny"
+FIGURES, SCORERS = repo_root() / "figures" / "tiny", {"hcstvg", "charades-sta", "mevis"}
 
 
 def cells(): # (artefact, row, metric) of every measured cell that a scorer prints
     out = []
     for note in sorted(FIGURES.glob("*.provenance.json")):
         for row in read_json(note)["rows"]:
-            if "predictions" in row and "truth" in row:
+            if "predictions" in row and row.get("truth", {}).get("benchmark") in SCORERS: # the rows about single words on signs have a metric of their own
                 out += [(note.name.split(".")[0], row, m) for m in row["metrics"] if not m.endswith((" low", " high"))]
     return out
 
 
 def test_tables_have_cells_of_every_scorer():
-    assert len(cells()) > 100 and {row["truth"]["benchmark"] for _, row, _ in cells()} == {"hcstvg", "charades-sta", "mevis"}
+    assert len(cells()) > 100 and {row["truth"]["benchmark"] for _, row, _ in cells()} == SCORERS
 
 
 @pytest.mark.parametrize("k", range(10))
