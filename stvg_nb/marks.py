@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['DESIGNS', 'SEES', 'THETAS', 'WORDS', 'PLACES', 'NUMBERINGS', 'BEST', 'FAILING', 'MODES', 'mark_height', 'reduced',
            'painted', 'Computed', 'computed', 'all_rows', 'records_of', 'best_answers', 'Written', 'mark_on',
-           'read_text', 'pictures', 'shown_size', 'marked_frames', 'readings', 'candidates', 'read_clips', 'beside',
-           'held', 'paper_value', 'paper_difference', 'publish', 'further', 'design_rows', 'theta_rows', 'put_sign',
-           'sign_of', 'read_signs', 'sign_questions', 'numbered_rows', 'numbered_name', 'FailingDetector', 'failing_10',
-           'failing_25', 'failing_50', 'repair_rows', 'same_tracks_rows', 'between']
+           'read_text', 'pictures', 'shown_size', 'marked_frames', 'readings', 'candidates', 'read_clips', 'against',
+           'beside', 'held', 'paper_value', 'paper_difference', 'publish', 'further', 'design_rows', 'theta_rows',
+           'put_sign', 'sign_of', 'read_signs', 'sign_questions', 'numbered_rows', 'numbered_name', 'FailingDetector',
+           'failing_10', 'failing_25', 'failing_50', 'repair_rows', 'same_tracks_rows', 'between']
 
 # %% ../nbs/08a_marks.ipynb #cell-003
 import json, time, zlib
@@ -21,8 +21,8 @@ import numpy as np
 
 from .ablations import SEEDS, TRAINED
 from .benchmarks import load
-from .core import Interval, config_hash, figures_dir, iter_frames, read_json, read_jsonl, resolve, sample_indices, sha256_file
-from .evaluate import METRICS, Estimate, Row, estimate, keep, look_up, measured_rows, models, prediction_path, reported, score, table_rows, verdict
+from .core import InputError, Interval, config_hash, figures_dir, iter_frames, read_json, read_jsonl, resolve, sample_indices, sha256_file
+from .evaluate import METRICS, Estimate, Row, compared, estimate, keep, look_up, measured_rows, models, prediction_path, reported, score, table_rows, verdict
 from .policies import still_frames
 from .prompting import colour, draw_marks, drawn_marks, mark_place, mark_style, mark_text, model_size, shipped_detector
 from .voting import Tracks, vote
@@ -207,6 +207,14 @@ def read_clips(ready, config, sees=SEES):
     return out
 
 # %% ../nbs/08a_marks.ipynb #cell-037
+def against(found, row, other, metrics=METRICS) -> dict: # metric -> Estimate of the difference
+    "As `compared`; rows with the same weights are paired by seed as well as by clip."
+    if (row.policy, row.seeds) != (other.policy, other.seeds): return compared(found, row, other, metrics)
+    of = lambda r, m: found[r.label][0].of(m)
+    pairs = {m: (of(row, m), of(other, m)) for m in metrics if m in row.metrics and m in other.metrics}
+    if bad := [m for m, (a, b) in pairs.items() if a.shape != b.shape]: raise InputError(row.label, f"{bad[0]} has other clips than {other.label}")
+    return {m: estimate(a - b) for m, (a, b) in pairs.items()}
+
 def beside(e:Estimate, paper=None) -> str: # paper: the reported difference, as a fraction
     "A difference in words, and how it stands to the reported one."
     if paper is None: return f"{e} {verdict(e)}"

@@ -25,7 +25,7 @@ WRITTEN_BY = { # chapter -> its artefacts; `r1` those of STVG-R1, `x` further ex
     "06a_tracks": ("x-tracks", "x-preprocessing"),
     "07a_tables": ("r1-table01", "r1-table02", "r1-table03", "r1-table04"),
     "08_ablations": ("r1-table07", "r1-table08", "r1-table10", "r1-rewards", "r1-figure15", "r1-figure16", "x-curves", "x-reward-terms", "x-cold-start", "x-seeds"),
-    "08a_marks": ("r1-table05", "r1-table06", "r1-table09", "r1-table11", "x-repair", "x-brief", "x-same-tracks", "x-detector-failure"),
+    "08a_marks": ("r1-table05", "r1-table06", "r1-table09", "r1-table11", "x-mark-designs", "x-legibility", "x-repair", "x-brief", "x-same-tracks", "x-detector-failure"),
     "09_gallery": tuple(f"r1-figure{n:02}" for n in (1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14)),
 }
 ARTEFACTS = {name: chapter for chapter, names in WRITTEN_BY.items() for name in names} # name -> chapter that writes it

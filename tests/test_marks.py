@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stvg_nb import marks as M
-from stvg_nb.core import MaskDatabase, load_profile, read_json, read_jsonl, write_json
-from stvg_nb.evaluate import Estimate, Ready, Row, annotate, prediction_path, score
+from stvg_nb.core import InputError, MaskDatabase, load_profile, read_json, read_jsonl, write_json
+from stvg_nb.evaluate import Estimate, Ready, Row, Scores, annotate, prediction_path, score
 from stvg_nb.metrics import evaluate
 from stvg_nb.prompting import Detections, colour, draw_marks, mark_text
 from stvg_nb.puppets import write_split
@@ -161,6 +161,19 @@ def test_words_of_a_difference():
     assert M.beside(e, .02).endswith("reported +2.0 points, the same sign") and "another sign" in M.beside(e, -.02)
     assert "cannot tell" in M.beside(Estimate(.1, -.05, .15), .02) and "reported" not in M.beside(e)
     assert M.paper_difference("11", "w/o re-detection", "full") == pytest.approx(-.113) and M.paper_value("6 (text)", "theta=1/2 upper bound") == pytest.approx(.651)
+
+
+def test_same_weights_are_paired_by_seed():
+    rng = np.random.default_rng(0)
+    base = rng.random((3, 50)) * .2 + np.array([[.1], [.4], [.7]])                     # seeds far apart
+    found = {k: (Scores(tuple(range(50)), dict(viou=v), ("",) * 50, {}), []) for k, v in dict(off=base, mended=base + .01, same=base).items()}
+    off, mended, same = (Row(k, "embedded:grpo-{seed}", (0, 1, 2)) for k in ("off", "mended", "same"))
+    assert M.against(found, same, off, ("m_viou",))["m_viou"] == Estimate(0, 0, 0)
+    assert M.against(found, mended, off, ("m_viou",))["m_viou"].low > 0
+    other = replace(mended, policy="embedded:plain-{seed}")
+    assert M.against(found, other, off, ("m_viou",))["m_viou"].low < 0                 # other weights: seeds are drawn for each
+    found["few"] = (found["off"][0].take(np.arange(50) < 40), [])
+    with pytest.raises(InputError, match="other clips"): M.against(found, replace(off, label="few"), off, ("m_viou",))
 
 
 def test_groups_cover_everything_once():
