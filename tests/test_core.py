@@ -195,11 +195,11 @@ BAD_JSON = {"empty": (b"", "line 1"), "cut": (b'{"a": [1,\n2', "line 2"), "nan":
 @pytest.mark.parametrize("packed", [False, True])
 def test_bad_json_names_file_and_reason(name, packed, tmp_path):
     content, why = BAD_JSON[name]
-    path = tmp_path/("x.json.gz" if packed else "x.json"); path.write_bytes(gzip.compress(content) if packed else content)
+    path = tmp_path/("x.json.gz" if packed else "x.json"); path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     with pytest.raises(InputError) as e: read_json(path)
     assert str(path) in str(e.value) and why in str(e.value) and "\n" not in str(e.value)
 
-@pytest.mark.parametrize("content", [b"", b"plain text", gzip.compress(b'{"a": 1}')[:-6], gzip.compress(b"{}")[:12]])
+@pytest.mark.parametrize("content", [b"", b"plain text", gzip.compress(b'{"a": 1}', mtime=0)[:-6], gzip.compress(b"{}", mtime=0)[:12]])
 def test_damaged_gzip_is_refused(content, tmp_path):
     path = tmp_path/"x.json.gz"; path.write_bytes(content)
     with pytest.raises(InputError, match="gzip|JSON"): read_json(path)
