@@ -57,7 +57,8 @@ def toys(folder):
 def begin(folder, tmp, log):
     code = f"from stvg_nb.reproduce import reproduce, exit_code; r = reproduce('smoke', folder={str(folder)!r}, quiet=False); raise SystemExit(exit_code(r))"
     env = os.environ | dict(STVG_RUNS=str(tmp/"runs"), STVG_FIGURES=str(tmp/"figures"))
-    return subprocess.Popen([sys.executable, "-c", code], stderr=log.open("a"), env=env, start_new_session=True)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=log.open("a"), env=env, start_new_session=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background jobs ignore it
 
 def of_run(tmp): # processes that belong to the run, kernels included
     import psutil
