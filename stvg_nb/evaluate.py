@@ -524,7 +524,7 @@ def table_rows(rows, found) -> list: # rows of an `Artefact`
 
 def models(found) -> list: # entries of a provenance
     "The weights behind the rows."
-    known = {f["name"]: f["weights"] for _, facts in found.values() for f in facts}
+    known = {f["name"]: f["weights"] for _, facts in found.values() for f in facts if "name" in f} # a row that is worked out has none
     return [dict(name=n if n.startswith("embedded:") else Path(n).name, revision=known[n], trained_here=n.startswith("embedded:")) for n in sorted(known)]
 
 def domain_rows(rows, found) -> list: # measured rows of an `Artefact`
@@ -546,17 +546,17 @@ def print_rows(rows, found):
 def write_rows(
     name, profile, caption, # of the artefact
     rows, found, # list of Row; of `measured_rows`
-    clips:Population,
+    clips, # Population, or several
     reported=(), more=(), # further rows: of `reported`; measured ones
-    seconds=0.0,
+    seconds=0.0, **config, # what the rows' own settings do not say
 ) -> Path: # the `.csv`
     "A table; what was left out is named in its caption."
     from stvg_nb.core import Artefact, write_table
     missing = [r.label for r in rows if r.label not in found]
     caption += (" 95 % bootstrap intervals over clips and seeds; a clip without an answer counts 0."
                 + (f" Left out, weights not shipped: {'; '.join(missing)}." if missing else ""))
-    return write_table(Artefact(name, profile.name, caption, rows=[*table_rows(rows, found), *more, *reported], data=[clips.data], models=models(found),
-                                config=dict(rows=[str(r) for r in rows]), seconds=seconds))
+    return write_table(Artefact(name, profile.name, caption, rows=[*table_rows(rows, found), *more, *reported], data=[p.data for p in (clips if isinstance(clips, list) else [clips])],
+                                models=models(found), config=dict(rows=[str(r) for r in rows], **config), seconds=seconds))
 
 # %% ../nbs/07_evaluate.ipynb #cell-059
 def reported(

@@ -6,9 +6,9 @@
 __all__ = ['DESIGNS', 'SEES', 'THETAS', 'WORDS', 'PLACES', 'NUMBERINGS', 'BEST', 'FAILING', 'MODES', 'mark_height', 'reduced',
            'painted', 'Computed', 'computed', 'all_rows', 'records_of', 'best_answers', 'Written', 'mark_on',
            'read_text', 'pictures', 'shown_size', 'marked_frames', 'readings', 'candidates', 'read_clips', 'against',
-           'beside', 'held', 'paper_value', 'paper_difference', 'publish', 'further', 'design_rows', 'theta_rows',
-           'put_sign', 'sign_of', 'read_signs', 'sign_questions', 'numbered_rows', 'numbered_name', 'FailingDetector',
-           'failing_10', 'failing_25', 'failing_50', 'repair_rows', 'same_tracks_rows', 'between']
+           'beside', 'held', 'paper_value', 'paper_difference', 'further', 'design_rows', 'theta_rows', 'put_sign',
+           'sign_of', 'read_signs', 'sign_questions', 'numbered_rows', 'numbered_name', 'FailingDetector', 'failing_10',
+           'failing_25', 'failing_50', 'repair_rows', 'same_tracks_rows', 'between']
 
 # %% ../nbs/08a_marks.ipynb #cell-003
 import json, time, zlib
@@ -22,7 +22,7 @@ import numpy as np
 from .ablations import SEEDS, TRAINED
 from .benchmarks import load
 from .core import InputError, Interval, config_hash, figures_dir, iter_frames, read_json, read_jsonl, resolve, sample_indices, sha256_file
-from .evaluate import METRICS, Estimate, Row, compared, estimate, keep, look_up, measured_rows, models, prediction_path, reported, score, table_rows, verdict
+from .evaluate import METRICS, Estimate, Row, compared, estimate, keep, look_up, measured_rows, prediction_path, reported, score, verdict
 from .policies import still_frames
 from .prompting import colour, draw_marks, drawn_marks, mark_place, mark_style, mark_text, model_size, shipped_detector
 from .voting import Tracks, vote
@@ -234,16 +234,6 @@ def paper_value(table, row, metric="m_viou", paper="STVG-R1") -> float: # fracti
 def paper_difference(table, row, other, metric="m_viou"): return paper_value(table, row, metric) - paper_value(table, other, metric)
 
 # %% ../nbs/08a_marks.ipynb #cell-039
-def publish(name, profile, caption, rows, found, populations, more=(), paper=(), seconds=0.0, **kinds): # -> path of the `.csv`
-    "A table of rows with and without a model; what was left out is named."
-    from stvg_nb.core import Artefact, write_table
-    missing = [r.label for r in rows if r.label not in found]
-    caption += (" 95 % bootstrap intervals over clips and seeds; a clip without an answer counts 0."
-                + (f" Left out, weights not shipped: {'; '.join(missing)}." if missing else ""))
-    asked = {label: f for label, f in found.items() if "name" in f[1][0]} # a policy was asked
-    return write_table(Artefact(name, profile.name, caption, rows=[*table_rows(rows, found), *more, *paper], data=[p.data for p in populations],
-                                models=models(asked), config=dict(rows=[str(r) for r in rows], **kinds), seconds=seconds))
-
 def further(row, name, values): # row of an `Artefact`, (n,) values
     "A table row with one metric more."
     e = estimate(values)
