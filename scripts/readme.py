@@ -1,30 +1,41 @@
 """README.md from nbs/index.ipynb, out of the outputs that are stored in it: `python scripts/readme.py`."""
+
 import base64, json, re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-def _local(text): return re.sub(r"\]\((?:\./)?((?:\d\w*|index)\.ipynb)", r"](nbs/\1", text).replace("](../", "](")
 
-def render() -> tuple: # (text, {file name: bytes})
+def _local(text):
+    return re.sub(r"\]\((?:\./)?((?:\d\w*|index)\.ipynb)", r"](nbs/\1", text).replace("](../", "](")
+
+
+def render() -> tuple:  # (text, {file name: bytes})
     "The README and its pictures."
     parts, pictures = [], {}
-    for cell in json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]:
+    for cell in json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown": parts.append(_local(source)); continue
-        if cell["cell_type"] != "code" or re.search(r"^#\|\s*hide", source, re.M): continue
-        if not re.search(r"^#\|\s*echo:\s*false", source, re.M): parts.append(f"```python\n{source}\n```")
+        if cell["cell_type"] == "markdown":
+            parts.append(_local(source))
+            continue
+        if cell["cell_type"] != "code" or re.search(r"^#\|\s*hide", source, re.M):
+            continue
+        if not re.search(r"^#\|\s*echo:\s*false", source, re.M):
+            parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:
             data = output.get("data", {})
             if "image/png" in data:
                 name = f"README_files/figure-{len(pictures) + 1}.png"
-                pictures[name] = base64.b64decode(data["image/png"]); parts.append(f"![]({name})")
-            elif "text" in output: parts.append("    " + "".join(output["text"]).rstrip().replace("\n", "\n    "))
+                pictures[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![]({name})")
+            elif "text" in output:
+                parts.append("    " + "".join(output["text"]).rstrip().replace("\n", "\n    "))
     return "\n\n".join(parts).rstrip() + "\n", pictures
+
 
 if __name__ == "__main__":
     text, pictures = render()
     for name, data in pictures.items():
-        (ROOT/name).parent.mkdir(exist_ok=True)
-        (ROOT/name).write_bytes(data)
-    (ROOT/"README.md").write_text(text, encoding="utf-8")
+        (ROOT / name).parent.mkdir(exist_ok=True)
+        (ROOT / name).write_bytes(data)
+    (ROOT / "README.md").write_text(text, encoding="utf-8")

@@ -12,146 +12,300 @@ __all__ = ['DOMAINS', 'SEEDS', 'LESSONS', 'VARIED', 'BASES', 'BASE_CARD', 'ROW_C
 import shutil
 from dataclasses import replace
 
-from .core import atomic_path, load_profile, read_json, runs_dir, sha256_file, write_json, write_text
+from stvg_nb.core import (
+    atomic_path,
+    load_profile,
+    read_json,
+    runs_dir,
+    sha256_file,
+    write_json,
+    write_text,
+)
 from .embedded import Unit, cpu_seconds, save_delta, weights_dir
 from .evaluate import METRICS, Row, in_turn, measure, ready_split, score
 from .rewards import format_answer, parse
 from .tables import TRAINED
 
-# %% ../nbs/08_ablations.ipynb #cell-008
+# %% ../nbs/08_ablations.ipynb #cell-008-0
 DOMAINS, SEEDS = ("stage", "street"), (0, 1, 2)
 
-def lessons(profile, config): # -> rows for `train`
+
+def lessons(profile, config):  # -> rows for `train`
     "Rows of both Puppets domains, taken in turn."
     from stvg_nb.train import load_rows
+
     one = replace(config, data="puppets", samples=config.samples // len(DOMAINS))
-    parts = [load_rows(replace(profile, data=replace(profile.data, domain=d)), one, quiet=True) for d in DOMAINS]
+    parts = [
+        load_rows(replace(profile, data=replace(profile.data, domain=d)), one, quiet=True)
+        for d in DOMAINS
+    ]
     return [in_words(row) for pair in zip(*parts) for row in pair]
 
-def in_words(row): # the policy has a word for each half second and for no other time; only SFT reads the answer
+# %% ../nbs/08_ablations.ipynb #cell-008-1
+def in_words(
+    row,
+):  # the policy has a word for each half second and for no other time; only SFT reads the answer
     said = parse(row["answer"], "stvg", think=False)
-    if said.id is None: return row # without marks
+    if said.id is None:
+        return row  # without marks
     start, end = (round(2 * t) / 2 for t in (said.interval.start, said.interval.end))
-    return row | dict(answer=format_answer("stvg", [said.id], start, max(end, start + .5)))
+    return row | dict(answer=format_answer("stvg", [said.id], start, max(end, start + 0.5)))
 
-LESSONS = dict(base="embedded:base", data="stvg_nb.ablations.lessons", numbering="pipeline", first=2000, samples=160,
-               prompts=8, together=8, learning_rate=3e-3, schedule="linear", lora=dict(r=8), frozen_tower=True, feature_cache=True)
+# %% ../nbs/08_ablations.ipynb #cell-008-2
+LESSONS = dict(
+    base="embedded:base",
+    data="stvg_nb.ablations.lessons",
+    numbering="pipeline",
+    first=2000,
+    samples=160,
+    prompts=8,
+    together=8,
+    learning_rate=3e-3,
+    schedule="linear",
+    lora=dict(r=8),
+    frozen_tower=True,
+    feature_cache=True,
+)
 
-def lesson_profile(lessons=LESSONS, **changes): # -> Profile
+
+def lesson_profile(lessons=LESSONS, **changes):  # -> Profile
     "Profile `tiny` with the settings that all trained rows share."
     return load_profile("tiny", {f"train.{k}": v for k, v in (lessons | changes).items()})
 
-# %% ../nbs/08_ablations.ipynb #cell-012
-def spent(work): # (result, CPU seconds)
+# %% ../nbs/08_ablations.ipynb #cell-012-0
+def spent(work):  # (result, CPU seconds)
     began = cpu_seconds()
     return work(), cpu_seconds() - began
 
+# %% ../nbs/08_ablations.ipynb #cell-012-1
 def train_row(
-    out, needs, # of a unit
-    seed, steps,
-    method="grpo", variant="r1",
+    out,
+    needs,  # of a unit
+    seed,
+    steps,
+    method="grpo",
+    variant="r1",
     lessons=LESSONS,
-    **settings, # further settings of `train`
-) -> dict: # facts, also in metrics.json
+    **settings,  # further settings of `train`
+) -> dict:  # facts, also in metrics.json
     "Unit: one seed of a trained row, and its difference to the base."
     from stvg_nb.train import train
-    profile = lesson_profile(lessons, **dict(method=method, variant=variant, seed=seed, steps=steps) | settings)
+
+    profile = lesson_profile(
+        lessons, **dict(method=method, variant=variant, seed=seed, steps=steps) | settings
+    )
     clock = []
-    result, seconds = spent(lambda: train(profile, out/"run", lambda record: clock.append(cpu_seconds()), quiet=True))
+    result, seconds = spent(
+        lambda: train(profile, out / "run", lambda record: clock.append(cpu_seconds()), quiet=True)
+    )
     rate = profile.train.sft["learning_rate"] if method == "sft" else profile.train.learning_rate
-    facts = {k: result[k] for k in ("reward", "loss", "steps")} | dict(train_seconds=round(seconds, 1), rate=rate)
-    if len(clock) > 1: facts["step_seconds"] = round((clock[-1] - clock[0]) / (len(clock) - 1), 4) # the start of a run left out
-    facts["delta"] = difference(result["checkpoint"], out/"delta.safetensors")
-    write_json(out/"metrics.json", facts, indent=1)
+    facts = {k: result[k] for k in ("reward", "loss", "steps")} | dict(
+        train_seconds=round(seconds, 1), rate=rate
+    )
+    if len(clock) > 1:
+        facts["step_seconds"] = round(
+            (clock[-1] - clock[0]) / (len(clock) - 1), 4
+        )  # the start of a run left out
+    facts["delta"] = difference(result["checkpoint"], out / "delta.safetensors")
+    write_json(out / "metrics.json", facts, indent=1)
     return facts
 
-def difference(checkpoint, path): # -> of `save_delta`
+# %% ../nbs/08_ablations.ipynb #cell-012-2
+def difference(checkpoint, path):  # -> of `save_delta`
     "A checkpoint as a difference to the shipped base."
     from stvg_nb.embedded import load
     from stvg_nb.policies import load_policy
+
     return save_delta(load_policy(str(checkpoint)).model, load("base")[0], path)
 
-# %% ../nbs/08_ablations.ipynb #cell-014
-def on_validation(checkpoint, n=40, think=False): # -> {metric: mean}
+# %% ../nbs/08_ablations.ipynb #cell-014-0
+def on_validation(checkpoint, n=40, think=False):  # -> {metric: mean}
     "A checkpoint's scores on validation clips of both domains."
     from stvg_nb.policies import load_policy
+
     profile = lesson_profile()
-    val = in_turn([ready_split("val", d, n // len(DOMAINS), profile.prompting, progress=False) for d in DOMAINS])
-    records = measure(load_policy(str(checkpoint)).keep_features(runs_dir("features")), val, Row("validation", think=think).asked(profile), progress=False)
+    val = in_turn(
+        [
+            ready_split("val", d, n // len(DOMAINS), profile.prompting, progress=False)
+            for d in DOMAINS
+        ]
+    )
+    records = measure(
+        load_policy(str(checkpoint)).keep_features(runs_dir("features")),
+        val,
+        Row("validation", think=think).asked(profile),
+        progress=False,
+    )
     scores = score(val.annotations, [records])
     return {m: float(scores.of(m).mean()) for m in METRICS}
 
-def better(tried): return max(tried, key=lambda t: t["m_viou"] + t["m_tiou"])
+# %% ../nbs/08_ablations.ipynb #cell-014-1
+def better(tried):
+    return max(tried, key=lambda t: t["m_viou"] + t["m_tiou"])
 
+# %% ../nbs/08_ablations.ipynb #cell-014-2
 def try_rates(out, needs, rates, steps, seed=0, lessons=LESSONS):
     "Unit: SFT with several learning rates, each scored on validation clips."
     from stvg_nb.train import train
-    def one(rate):
-        made = train(lesson_profile(lessons, method="sft", variant="r1", seed=seed, steps=steps, sft=dict(learning_rate=rate)), out/f"run-{rate:g}", quiet=True)
-        return dict(rate=rate, **on_validation(made["checkpoint"]))
-    tried, seconds = spent(lambda: [one(r) for r in rates])
-    write_json(out/"metrics.json", dict(rate=better(tried)["rate"], tried=tried, search_seconds=round(seconds, 1)), indent=1)
 
+    def one(rate):
+        made = train(
+            lesson_profile(
+                lessons,
+                method="sft",
+                variant="r1",
+                seed=seed,
+                steps=steps,
+                sft=dict(learning_rate=rate),
+            ),
+            out / f"run-{rate:g}",
+            quiet=True,
+        )
+        return dict(rate=rate, **on_validation(made["checkpoint"]))
+
+    tried, seconds = spent(lambda: [one(r) for r in rates])
+    write_json(
+        out / "metrics.json",
+        dict(rate=better(tried)["rate"], tried=tried, search_seconds=round(seconds, 1)),
+        indent=1,
+    )
+
+# %% ../nbs/08_ablations.ipynb #cell-014-3
 def train_sft(
-    out, needs, seed,
-    steps=None, # None: as many as fit into the CPU seconds of unit `like`, the best quarter of which is shipped
-    like=None, short=None, # units: the one to be equalled, one that tells what a step costs
+    out,
+    needs,
+    seed,
+    steps=None,  # None: as many as fit into the CPU seconds of unit `like`, the best quarter of which is shipped
+    like=None,
+    short=None,  # units: the one to be equalled, one that tells what a step costs
     lessons=LESSONS,
 ):
     "Unit: SFT at the rate that was found best."
-    rate = read_json(needs["sft-rates"]/"metrics.json")["rate"]
-    if steps: return train_row(out, needs, seed, steps, "sft", lessons=lessons, sft=dict(learning_rate=rate))
-    paid, known = (read_json(needs[u]/"metrics.json") for u in (like, short))
+    rate = read_json(needs["sft-rates"] / "metrics.json")["rate"]
+    if steps:
+        return train_row(
+            out, needs, seed, steps, "sft", lessons=lessons, sft=dict(learning_rate=rate)
+        )
+    paid, known = (read_json(needs[u] / "metrics.json") for u in (like, short))
     start = known["train_seconds"] - known["steps"] * known["step_seconds"]
     quarter = max(1, round((paid["train_seconds"] - start) / known["step_seconds"] / 4))
-    facts = train_row(out, needs, seed, 4 * quarter, "sft", lessons=lessons, sft=dict(learning_rate=rate), save_every=quarter, keep=4)
-    tried, seconds = spent(lambda: [dict(steps=k * quarter, **on_validation(out/f"run/checkpoint-{k * quarter}")) for k in range(1, 5)])
-    facts |= dict(tried=tried, shipped=better(tried)["steps"], search_seconds=round(seconds, 1), paid=paid["train_seconds"])
-    facts["delta"] = difference(out/f"run/checkpoint-{facts['shipped']}", out/"delta.safetensors")
-    write_json(out/"metrics.json", facts, indent=1)
+    facts = train_row(
+        out,
+        needs,
+        seed,
+        4 * quarter,
+        "sft",
+        lessons=lessons,
+        sft=dict(learning_rate=rate),
+        save_every=quarter,
+        keep=4,
+    )
+    tried, seconds = spent(
+        lambda: [
+            dict(steps=k * quarter, **on_validation(out / f"run/checkpoint-{k * quarter}"))
+            for k in range(1, 5)
+        ]
+    )
+    facts |= dict(
+        tried=tried,
+        shipped=better(tried)["steps"],
+        search_seconds=round(seconds, 1),
+        paid=paid["train_seconds"],
+    )
+    facts["delta"] = difference(
+        out / f"run/checkpoint-{facts['shipped']}", out / "delta.safetensors"
+    )
+    write_json(out / "metrics.json", facts, indent=1)
 
-# %% ../nbs/08_ablations.ipynb #cell-015
-VARIED = dict(coupled="coupled", continuous="continuous", no_format="no-format", no_spatial="no-spatial", no_temporal="no-temporal") # variant -> name
+# %% ../nbs/08_ablations.ipynb #cell-015-0
+VARIED = dict(
+    coupled="coupled",
+    continuous="continuous",
+    no_format="no-format",
+    no_spatial="no-spatial",
+    no_temporal="no-temporal",
+)  # variant -> name
 
-def row_units(steps=40, rates=(3e-4, 1e-3, 3e-3)): # -> list of Unit
+
+def row_units(steps=40, rates=(3e-4, 1e-3, 3e-3)):  # -> list of Unit
     "The units of all trained rows; they follow those of the base."
     here, base = "stvg_nb.ablations.", ("policy-base", "lessons")
-    def unit(name, function, needs=(), **config): return Unit(name, here + function, config, (*base, *needs))
-    units = [Unit("lessons", here + "number_lessons"), unit("sft-rates", "try_rates", rates=list(rates), steps=steps)]
-    for k in SEEDS:
-        units += [unit(f"grpo-{k}", "train_row", seed=k, steps=steps), unit(f"plain-{k}", "train_row", seed=k, steps=steps, variant="temporal"),
-                  unit(f"sft-{k}", "train_sft", ("sft-rates",), seed=k, steps=steps),
-                  unit(f"sft-long-{k}", "train_sft", ("sft-rates", f"sft-{k}", f"grpo-{k}"), seed=k, like=f"grpo-{k}", short=f"sft-{k}"),
-                  unit(f"cold-{k}", "train_on", (f"sft-{k}",), seed=k, steps=steps, start=f"sft-{k}")]
-        units += [unit(f"{name}-{k}", "train_row", seed=k, steps=steps, variant=variant) for variant, name in VARIED.items()]
-    trained = [u.name for u in units if u.name not in ("lessons", "sft-rates")]
-    return [*units, *(Unit(f"policy-{name}", here + "ship_row", dict(name=name), (name,)) for name in trained),
-            Unit("policy-bases", here + "ship_bases", dict(bases=BASES), ("policy-base", *BASES.values()))]
 
+    def unit(name, function, needs=(), **config):
+        return Unit(name, here + function, config, (*base, *needs))
+
+    units = [
+        Unit("lessons", here + "number_lessons"),
+        unit("sft-rates", "try_rates", rates=list(rates), steps=steps),
+    ]
+    for k in SEEDS:
+        units += [
+            unit(f"grpo-{k}", "train_row", seed=k, steps=steps),
+            unit(f"plain-{k}", "train_row", seed=k, steps=steps, variant="temporal"),
+            unit(f"sft-{k}", "train_sft", ("sft-rates",), seed=k, steps=steps),
+            unit(
+                f"sft-long-{k}",
+                "train_sft",
+                ("sft-rates", f"sft-{k}", f"grpo-{k}"),
+                seed=k,
+                like=f"grpo-{k}",
+                short=f"sft-{k}",
+            ),
+            unit(f"cold-{k}", "train_on", (f"sft-{k}",), seed=k, steps=steps, start=f"sft-{k}"),
+        ]
+        units += [
+            unit(f"{name}-{k}", "train_row", seed=k, steps=steps, variant=variant)
+            for variant, name in VARIED.items()
+        ]
+    trained = [u.name for u in units if u.name not in ("lessons", "sft-rates")]
+    return [
+        *units,
+        *(Unit(f"policy-{name}", here + "ship_row", dict(name=name), (name,)) for name in trained),
+        Unit(
+            "policy-bases", here + "ship_bases", dict(bases=BASES), ("policy-base", *BASES.values())
+        ),
+    ]
+
+# %% ../nbs/08_ablations.ipynb #cell-015-1
 def number_lessons(out, needs):
     "Unit: the clips that rows are trained on, rendered and numbered."
     profile = lesson_profile()
-    write_json(out/"metrics.json", dict(samples=len(lessons(profile, profile.train))))
+    write_json(out / "metrics.json", dict(samples=len(lessons(profile, profile.train))))
+
 
 def train_on(out, needs, start, **settings):
     "Unit: a row that goes on from the checkpoint of another one, `start`."
-    return train_row(out, needs, **settings, base=str(needs[start]/"run/final"))
+    return train_row(out, needs, **settings, base=str(needs[start] / "run/final"))
 
 # %% ../nbs/08_ablations.ipynb #cell-017
-BASES = dict(early="replies", reasoning="replies-3") # name -> unit of its training
+BASES = dict(early="replies", reasoning="replies-3")  # name -> unit of its training
+
 
 def ship_bases(out, needs, bases):
     "Unit: the language models of other points of the pretraining, as differences to the base."
     from stvg_nb.embedded import lineage, load, load_learner, new_learner
+
     facts = {}
     for name, unit in bases.items():
         model, to = load_learner(new_learner(), needs[unit]).model, weights_dir(name)
-        facts[name] = save_delta(model, load("base")[0], to/"delta.safetensors", limit=None)
+        facts[name] = save_delta(model, load("base")[0], to / "delta.safetensors", limit=None)
         made = lineage(needs[unit])
-        write_json(to/"provenance.json", made | dict(base=sha256_file(weights_dir()/"model.safetensors"), metrics=facts[name]), indent=1)
-        write_text(to/"README.md", BASE_CARD.format(name=name, units=", ".join(made), minutes=sum(u["cpu_seconds"] for u in made.values()) / 60,
-                                                    megabytes=facts[name]["bytes"] / 1e6))
-    write_json(out/"metrics.json", facts, indent=1)
+        write_json(
+            to / "provenance.json",
+            made | dict(base=sha256_file(weights_dir() / "model.safetensors"), metrics=facts[name]),
+            indent=1,
+        )
+        write_text(
+            to / "README.md",
+            BASE_CARD.format(
+                name=name,
+                units=", ".join(made),
+                minutes=sum(u["cpu_seconds"] for u in made.values()) / 60,
+                megabytes=facts[name]["bytes"] / 1e6,
+            ),
+        )
+    write_json(out / "metrics.json", facts, indent=1)
+
 
 BASE_CARD = """---
 license: apache-2.0
@@ -178,48 +332,110 @@ It took {seconds:.0f} CPU seconds on one core. Reward over the run: {reward}.
 
 It reads nothing but puppets; see the card of the base.
 """
-WHAT = {"grpo-": "GRPO with marks, reward r_t + r_s + r_f", "plain-": "GRPO without marks, reward r_t",
-        "sft-long-": "SFT on the answer block for the CPU seconds of GRPO", "sft-": "SFT on the answer block",
-        "cold-": "GRPO with marks after SFT on the answer block", "coupled-": "GRPO with marks, the ID pays as far as the time is right",
-        "continuous-": "GRPO with marks, the box IoU pays in place of the ID", "no-format-": "GRPO with marks, reward r_t + r_s",
-        "no-spatial-": "GRPO with marks, reward r_t + r_f", "no-temporal-": "GRPO with marks, reward r_s + r_f"}
+WHAT = {
+    "grpo-": "GRPO with marks, reward r_t + r_s + r_f",
+    "plain-": "GRPO without marks, reward r_t",
+    "sft-long-": "SFT on the answer block for the CPU seconds of GRPO",
+    "sft-": "SFT on the answer block",
+    "cold-": "GRPO with marks after SFT on the answer block",
+    "coupled-": "GRPO with marks, the ID pays as far as the time is right",
+    "continuous-": "GRPO with marks, the box IoU pays in place of the ID",
+    "no-format-": "GRPO with marks, reward r_t + r_s",
+    "no-spatial-": "GRPO with marks, reward r_t + r_f",
+    "no-temporal-": "GRPO with marks, reward r_s + r_f",
+}
+
 
 def ship_row(out, needs, name):
     "Unit: put a trained row into the package."
     from stvg_nb.train import say_ends
+
     folder, to = needs[name], weights_dir(name)
-    facts, run, unit = read_json(folder/"metrics.json"), read_json(folder/"run/run.json"), read_json(folder/"provenance.json")
-    for source in (folder/"delta.safetensors", folder/"run/log.jsonl"):
-        with atomic_path(to/source.name) as temporary: shutil.copyfile(source, temporary)
-    write_json(to/"provenance.json", dict(unit=unit, base=sha256_file(weights_dir()/"model.safetensors"), metrics=facts), indent=1)
+    facts, run, unit = (
+        read_json(folder / "metrics.json"),
+        read_json(folder / "run/run.json"),
+        read_json(folder / "provenance.json"),
+    )
+    for source in (folder / "delta.safetensors", folder / "run/log.jsonl"):
+        with atomic_path(to / source.name) as temporary:
+            shutil.copyfile(source, temporary)
+    write_json(
+        to / "provenance.json",
+        dict(unit=unit, base=sha256_file(weights_dir() / "model.safetensors"), metrics=facts),
+        indent=1,
+    )
     what = next(v for k, v in WHAT.items() if name.startswith(k))
-    write_text(to/"README.md", ROW_CARD.format(
-        name=name, what=what, steps=facts["steps"], seed=unit["unit"]["config"]["seed"], samples=run["data"][0]["n_samples"],
-        rank=run["train"]["lora"]["r"], kilobytes=facts["delta"]["bytes"] / 1e3, share=facts["delta"]["share"], seconds=facts["train_seconds"],
-        reward=say_ends(facts["reward"]) if run["method"] == "grpo" else "none, this is SFT"))
-    write_json(out/"metrics.json", facts, indent=1)
+    write_text(
+        to / "README.md",
+        ROW_CARD.format(
+            name=name,
+            what=what,
+            steps=facts["steps"],
+            seed=unit["unit"]["config"]["seed"],
+            samples=run["data"][0]["n_samples"],
+            rank=run["train"]["lora"]["r"],
+            kilobytes=facts["delta"]["bytes"] / 1e3,
+            share=facts["delta"]["share"],
+            seconds=facts["train_seconds"],
+            reward=say_ends(facts["reward"]) if run["method"] == "grpo" else "none, this is SFT",
+        ),
+    )
+    write_json(out / "metrics.json", facts, indent=1)
 
 # %% ../nbs/08_ablations.ipynb #cell-021
 TABLE7 = [
-    Row("base", method="two_stage"), Row("marks"),
+    Row("base", method="two_stage"),
+    Row("marks"),
     Row("GRPO", "embedded:plain-{seed}", SEEDS, method="two_stage"),
     Row("marks+SFT", "embedded:sft-{seed}", SEEDS, think=False, note="as many epochs as GRPO"),
-    Row("marks+SFT, equal expense", "embedded:sft-long-{seed}", SEEDS, think=False, note="as many CPU seconds as GRPO"),
+    Row(
+        "marks+SFT, equal expense",
+        "embedded:sft-long-{seed}",
+        SEEDS,
+        think=False,
+        note="as many CPU seconds as GRPO",
+    ),
     TRAINED,
-    *(replace(TRAINED, label=f"marks+GRPO, {c}", control=c) for c in ("shuffled frames", "text only", "oracle ID", "oracle interval")),
+    *(
+        replace(TRAINED, label=f"marks+GRPO, {c}", control=c)
+        for c in ("shuffled frames", "text only", "oracle ID", "oracle interval")
+    ),
 ]
 
 # %% ../nbs/08_ablations.ipynb #cell-044
-TABLE10 = [Row(f"{label}, {how}", policy, seeds, task="vtg", marks=drawn) for label, policy, seeds in (("base", "embedded:base", (0,)), ("marks+GRPO", "embedded:grpo-{seed}", SEEDS))
-           for how, drawn in (("with marks", True), ("without", False))]
+TABLE10 = [
+    Row(f"{label}, {how}", policy, seeds, task="vtg", marks=drawn)
+    for label, policy, seeds in (
+        ("base", "embedded:base", (0,)),
+        ("marks+GRPO", "embedded:grpo-{seed}", SEEDS),
+    )
+    for how, drawn in (("with marks", True), ("without", False))
+]
 
-# %% ../nbs/08_ablations.ipynb #cell-048
-def with_seeds(row): # the seeds that are shipped
+# %% ../nbs/08_ablations.ipynb #cell-048-0
+def with_seeds(row):  # the seeds that are shipped
     from stvg_nb.embedded import available
-    there = tuple(k for k in SEEDS if row.policy.format(seed=k).removeprefix("embedded:") in available())
+
+    there = tuple(
+        k for k in SEEDS if row.policy.format(seed=k).removeprefix("embedded:") in available()
+    )
     return replace(row, seeds=there or row.seeds)
 
-def varied(label, name): return Row(label, f"embedded:{name}-{{seed}}", SEEDS)
-REWARDS = [replace(TRAINED, label="decoupled"), varied("coupled", "coupled"), varied("continuous", "continuous")]
-TERMS = [Row("none (marks)"), replace(TRAINED, label="r_t + r_s + r_f"), varied("r_t + r_s", "no-format"), varied("r_t + r_f", "no-spatial"), varied("r_s + r_f", "no-temporal")]
+# %% ../nbs/08_ablations.ipynb #cell-048-1
+def varied(label, name):
+    return Row(label, f"embedded:{name}-{{seed}}", SEEDS)
+
+
+REWARDS = [
+    replace(TRAINED, label="decoupled"),
+    varied("coupled", "coupled"),
+    varied("continuous", "continuous"),
+]
+TERMS = [
+    Row("none (marks)"),
+    replace(TRAINED, label="r_t + r_s + r_f"),
+    varied("r_t + r_s", "no-format"),
+    varied("r_t + r_f", "no-spatial"),
+    varied("r_s + r_f", "no-temporal"),
+]
 COLD = [Row("marks"), replace(TABLE7[3], note=None), TRAINED, varied("marks+SFT+GRPO", "cold")]

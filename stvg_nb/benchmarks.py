@@ -19,71 +19,125 @@ from typing import NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
-from .core import (InputError, Interval, Tube, check_boxes, check_rle, decode_mask, load_profile, probe, read_json, read_text,
-                         xywh_to_xyxy)
+from stvg_nb.core import (
+    InputError,
+    Interval,
+    Tube,
+    check_boxes,
+    check_rle,
+    decode_mask,
+    load_profile,
+    probe,
+    read_json,
+    read_text,
+    xywh_to_xyxy,
+)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-007
 @dataclass(frozen=True, eq=False)
 class Sample:
     "One query about one video, in the conventions of the core chapter."
-    key: str # unique in its benchmark, the key that predictions use
+
+    key: str  # unique in its benchmark, the key that predictions use
     benchmark: str
-    task: str # stvg | svg | vtg | rvos | ocr
-    query: str # as annotated, not normalised
-    video: str # path below the video folder (mevis: the frame folder)
-    width: int | None = None # pixels
-    height: int | None = None # pixels
-    fps: float | None = None # frames per second, as the benchmark defines it
-    frame_count: int | None = None # frames of the video
-    interval: Interval | None = None # truth: frames of the video, or seconds inside the window (vtg)
-    tube: Tube | None = None # truth: boxes by frame of the video, xyxy pixels
-    window: tuple | None = None # the clip inside the file, half-open: frames, or seconds (tvgbench)
-    group: str | None = None # what scores are split by: declarative, interrogative, type of question
-    query_type: str | None = None # label of the query where the annotation has one
-    answer_id: int | None = None # object number of the target where the annotation has one; 0: no object is right
-    extra: dict = field(default_factory=dict) # what only this benchmark has
+    task: str  # stvg | svg | vtg | rvos | ocr
+    query: str  # as annotated, not normalised
+    video: str  # path below the video folder (mevis: the frame folder)
+    width: int | None = None  # pixels
+    height: int | None = None  # pixels
+    fps: float | None = None  # frames per second, as the benchmark defines it
+    frame_count: int | None = None  # frames of the video
+    interval: Interval | None = (
+        None  # truth: frames of the video, or seconds inside the window (vtg)
+    )
+    tube: Tube | None = None  # truth: boxes by frame of the video, xyxy pixels
+    window: tuple | None = (
+        None  # the clip inside the file, half-open: frames, or seconds (tvgbench)
+    )
+    group: str | None = (
+        None  # what scores are split by: declarative, interrogative, type of question
+    )
+    query_type: str | None = None  # label of the query where the annotation has one
+    answer_id: int | None = (
+        None  # object number of the target where the annotation has one; 0: no object is right
+    )
+    extra: dict = field(default_factory=dict)  # what only this benchmark has
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-008
 def to_clip(
-    sample:Sample, # with a window of whole frames
-) -> Sample: # the same truth, counted from the first frame of the window
+    sample: Sample,  # with a window of whole frames
+) -> Sample:  # the same truth, counted from the first frame of the window
     "Move interval and tube from the frames of the file to the frames of its clip; seconds are relative already."
-    if sample.window is None or sample.task == "vtg": return sample
+    if sample.window is None or sample.task == "vtg":
+        return sample
     a, b = sample.window
-    move = lambda t: None if t is None else replace(t, start=t.start - a, end=t.end - a, frames=t.frames - a)
-    interval = sample.interval and Interval.frames(sample.interval.start - a, sample.interval.end - a)
-    return replace(sample, interval=interval, tube=move(sample.tube), window=None, frame_count=b - a)
+    move = lambda t: (
+        None if t is None else replace(t, start=t.start - a, end=t.end - a, frames=t.frames - a)
+    )
+    interval = sample.interval and Interval.frames(
+        sample.interval.start - a, sample.interval.end - a
+    )
+    return replace(
+        sample, interval=interval, tube=move(sample.tube), window=None, frame_count=b - a
+    )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-011
-_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number", type(None): "null"}
-def _kind(value): return _KINDS[type(value)]
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true/false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def _kind(value):
+    return _KINDS[type(value)]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-012
 class Record:
     "One JSON object of an annotation file; a missing field or another type is an `InputError` that names it."
+
     __slots__ = ("value", "where")
-    def __init__(self,
-        value, # what JSON gave
-        where, # file and record, for errors
+
+    def __init__(
+        self,
+        value,  # what JSON gave
+        where,  # file and record, for errors
     ):
-        if type(value) is not dict: raise InputError(where, f"needs an object with named fields, found {_kind(value)}")
+        if type(value) is not dict:
+            raise InputError(where, f"needs an object with named fields, found {_kind(value)}")
         self.value, self.where = value, where
 
-    def at(self, name): return f"{self.where}, field {name}"
+    def at(self, name):
+        return f"{self.where}, field {name}"
+
     def bad(self, name, needs, found=None):
-        raise InputError(self.at(name), f"needs {needs}, " + (found or f"found {str(self.value.get(name))[:60]!r}"))
-    def has(self, name): return self.value.get(name) is not None
+        raise InputError(
+            self.at(name),
+            f"needs {needs}, " + (found or f"found {str(self.value.get(name))[:60]!r}"),
+        )
+
+    def has(self, name):
+        return self.value.get(name) is not None
+
     def get(self, name):
-        if name not in self.value: raise InputError(self.at(name), "is missing")
+        if name not in self.value:
+            raise InputError(self.at(name), "is missing")
         return self.value[name]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-013
 def _reader(check, default_needs):
     "A method of `Record` that reads one field of one type."
+
     def read(self, name, needs=default_needs):
         value = self.get(name)
-        if not check(value): self.bad(name, needs)
+        if not check(value):
+            self.bad(name, needs)
         return value
+
     return read
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-015
@@ -98,168 +152,270 @@ _whole = _reader(_is_whole, "a whole number")
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-016
 @patch
-def whole(self:Record,
-    name, # of the field
-    low=0, # smallest allowed
+def whole(
+    self: Record,
+    name,  # of the field
+    low=0,  # smallest allowed
 ) -> int:
     "A whole number that is at least `low`."
     value = _whole(self, name)
-    if value < low: self.bad(name, f"a whole number from {low}")
+    if value < low:
+        self.bad(name, f"a whole number from {low}")
     return int(value)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-019
 class Entry(NamedTuple):
     "What is known of a sample before it is built."
+
     key: str
     video: str
     query: str
-    record: object # raw JSON
-    part: object = None # what else the builder needs
-    truth: str = "" # clip and truth as written, where one file asks several things about one video
+    record: object  # raw JSON
+    part: object = None  # what else the builder needs
+    truth: str = ""  # clip and truth as written, where one file asks several things about one video
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-020
 class Benchmark(Sequence):
     "Samples of one annotation file, built on access: `bench[3]`, `bench['55_x.mp4']`, `for sample in bench`."
-    def __init__(self, name, path, entries, build, boxes=None, masks=None, videos=None, split=None, notes=()):
-        self.name, self.path, self.entries, self.boxes, self.mask_file = name, str(path), entries, boxes, masks
+
+    def __init__(
+        self, name, path, entries, build, boxes=None, masks=None, videos=None, split=None, notes=()
+    ):
+        self.name, self.path, self.entries, self.boxes, self.mask_file = (
+            name,
+            str(path),
+            entries,
+            boxes,
+            masks,
+        )
         self.videos, self.split, self._build = videos and Path(videos), split, build
         self._notes, self._file_notes = {}, list(notes)
 
     @cached_property
-    def _index(self): return {e.key: i for i, e in enumerate(self.entries)}
-    def keys(self): return list(self._index)
-    def __len__(self): return len(self.entries)
-    def __contains__(self, key): return key in self._index
-    def __repr__(self): return f"Benchmark({self.name!r}, {Path(self.path).name!r}, {len(self)} samples)"
-    def where(self, key): return f"{self.path}, record {key!r}"
+    def _index(self):
+        return {e.key: i for i, e in enumerate(self.entries)}
+
+    def keys(self):
+        return list(self._index)
+
+    def __len__(self):
+        return len(self.entries)
+
+    def __contains__(self, key):
+        return key in self._index
+
+    def __repr__(self):
+        return f"Benchmark({self.name!r}, {Path(self.path).name!r}, {len(self)} samples)"
+
+    def where(self, key):
+        return f"{self.path}, record {key!r}"
 
     def __getitem__(self, i):
-        if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
-        if isinstance(i, str) and i not in self._index: raise InputError(self.path, f"there is no sample {i!r}")
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        if isinstance(i, str) and i not in self._index:
+            raise InputError(self.path, f"there is no sample {i!r}")
         i, notes = self._index[i] if isinstance(i, str) else range(len(self))[i], []
-        sample = self._build(self, self.entries[i], lambda kind, message: notes.append((kind, message)))
+        sample = self._build(
+            self, self.entries[i], lambda kind, message: notes.append((kind, message))
+        )
         self._notes[i] = notes
         return sample
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-021
 @patch(as_prop=True)
-def warnings(self:Benchmark) -> list: # of {"key", "kind", "message"}; key None: about the file
+def warnings(self: Benchmark) -> list:  # of {"key", "kind", "message"}; key None: about the file
     "What was odd but kept, over all samples; builds those that were not looked at yet."
     for i in range(len(self)):
-        if i not in self._notes: self[i]
-    notes = [(None, *n) for n in self._file_notes] + [(e.key, *n) for i, e in enumerate(self.entries) for n in self._notes[i]]
+        if i not in self._notes:
+            self[i]
+    notes = [(None, *n) for n in self._file_notes] + [
+        (e.key, *n) for i, e in enumerate(self.entries) for n in self._notes[i]
+    ]
     return [dict(key=key, kind=kind, message=message) for key, kind, message in notes]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-023
-LOADERS = {} # name -> (read(path, data, split) -> (entries, notes), build(benchmark, entry, note) -> Sample)
+LOADERS = {}  # name -> (read(path, data, split) -> (entries, notes), build(benchmark, entry, note) -> Sample)
+
 
 def load(
-    benchmark:str, # hcstvg | vidstg | st-align | mevis | charades-sta | tvgbench | mme-videoocr
-    annotations, # file, `.json`, `.json.gz`, or `.txt` for charades-sta
-    boxes=None, # vidstg: VidOR folder or one JSON {vid: record}
-    masks=None, # mevis: mask_dict.json
-    videos=None, # folder of the videos
-    split=None, # name of the split, for reports; st-align: "svg" forces the task
+    benchmark: str,  # hcstvg | vidstg | st-align | mevis | charades-sta | tvgbench | mme-videoocr
+    annotations,  # file, `.json`, `.json.gz`, or `.txt` for charades-sta
+    boxes=None,  # vidstg: VidOR folder or one JSON {vid: record}
+    masks=None,  # mevis: mask_dict.json
+    videos=None,  # folder of the videos
+    split=None,  # name of the split, for reports; st-align: "svg" forces the task
 ) -> Benchmark:
     "Read an annotation file; bad input is an `InputError` that names file, record and field."
-    if benchmark not in LOADERS: raise InputError("benchmark", f"unknown name {benchmark!r}; there are {', '.join(LOADERS)}")
-    if boxes is not None and benchmark != "vidstg": raise InputError("boxes", f"only vidstg has a separate file of boxes, not {benchmark}")
-    if masks is not None and benchmark != "mevis": raise InputError("masks", f"only mevis has a separate file of masks, not {benchmark}")
+    if benchmark not in LOADERS:
+        raise InputError("benchmark", f"unknown name {benchmark!r}; there are {', '.join(LOADERS)}")
+    if boxes is not None and benchmark != "vidstg":
+        raise InputError("boxes", f"only vidstg has a separate file of boxes, not {benchmark}")
+    if masks is not None and benchmark != "mevis":
+        raise InputError("masks", f"only mevis has a separate file of masks, not {benchmark}")
     read, build = LOADERS[benchmark]
     data = None if Path(annotations).name.endswith((".txt", ".txt.gz")) else read_json(annotations)
     entries, notes = read(Path(annotations), data, split)
-    if not entries: raise InputError(annotations, "holds no sample; is it the annotation file?")
-    return Benchmark(benchmark, annotations, entries, build, boxes=VidorBoxes(boxes) if boxes is not None else None,
-                     masks=MaskFile(masks) if masks is not None else None, videos=videos, split=split, notes=notes)
+    if not entries:
+        raise InputError(annotations, "holds no sample; is it the annotation file?")
+    return Benchmark(
+        benchmark,
+        annotations,
+        entries,
+        build,
+        boxes=VidorBoxes(boxes) if boxes is not None else None,
+        masks=MaskFile(masks) if masks is not None else None,
+        videos=videos,
+        split=split,
+        notes=notes,
+    )
 
-# %% ../nbs/00b_benchmarks.ipynb #cell-025
+# %% ../nbs/00b_benchmarks.ipynb #cell-025-0
 def _need(data, kind, path, benchmark):
     "Refuse a file whose outermost level is another kind."
     if type(data) is not kind:
-        raise InputError(path, f"a {benchmark} file is {_kind(kind())}, this one is {_kind(data)}; is it another benchmark's file?")
+        raise InputError(
+            path,
+            f"a {benchmark} file is {_kind(kind())}, this one is {_kind(data)}; is it another benchmark's file?",
+        )
     return data
 
-def _labels(record): # answer_id and query_type, where an annotation carries them
-    return dict(answer_id=record.whole("answer_id", 0) if record.has("answer_id") else None,
-                query_type=record.text("query_type") if record.has("query_type") else None)
+# %% ../nbs/00b_benchmarks.ipynb #cell-025-1
+def _labels(record):  # answer_id and query_type, where an annotation carries them
+    return dict(
+        answer_id=record.whole("answer_id", 0) if record.has("answer_id") else None,
+        query_type=record.text("query_type") if record.has("query_type") else None,
+    )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-027
 def _hcstvg_size(record, note):
     "(width, height); `img_size` is [height, width, 3]."
-    if not record.has("img_size"): return record.whole("width", 1), record.whole("height", 1)
+    if not record.has("img_size"):
+        return record.whole("width", 1), record.whole("height", 1)
     size = record.items("img_size")
-    if len(size) not in (2, 3) or not all(_is_whole(x) and x > 0 for x in size): record.bad("img_size", "[height, width, 3]")
+    if len(size) not in (2, 3) or not all(_is_whole(x) and x > 0 for x in size):
+        record.bad("img_size", "[height, width, 3]")
     height, width = int(size[0]), int(size[1])
-    if record.has("width") and record.has("height") and (record.whole("width"), record.whole("height")) != (width, height):
-        note("size", f"img_size says {width}x{height}, width x height {record.value['width']}x{record.value['height']}; img_size is used")
+    if (
+        record.has("width")
+        and record.has("height")
+        and (record.whole("width"), record.whole("height")) != (width, height)
+    ):
+        note(
+            "size",
+            f"img_size says {width}x{height}, width x height {record.value['width']}x{record.value['height']}; img_size is used",
+        )
     return width, height
 
-# %% ../nbs/00b_benchmarks.ipynb #cell-029
+# %% ../nbs/00b_benchmarks.ipynb #cell-029-0
 def _note_boxes(boxes, width, height, note):
     "Note xyxy boxes that leave the frame or have no area."
     outside = (boxes[:, :2] < 0).any(1) | (boxes[:, 2] > width) | (boxes[:, 3] > height)
     empty = (boxes[:, 2:] <= boxes[:, :2]).any(1)
-    if outside.any(): note("box-outside", f"{outside.sum()} of {len(boxes)} boxes leave the {width}x{height} frame")
-    if empty.any(): note("box-empty", f"{empty.sum()} of {len(boxes)} boxes have no area, their IoU is 0")
+    if outside.any():
+        note(
+            "box-outside", f"{outside.sum()} of {len(boxes)} boxes leave the {width}x{height} frame"
+        )
+    if empty.any():
+        note("box-empty", f"{empty.sum()} of {len(boxes)} boxes have no area, their IoU is 0")
 
+# %% ../nbs/00b_benchmarks.ipynb #cell-029-1
 def _note_query(query, note):
-    if not query.strip(): note("query-empty", "the sentence is empty")
+    if not query.strip():
+        note("query-empty", "the sentence is empty")
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-030
 def _pixels(boxes, where):
     "(n, 4) float64; refuse what is no box of four numbers, or has coordinates of no video."
     boxes = check_boxes(boxes, where)
     if len(boxes) and np.abs(boxes).max() > 1e9:
-        raise InputError(where, f"box {np.abs(boxes).max(1).argmax()} has coordinates beyond any video")
+        raise InputError(
+            where, f"box {np.abs(boxes).max(1).argmax()} has coordinates beyond any video"
+        )
     return boxes
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-031
 def _hcstvg_time(record, start, end, frame_count, note):
     "Checks of the tube against the clip, and of the redundant fields where they are there."
     if end > frame_count + 1:
-        record.bad("bbox", f"at most the {frame_count} frames of img_num",
-                   f"{end - start} boxes from st_frame {start + 1} on end at frame {end}; is it another video's record?")
-    if end > frame_count: note("tube-beyond", f"the tube ends at frame {end}, the clip has {frame_count}: the last box lies beyond it")
+        record.bad(
+            "bbox",
+            f"at most the {frame_count} frames of img_num",
+            f"{end - start} boxes from st_frame {start + 1} on end at frame {end}; is it another video's record?",
+        )
+    if end > frame_count:
+        note(
+            "tube-beyond",
+            f"the tube ends at frame {end}, the clip has {frame_count}: the last box lies beyond it",
+        )
     fps = frame_count / 20
     if record.has("ed_frame") and record.whole("ed_frame") not in (end, end + 1):
-        note("time", f"ed_frame {record.value['ed_frame']} differs from st_frame + len(bbox) - 1 = {end}; the boxes are used")
+        note(
+            "time",
+            f"ed_frame {record.value['ed_frame']} differs from st_frame + len(bbox) - 1 = {end}; the boxes are used",
+        )
     if record.has("st_time") and abs(record.not_negative("st_time") * fps - start) > 2:
         seconds = record.value["st_time"]
-        note("time", f"st_time {seconds:g} s is frame {seconds * fps:.0f} at img_num/20 = {fps:g} fps, st_frame says {start}")
+        note(
+            "time",
+            f"st_time {seconds:g} s is frame {seconds * fps:.0f} at img_num/20 = {fps:g} fps, st_frame says {start}",
+        )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-033
 def _build_hcstvg(bench, entry, note):
     "Frames from 0, end exclusive, xyxy; fps is img_num / 20."
     _note_query(entry.query, note)
     sample = Sample(entry.key, "hcstvg", "stvg", entry.query, entry.key)
-    if type(entry.record) is str: return sample
+    if type(entry.record) is str:
+        return sample
     record = Record(entry.record, bench.where(entry.key))
     width, height = _hcstvg_size(record, note)
     frame_count, first = record.whole("img_num", 1), _whole(record, "st_frame")
-    if first < 0: record.bad("st_frame", "a frame number that counts from 1")
-    if first == 0: note("st_frame", "st_frame is 0 although frames count from 1; read as 1, as STCAT does")
+    if first < 0:
+        record.bad("st_frame", "a frame number that counts from 1")
+    if first == 0:
+        note("st_frame", "st_frame is 0 although frames count from 1; read as 1, as STCAT does")
     boxes = xywh_to_xyxy(_pixels(record.items("bbox"), record.at("bbox")))  # (n, 4)
-    if not len(boxes): record.bad("bbox", "at least one box")
+    if not len(boxes):
+        record.bad("bbox", "at least one box")
     start = max(int(first) - 1, 0)
-    _hcstvg_time(record, start, start + len(boxes), frame_count, note); _note_boxes(boxes, width, height, note)
+    _hcstvg_time(record, start, start + len(boxes), frame_count, note)
+    _note_boxes(boxes, width, height, note)
     tube = Tube.dense(start, boxes)
-    return replace(sample, width=width, height=height, fps=frame_count / 20, frame_count=frame_count, interval=tube.interval, tube=tube,
-                   extra={"st_frame": int(first)}, **_labels(record))
+    return replace(
+        sample,
+        width=width,
+        height=height,
+        fps=frame_count / 20,
+        frame_count=frame_count,
+        interval=tube.interval,
+        tube=tube,
+        extra={"st_frame": int(first)},
+        **_labels(record),
+    )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-035
 def _read_hcstvg(path, data, split):
     "v1, v2 or query file, recognised by its fields."
     _need(data, dict, path, "HC-STVG")
-    if all(type(v) is str for v in data.values()): return [Entry(k, k, v, v) for k, v in data.items()], []
+    if all(type(v) is str for v in data.values()):
+        return [Entry(k, k, v, v) for k, v in data.items()], []
     entries = []
     for key, value in data.items():
         record = Record(value, f"{path}, record {key!r}")
         name = "English" if "English" in value else "caption"
-        if name not in value: raise InputError(record.at(name), "is missing; HC-STVG v1 calls the sentence 'caption', v2 'English'")
+        if name not in value:
+            raise InputError(
+                record.at(name), "is missing; HC-STVG v1 calls the sentence 'caption', v2 'English'"
+            )
         if "img_size" not in value and "width" not in value:
-            raise InputError(record.at("width"), "is missing; HC-STVG v1 has width and height, v2 img_size = [height, width, 3]")
+            raise InputError(
+                record.at("width"),
+                "is missing; HC-STVG v1 has width and height, v2 img_size = [height, width, 3]",
+            )
         entries.append(Entry(key, key, record.text(name), value))
     return entries, []
+
 
 LOADERS["hcstvg"] = (_read_hcstvg, _build_hcstvg)
 
@@ -273,9 +429,21 @@ def _read_vidstg(path, data, split):
         for name, letter in (("captions", "d"), ("questions", "i")):
             for k, sentence in enumerate(record.items(name)):
                 if type(sentence) is not dict or type(sentence.get("description")) is not str:
-                    raise InputError(f"{record.at(name)}, item {k}", "needs an object whose 'description' is text")
+                    raise InputError(
+                        f"{record.at(name)}, item {k}",
+                        "needs an object whose 'description' is text",
+                    )
                 truth = f"{value.get('used_segment')}{value.get('temporal_gt')}{sentence.get('target_id')}"
-                entries.append(Entry(f"{vid}#{i}#{letter}{k}", f"{vid}.mp4", sentence["description"], value, sentence, truth))
+                entries.append(
+                    Entry(
+                        f"{vid}#{i}#{letter}{k}",
+                        f"{vid}.mp4",
+                        sentence["description"],
+                        value,
+                        sentence,
+                        truth,
+                    )
+                )
     return entries, []
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-046
@@ -285,8 +453,10 @@ def _span(record, name, frame_count, exclusive):
     begin, end = inner.whole("begin_fid"), inner.whole("end_fid")
     last = frame_count if exclusive else frame_count - 1
     if max(begin, end) > last:
-        inner.bad("end_fid" if end > last else "begin_fid",
-                  f"a frame up to {last} (frame_count {frame_count}, this end is {'exclusive' if exclusive else 'inclusive'})")
+        inner.bad(
+            "end_fid" if end > last else "begin_fid",
+            f"a frame up to {last} (frame_count {frame_count}, this end is {'exclusive' if exclusive else 'inclusive'})",
+        )
     return begin, end
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-047
@@ -294,9 +464,15 @@ def _vidstg_times(record, frame_count, note):
     "temporal_gt [begin, end) and used_segment [first, last]."
     begin, end = _span(record, "temporal_gt", frame_count, True)
     first, last = _span(record, "used_segment", frame_count, False)
-    if last < first: record.bad("used_segment", "an end_fid that is not before begin_fid")
-    if end <= begin: note("interval-empty", f"temporal_gt [{begin}, {end}) is empty, it scores 0")
-    if begin < first or end > last + 1: note("interval-outside", f"temporal_gt [{begin}, {end}) leaves used_segment [{first}, {last}]")
+    if last < first:
+        record.bad("used_segment", "an end_fid that is not before begin_fid")
+    if end <= begin:
+        note("interval-empty", f"temporal_gt [{begin}, {end}) is empty, it scores 0")
+    if begin < first or end > last + 1:
+        note(
+            "interval-outside",
+            f"temporal_gt [{begin}, {end}) leaves used_segment [{first}, {last}]",
+        )
     return (begin, end), (first, last)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-048
@@ -304,23 +480,53 @@ def _vidstg_category(record, sentence):
     "Category of the object a sentence asks for."
     target = sentence.whole("target_id")
     for o in record.items("subject/objects"):
-        if type(o) is dict and o.get("tid") == target: return o.get("category")
-    raise InputError(sentence.at("target_id"), f"object {target} is not listed in subject/objects of the record")
+        if type(o) is dict and o.get("tid") == target:
+            return o.get("category")
+    raise InputError(
+        sentence.at("target_id"), f"object {target} is not listed in subject/objects of the record"
+    )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-050
 def _build_vidstg(bench, entry, note):
     "One sentence; with VidOR boxes where they are given."
-    record, sentence = Record(entry.record, bench.where(entry.key)), Record(entry.part, f"{bench.where(entry.key)}, sentence")
+    record, sentence = (
+        Record(entry.record, bench.where(entry.key)),
+        Record(entry.part, f"{bench.where(entry.key)}, sentence"),
+    )
     _note_query(entry.query, note)
-    frame_count, size = record.whole("frame_count", 1), (record.whole("width", 1), record.whole("height", 1))
+    frame_count, size = (
+        record.whole("frame_count", 1),
+        (record.whole("width", 1), record.whole("height", 1)),
+    )
     truth, segment = _vidstg_times(record, frame_count, note)
-    extra = dict(vid=record.value["vid"], target_id=sentence.whole("target_id"), category=_vidstg_category(record, sentence),
-                 temporal_gt=truth, used_segment=segment, end_box=None)
-    labels = _labels(sentence if sentence.has("answer_id") or sentence.has("query_type") else record)
-    sample = Sample(entry.key, "vidstg", "stvg", entry.query, entry.video, *size, float(record.above_zero("fps")), frame_count,
-                    interval=Interval.frames(*truth), window=(segment[0], segment[1] + 1), extra=extra, **labels,
-                    group="interrogative" if entry.key.rsplit("#", 1)[1][0] == "i" else "declarative")
+    extra = dict(
+        vid=record.value["vid"],
+        target_id=sentence.whole("target_id"),
+        category=_vidstg_category(record, sentence),
+        temporal_gt=truth,
+        used_segment=segment,
+        end_box=None,
+    )
+    labels = _labels(
+        sentence if sentence.has("answer_id") or sentence.has("query_type") else record
+    )
+    sample = Sample(
+        entry.key,
+        "vidstg",
+        "stvg",
+        entry.query,
+        entry.video,
+        *size,
+        float(record.above_zero("fps")),
+        frame_count,
+        interval=Interval.frames(*truth),
+        window=(segment[0], segment[1] + 1),
+        extra=extra,
+        **labels,
+        group="interrogative" if entry.key.rsplit("#", 1)[1][0] == "i" else "declarative",
+    )
     return sample if bench.boxes is None else _with_vidor(bench, sample, note)
+
 
 LOADERS["vidstg"] = (_read_vidstg, _build_vidstg)
 
@@ -333,21 +539,32 @@ def _by_object(rows, record):
     for tid, r in zip(tids, np.split(rows, starts[1:])):
         frames = r[:, 0].astype(np.int32)
         if (twice := frames[1:] == frames[:-1]).any():
-            raise InputError(record.at("trajectories"), f"object {int(tid)} has two boxes on frame {frames[1:][twice][0]}")
+            raise InputError(
+                record.at("trajectories"),
+                f"object {int(tid)} has two boxes on frame {frames[1:][twice][0]}",
+            )
         out[int(tid)] = frames, r[:, 2:].astype(kind)
     return out
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-057
 def _trajectories(
-    record:Record, # one VidOR file
-) -> dict: # tid -> ((n,) int32 frames, (n, 4) xyxy boxes)
+    record: Record,  # one VidOR file
+) -> dict:  # tid -> ((n,) int32 frames, (n, 4) xyxy boxes)
     "Boxes by object."
     frames = record.items("trajectories")
     try:
-        rows = np.array([(t, o["tid"], b["xmin"], b["ymin"], b["xmax"], b["ymax"]) for t, frame in enumerate(frames) for o in frame
-                         for b in (o["bbox"],)])
-    except (KeyError, TypeError, ValueError): rows = None
-    if rows is None or rows.dtype.kind not in "if" or not (np.abs(rows) < 1e9).all(): _explain_trajectories(record, frames)
+        rows = np.array(
+            [
+                (t, o["tid"], b["xmin"], b["ymin"], b["xmax"], b["ymax"])
+                for t, frame in enumerate(frames)
+                for o in frame
+                for b in (o["bbox"],)
+            ]
+        )
+    except (KeyError, TypeError, ValueError):
+        rows = None
+    if rows is None or rows.dtype.kind not in "if" or not (np.abs(rows) < 1e9).all():
+        _explain_trajectories(record, frames)
     return _by_object(rows, record) if len(rows) else {}
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-059
@@ -355,74 +572,102 @@ def _explain_trajectories(record, frames):
     "Name the first entry of `trajectories` that is no box."
     for t, frame in enumerate(frames):
         where = f"{record.at('trajectories')}, frame {t}"
-        if type(frame) is not list: raise InputError(where, f"needs a list of boxes, found {_kind(frame)}")
+        if type(frame) is not list:
+            raise InputError(where, f"needs a list of boxes, found {_kind(frame)}")
         for o in frame:
-            o = Record(o, where); o.whole("tid"); box = Record(o.fields("bbox"), o.at("bbox"))
+            o = Record(o, where)
+            o.whole("tid")
+            box = Record(o.fields("bbox"), o.at("bbox"))
             for name in ("xmin", "ymin", "xmax", "ymax"):
-                if not _is_number(box.get(name)) or abs(box.value[name]) > 1e9: box.bad(name, "a pixel coordinate")
+                if not _is_number(box.get(name)) or abs(box.value[name]) > 1e9:
+                    box.bad(name, "a pixel coordinate")
     raise InputError(record.at("trajectories"), "needs a list over frames of lists of {tid, bbox}")
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-060
 class VidorBoxes:
     "VidOR boxes by video, read when first needed: a folder (`<group>/<vid>.json` or `<vid>.json`) or one JSON `{vid: record}`."
-    def __init__(self,
-        source, # folder or file
-        keep=400, # videos whose boxes stay in memory
+
+    def __init__(
+        self,
+        source,  # folder or file
+        keep=400,  # videos whose boxes stay in memory
     ):
         self.source, self.keep, self._cache = Path(source), keep, OrderedDict()
-        if not self.source.exists(): raise InputError(source, "no such VidOR folder or file")
+        if not self.source.exists():
+            raise InputError(source, "no such VidOR folder or file")
 
     @cached_property
-    def _paths(self): # vid -> file
+    def _paths(self):  # vid -> file
         paths = {}
         for path in sorted(self.source.rglob("*.json")):
             if path.stem in paths:
-                raise InputError(path, f"a second VidOR file of video {path.stem}, the first is {paths[path.stem]}; keep one")
+                raise InputError(
+                    path,
+                    f"a second VidOR file of video {path.stem}, the first is {paths[path.stem]}; keep one",
+                )
             paths[path.stem] = path
         return paths
 
     @cached_property
-    def _records(self): return _need(read_json(self.source), dict, self.source, "VidOR")
+    def _records(self):
+        return _need(read_json(self.source), dict, self.source, "VidOR")
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-062
 @patch
-def video(self:VidorBoxes,
-    vid:str, # video ID
-) -> tuple: # (meta, {tid: (frames, boxes)}, where)
+def video(
+    self: VidorBoxes,
+    vid: str,  # video ID
+) -> tuple:  # (meta, {tid: (frames, boxes)}, where)
     "Everything about one video; an unknown one is an `InputError`."
     if vid not in self._cache:
         self._cache[vid] = self._open(vid)
-        if len(self._cache) > self.keep: self._cache.popitem(last=False)
+        if len(self._cache) > self.keep:
+            self._cache.popitem(last=False)
     self._cache.move_to_end(vid)
     return self._cache[vid]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-063
 @patch
-def _open(self:VidorBoxes, vid):
+def _open(self: VidorBoxes, vid):
     folder, known = self.source.is_dir(), self._paths if self.source.is_dir() else self._records
     if vid not in known:
-        raise InputError(self.source, f"has no video {vid}; VidSTG test needs VidOR's validation part, train and val its training part")
+        raise InputError(
+            self.source,
+            f"has no video {vid}; VidSTG test needs VidOR's validation part, train and val its training part",
+        )
     where = known[vid] if folder else f"{self.source}, record {vid!r}"
     record = Record(read_json(where) if folder else known[vid], where)
-    return {k: v for k, v in record.value.items() if type(v) in (int, float, str)}, _trajectories(record), where
+    return (
+        {k: v for k, v in record.value.items() if type(v) in (int, float, str)},
+        _trajectories(record),
+        where,
+    )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-065
 def _target_track(sample, tracks, where):
     "The target's (frames, boxes); one box on every frame of the interval, or an `InputError`."
     target, (begin, end) = sample.extra["target_id"], sample.extra["temporal_gt"]
-    if target not in tracks: raise InputError(where, f"object {target} (target of {sample.key}) has no box at all")
+    if target not in tracks:
+        raise InputError(where, f"object {target} (target of {sample.key}) has no box at all")
     missing = np.setdiff1d(np.arange(begin, end), tracks[target][0])
     if len(missing):
-        raise InputError(f"{where}, frame {missing[0]}",
-                         f"object {target} (target of {sample.key}) has no box here; {len(missing)} of its {end - begin} frames lack one")
+        raise InputError(
+            f"{where}, frame {missing[0]}",
+            f"object {target} (target of {sample.key}) has no box here; {len(missing)} of its {end - begin} frames lack one",
+        )
     return tracks[target]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-066
 def _with_vidor(bench, sample, note):
     "Add the target's tube; every frame of the interval must have its box."
     meta, tracks, where = bench.boxes.video(sample.extra["vid"])
-    for name, mine in (("frame_count", sample.frame_count), ("width", sample.width), ("height", sample.height)):
-        if name in meta and meta[name] != mine: note("vidor", f"VidOR says {name} {meta[name]}, the sentence file {mine}")
+    for name, mine in (
+        ("frame_count", sample.frame_count),
+        ("width", sample.width),
+        ("height", sample.height),
+    ):
+        if name in meta and meta[name] != mine:
+            note("vidor", f"VidOR says {name} {meta[name]}, the sentence file {mine}")
     frames, boxes = _target_track(sample, tracks, f"{where}, field trajectories")
     begin, end = sample.extra["temporal_gt"]
     a, b = np.searchsorted(frames, (begin, max(end, begin)))
@@ -430,7 +675,12 @@ def _with_vidor(bench, sample, note):
     _note_boxes(tube.boxes, sample.width, sample.height, note)
     at = np.flatnonzero(frames == min(end, sample.extra["used_segment"][1]))
     end_box = boxes[at[0]].astype(float) if len(at) else None
-    return replace(sample, tube=tube, video=str(meta.get("video_path") or sample.video), extra=sample.extra | {"end_box": end_box})
+    return replace(
+        sample,
+        tube=tube,
+        video=str(meta.get("video_path") or sample.video),
+        extra=sample.extra | {"end_box": end_box},
+    )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-075
 def _read_st_align(path, data, split):
@@ -439,18 +689,26 @@ def _read_st_align(path, data, split):
     for i, item in enumerate(_need(data, list, path, "ST-Align")[:2000]):
         record = Record(item, f"{path}, record {str(i)!r}")
         turns = [t.get("value") for t in record.items("conversations") if type(t) is dict]
-        if not turns or type(turns[0]) is not str: record.bad("conversations", "a list of {from, value}, the query first")
+        if not turns or type(turns[0]) is not str:
+            record.bad("conversations", "a list of {from, value}, the query first")
         entries.append(Entry(str(i), record.text("video_path"), turns[0], item, split))
     more = len(data) - 2000
-    return entries, [("beyond-2000", f"{more} items after the first 2,000 are left out, as LLaVA-ST does")] if more > 0 else []
+    return entries, [
+        ("beyond-2000", f"{more} items after the first 2,000 are left out, as LLaVA-ST does")
+    ] if more > 0 else []
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-076
 def _st_align_query(text, span, split):
     "The sentence: no video placeholder, times of the query (SVG) normalised to the clip."
     text = re.sub(r"^\s*<(video|image)>\s*", "", text)
-    if span is None: return text
+    if span is None:
+        return text
     s, e = (round((v - split[0]) / (split[1] - split[0]), 3) for v in span)
-    return re.sub(r"From <s> to <e>", f"{{{s},{e}}}", text, flags=re.I).replace("<s>", str(s)).replace("<e>", str(e))
+    return (
+        re.sub(r"From <s> to <e>", f"{{{s},{e}}}", text, flags=re.I)
+        .replace("<s>", str(s))
+        .replace("<e>", str(e))
+    )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-077
 def _st_align_split(meta):
@@ -463,11 +721,14 @@ def _st_align_split(meta):
 # %% ../nbs/00b_benchmarks.ipynb #cell-078
 def _st_align_span(meta, split, note):
     "(<s>, <e>), both inclusive, or None."
-    if not meta.value.get("time_token"): return None
+    if not meta.value.get("time_token"):
+        return None
     times = Record(meta.fields("time_token"), meta.at("time_token"))
     span = (times.whole("<s>"), times.whole("<e>"))
-    if span[1] < span[0]: note("interval-empty", f"span {span} is reversed, it scores 0")
-    if not split[0] <= min(span) <= max(span) <= split[1]: note("interval-outside", f"span {span} leaves the clip {split}")
+    if span[1] < span[0]:
+        note("interval-empty", f"span {span} is reversed, it scores 0")
+    if not split[0] <= min(span) <= max(span) <= split[1]:
+        note("interval-outside", f"span {span} leaves the clip {split}")
     return span
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-080
@@ -476,11 +737,18 @@ def _st_align_boxes(meta, split, note):
     spatial = Record(meta.fields("spatial_token"), meta.at("spatial_token"))
     for key in spatial.fields("<bboxes>"):
         if not re.fullmatch(r"\d{1,15}", key):
-            raise InputError(spatial.at("<bboxes>"), f"frame key {key[:30]!r} is not a whole number from 0")
+            raise InputError(
+                spatial.at("<bboxes>"), f"frame key {key[:30]!r} is not a whole number from 0"
+            )
     boxes = Tube.from_dict(spatial.value["<bboxes>"], where=spatial.at("<bboxes>"))
-    if not len(boxes.frames): note("box-none", "there is no box at all")
+    if not len(boxes.frames):
+        note("box-none", "there is no box at all")
     outside = int(((boxes.frames < split[0]) | (boxes.frames > split[1])).sum())
-    if outside: note("tube-beyond", f"{outside} of {len(boxes.frames)} boxes lie on frames outside the clip {split}")
+    if outside:
+        note(
+            "tube-beyond",
+            f"{outside} of {len(boxes.frames)} boxes lie on frames outside the clip {split}",
+        )
     return replace(boxes, boxes=xywh_to_xyxy(_pixels(boxes.boxes, spatial.at("<bboxes>"))))
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-081
@@ -490,14 +758,33 @@ def _build_st_align(bench, entry, note):
     meta = Record(record.fields("meta"), record.at("meta"))
     width, height, split = meta.whole("width", 1), meta.whole("height", 1), _st_align_split(meta)
     span, boxes = _st_align_span(meta, split, note), _st_align_boxes(meta, split, note)
-    given = span is not None and (entry.part == "svg" or "<s>" in entry.query) # SVG: the time is part of the question
-    query, truth = _st_align_query(entry.query, span if given else None, split), None if given else span
-    _note_query(query, note); _note_boxes(boxes.boxes, width, height, note)
+    given = span is not None and (
+        entry.part == "svg" or "<s>" in entry.query
+    )  # SVG: the time is part of the question
+    query, truth = (
+        _st_align_query(entry.query, span if given else None, split),
+        None if given else span,
+    )
+    _note_query(query, note)
+    _note_boxes(boxes.boxes, width, height, note)
     start, end = (truth[0], truth[1] + 1) if truth else (split[0], split[1] + 1)
-    return Sample(entry.key, "st-align", "stvg" if truth else "svg", query, entry.video, width, height,
-                  interval=Interval.frames(start, end) if truth else None,
-                  tube=replace(boxes, start=start, end=end), window=(split[0], split[1] + 1),
-                  extra=dict(split=split, span=truth, boxes=dict(zip(boxes.frames.tolist(), boxes.boxes.tolist()))), **_labels(record))
+    return Sample(
+        entry.key,
+        "st-align",
+        "stvg" if truth else "svg",
+        query,
+        entry.video,
+        width,
+        height,
+        interval=Interval.frames(start, end) if truth else None,
+        tube=replace(boxes, start=start, end=end),
+        window=(split[0], split[1] + 1),
+        extra=dict(
+            split=split, span=truth, boxes=dict(zip(boxes.frames.tolist(), boxes.boxes.tolist()))
+        ),
+        **_labels(record),
+    )
+
 
 LOADERS["st-align"] = (_read_st_align, _build_st_align)
 
@@ -505,9 +792,12 @@ LOADERS["st-align"] = (_read_st_align, _build_st_align)
 def _mevis_frames(record):
     "Names of the frames, in the order of the file."
     frames = record.items("frames")
-    if not frames or not all(type(f) is str for f in frames): record.bad("frames", "a list of frame names")
+    if not frames or not all(type(f) is str for f in frames):
+        record.bad("frames", "a list of frame names")
     if len(set(frames)) < len(frames):
-        raise InputError(record.at("frames"), f"frame {Counter(frames).most_common(1)[0][0]!r} is listed twice")
+        raise InputError(
+            record.at("frames"), f"frame {Counter(frames).most_common(1)[0][0]!r} is listed twice"
+        )
     return frames
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-087
@@ -518,9 +808,18 @@ def _read_mevis(path, data, split):
         record = Record(value, f"{path}, video {video!r}")
         frames, expressions = _mevis_frames(record), record.fields("expressions")
         if frames != sorted(frames):
-            notes.append(("frames-unsorted",
-                          f"video {video!r}: frames are not sorted; the order of the file is kept, because masks are stored by position"))
-        siblings = [a for e in expressions.values() if type(e) is dict and type(e.get("anno_id")) is list for a in e["anno_id"]]
+            notes.append(
+                (
+                    "frames-unsorted",
+                    f"video {video!r}: frames are not sorted; the order of the file is kept, because masks are stored by position",
+                )
+            )
+        siblings = [
+            a
+            for e in expressions.values()
+            if type(e) is dict and type(e.get("anno_id")) is list
+            for a in e["anno_id"]
+        ]
         for i, expression in expressions.items():
             text = Record(expression, f"{record.at('expressions')}, {i!r}").text("exp")
             entries.append(Entry(f"{video}#{i}", video, text, expression, (frames, siblings)))
@@ -531,105 +830,182 @@ def _build_mevis(bench, entry, note):
     "Names and IDs; masks stay in their file."
     record, (frames, siblings) = Record(entry.record, bench.where(entry.key)), entry.part
     _note_query(entry.query, note)
-    extra = {"frames": frames} | {name: record.items(name) for name in ("anno_id", "obj_id") if record.has(name)}
+    extra = {"frames": frames} | {
+        name: record.items(name) for name in ("anno_id", "obj_id") if record.has(name)
+    }
     for name in ("anno_id", "obj_id"):
-        if not all(type(x) is int for x in extra.get(name, [])): record.bad(name, "a list of whole numbers")
-    sample = Sample(entry.key, "mevis", "rvos", entry.query, entry.video, frame_count=len(frames), extra=extra, **_labels(record))
-    if bench.mask_file is None or "anno_id" not in extra: return sample
-    if not extra["anno_id"]: record.bad("anno_id", "at least one object; an expression without a target has no mask to score")
-    size = next((s for ids in (extra["anno_id"], siblings) if (s := bench.mask_file.size(ids, len(frames), record.at("anno_id")))), None)
+        if not all(type(x) is int for x in extra.get(name, [])):
+            record.bad(name, "a list of whole numbers")
+    sample = Sample(
+        entry.key,
+        "mevis",
+        "rvos",
+        entry.query,
+        entry.video,
+        frame_count=len(frames),
+        extra=extra,
+        **_labels(record),
+    )
+    if bench.mask_file is None or "anno_id" not in extra:
+        return sample
+    if not extra["anno_id"]:
+        record.bad(
+            "anno_id", "at least one object; an expression without a target has no mask to score"
+        )
+    size = next(
+        (
+            s
+            for ids in (extra["anno_id"], siblings)
+            if (s := bench.mask_file.size(ids, len(frames), record.at("anno_id")))
+        ),
+        None,
+    )
     if size is None:
-        raise InputError(bench.mask_file.path, f"no object of video {entry.video!r} has a mask, so the size of its frames is unknown")
+        raise InputError(
+            bench.mask_file.path,
+            f"no object of video {entry.video!r} has a mask, so the size of its frames is unknown",
+        )
     return replace(sample, height=int(size[0]), width=int(size[1]))
+
 
 LOADERS["mevis"] = (_read_mevis, _build_mevis)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-090
 class MaskFile:
     "`mask_dict.json` of MeViS: annotation ID -> one run-length code or null per frame position; read when first needed."
+
     def __init__(self, path):
         self.path = Path(path)
-        if not self.path.is_file(): raise InputError(path, "no such mask file")
+        if not self.path.is_file():
+            raise InputError(path, "no such mask file")
 
     @cached_property
-    def data(self): return _need(read_json(self.path), dict, self.path, "MeViS mask")
+    def data(self):
+        return _need(read_json(self.path), dict, self.path, "MeViS mask")
 
-    def codes(self, i, n, where): # checked list of one annotation
-        if str(i) not in self.data: raise InputError(where, f"annotation {i} is not in {self.path}")
+    def codes(self, i, n, where):  # checked list of one annotation
+        if str(i) not in self.data:
+            raise InputError(where, f"annotation {i} is not in {self.path}")
         items = self.data[str(i)]
         if type(items) is not list or len(items) != n:
-            raise InputError(f"{self.path}, annotation {i}",
-                             f"needs {n} masks or nulls, one per frame, found {len(items) if type(items) is list else _kind(items)}")
+            raise InputError(
+                f"{self.path}, annotation {i}",
+                f"needs {n} masks or nulls, one per frame, found {len(items) if type(items) is list else _kind(items)}",
+            )
         return items
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-091
 @patch
-def size(self:MaskFile,
-    ids, # annotation IDs
-    n:int, # frames of the video
-    where, # the record that names them, for errors
-): # (height, width); None where no frame has a mask
+def size(
+    self: MaskFile,
+    ids,  # annotation IDs
+    n: int,  # frames of the video
+    where,  # the record that names them, for errors
+):  # (height, width); None where no frame has a mask
     "Check that every ID is there with one entry per frame, all of one size; the codes themselves are checked when decoded."
     sizes = {}
     for i in ids:
         for t, rle in enumerate(self.codes(i, n, where)):
-            if rle is None: continue
-            at, size = f"{self.path}, annotation {i}, frame {t}", rle.get("size") if type(rle) is dict else None
-            if type(size) is not list or len(size) != 2 or not all(_is_whole(x) and x > 0 for x in size):
+            if rle is None:
+                continue
+            at, size = (
+                f"{self.path}, annotation {i}, frame {t}",
+                rle.get("size") if type(rle) is dict else None,
+            )
+            if (
+                type(size) is not list
+                or len(size) != 2
+                or not all(_is_whole(x) and x > 0 for x in size)
+            ):
                 raise InputError(at, 'a mask is {"size": [height, width], "counts": "..."} or null')
             if sizes.setdefault(tuple(size), at) == at and len(sizes) > 1:
-                raise InputError(at, f"this mask has size {size}, others of the video {list(next(iter(sizes)))}")
+                raise InputError(
+                    at, f"this mask has size {size}, others of the video {list(next(iter(sizes)))}"
+                )
     return next(iter(sizes), None)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-093
 @patch
-def rles(self:Benchmark,
-    sample:Sample, # of this benchmark
-) -> list: # one list of counts strings per frame position, one string per visible target
+def rles(
+    self: Benchmark,
+    sample: Sample,  # of this benchmark
+) -> list:  # one list of counts strings per frame position, one string per visible target
     "Run-length codes of all targets of a MeViS expression."
-    if self.mask_file is None: raise InputError(self.path, "masks are needed; give mask_dict.json as `masks`")
-    if "anno_id" not in sample.extra: raise InputError(self.where(sample.key), "field anno_id is missing; this split has no public masks")
+    if self.mask_file is None:
+        raise InputError(self.path, "masks are needed; give mask_dict.json as `masks`")
+    if "anno_id" not in sample.extra:
+        raise InputError(
+            self.where(sample.key), "field anno_id is missing; this split has no public masks"
+        )
     tracks = [(i, self.mask_file.data[str(i)]) for i in sample.extra["anno_id"]]
-    check = lambda i, t, rle: check_rle(rle, sample.height, sample.width, f"{self.mask_file.path}, annotation {i}, frame {t}")
-    return [[check(i, t, track[t]) for i, track in tracks if track[t] is not None] for t in range(sample.frame_count)]
+    check = lambda i, t, rle: check_rle(
+        rle, sample.height, sample.width, f"{self.mask_file.path}, annotation {i}, frame {t}"
+    )
+    return [
+        [check(i, t, track[t]) for i, track in tracks if track[t] is not None]
+        for t in range(sample.frame_count)
+    ]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-094
 @patch
-def masks(self:Benchmark,
-    sample:Sample, # of this benchmark
-) -> list: # of (H, W) bool, one per frame position
+def masks(
+    self: Benchmark,
+    sample: Sample,  # of this benchmark
+) -> list:  # of (H, W) bool, one per frame position
     "Truth of a MeViS expression: the union of all its targets, position by position."
     empty = np.zeros((sample.height or 0, sample.width or 0), bool)
     decode = lambda counts: decode_mask(counts, sample.height, sample.width)
-    return [np.logical_or.reduce([decode(c) for c in frame]) if frame else empty.copy() for frame in self.rles(sample)]
+    return [
+        np.logical_or.reduce([decode(c) for c in frame]) if frame else empty.copy()
+        for frame in self.rles(sample)
+    ]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-101
 _LINE = re.compile(r"(\S+)\s+(\S+)\s+(\S+)\s*##(.*)")
 
+
 def _charades_line(line, where):
     "`<video> <start> <end>##<sentence>` -> (video, start, end, sentence)."
     match = _LINE.fullmatch(line.strip())
-    try: return match[1], float(match[2]), float(match[3]), match[4]
-    except (TypeError, ValueError): raise InputError(where, f"needs '<video> <start> <end>##<sentence>', found {line[:60]!r}") from None
+    try:
+        return match[1], float(match[2]), float(match[3]), match[4]
+    except (TypeError, ValueError):
+        raise InputError(
+            where, f"needs '<video> <start> <end>##<sentence>', found {line[:60]!r}"
+        ) from None
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-102
 def _charades_durations(path):
     "Durations beside a `.txt`: columns id and length of `Charades_v1_<split>.csv`, where the file is there."
-    name = path.parent/f"Charades_v1_{path.stem.rsplit('_', 1)[-1]}.csv"
-    if not name.is_file(): return {}
-    try: return {row["id"]: float(row["length"]) for row in csv.DictReader(read_text(name).splitlines())}
-    except (KeyError, TypeError, ValueError): raise InputError(name, "needs the columns id and length (seconds)") from None
+    name = path.parent / f"Charades_v1_{path.stem.rsplit('_', 1)[-1]}.csv"
+    if not name.is_file():
+        return {}
+    try:
+        return {
+            row["id"]: float(row["length"]) for row in csv.DictReader(read_text(name).splitlines())
+        }
+    except (KeyError, TypeError, ValueError):
+        raise InputError(name, "needs the columns id and length (seconds)") from None
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-104
 def _read_charades(path, data, split):
     "JSON `{vid: {duration, timestamps, sentences}}`, or the original text file."
-    if data is not None: return _read_charades_json(path, _need(data, dict, path, "Charades-STA"))
+    if data is not None:
+        return _read_charades_json(path, _need(data, dict, path, "Charades-STA"))
     entries, seen, durations = [], Counter(), _charades_durations(path)
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip(): continue
+        if not line.strip():
+            continue
         vid, start, end, sentence = _charades_line(line, f"{path}, line {number}")
-        entries.append(Entry(f"{vid}#{seen[vid]}", f"{vid}.mp4", sentence, [start, end],
-                             (durations.get(vid), seen[vid], f"{path}, line {number}")))
+        entries.append(
+            Entry(
+                f"{vid}#{seen[vid]}",
+                f"{vid}.mp4",
+                sentence,
+                [start, end],
+                (durations.get(vid), seen[vid], f"{path}, line {number}"),
+            )
+        )
         seen[vid] += 1
     return entries, []
 
@@ -638,81 +1014,162 @@ def _read_charades_json(path, data):
     entries = []
     for vid, value in data.items():
         record = Record(value, f"{path}, record {vid!r}")
-        duration = record.above_zero("video_duration" if "duration" not in value and "video_duration" in value else "duration")
+        duration = record.above_zero(
+            "video_duration"
+            if "duration" not in value and "video_duration" in value
+            else "duration"
+        )
         spans, sentences = record.items("timestamps"), record.items("sentences")
         if len(spans) != len(sentences):
-            record.bad("timestamps", f"one [start, end] for each of the {len(sentences)} sentences", f"there are {len(spans)}")
+            record.bad(
+                "timestamps",
+                f"one [start, end] for each of the {len(sentences)} sentences",
+                f"there are {len(spans)}",
+            )
         for k, (span, sentence) in enumerate(zip(spans, sentences)):
-            if type(sentence) is not str: record.bad("sentences", "a list of texts")
-            entries.append(Entry(f"{vid}#{k}", f"{vid}.mp4", sentence, span, (duration, k, f"{record.at('timestamps')}, item {k}")))
+            if type(sentence) is not str:
+                record.bad("sentences", "a list of texts")
+            entries.append(
+                Entry(
+                    f"{vid}#{k}",
+                    f"{vid}.mp4",
+                    sentence,
+                    span,
+                    (duration, k, f"{record.at('timestamps')}, item {k}"),
+                )
+            )
     return entries, []
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-107
 def _seconds(span, where):
     "[start, end] of finite seconds from 0; a reversed pair passes."
-    if type(span) is not list or len(span) != 2 or not all(_is_number(x) and 0 <= x < float("inf") for x in span):
+    if (
+        type(span) is not list
+        or len(span) != 2
+        or not all(_is_number(x) and 0 <= x < float("inf") for x in span)
+    ):
         raise InputError(where, f"needs [start, end] in seconds, from 0, found {str(span)[:60]}")
     return Interval(float(span[0]), float(span[1]))
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-108
 def _note_seconds(interval, duration, note):
     if interval.end < interval.start:
-        note("interval-reversed", f"ends at {interval.end:g} s before it starts at {interval.start:g} s; never swapped, it scores 0")
-    elif interval.is_empty: note("interval-empty", f"has no length (at {interval.start:g} s), it scores 0")
+        note(
+            "interval-reversed",
+            f"ends at {interval.end:g} s before it starts at {interval.start:g} s; never swapped, it scores 0",
+        )
+    elif interval.is_empty:
+        note("interval-empty", f"has no length (at {interval.start:g} s), it scores 0")
     if duration is not None and interval.end > duration:
-        note("interval-beyond", f"ends at {interval.end:g} s, the clip lasts {duration:g} s; not clipped")
+        note(
+            "interval-beyond",
+            f"ends at {interval.end:g} s, the clip lasts {duration:g} s; not clipped",
+        )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-110
 def _build_charades(bench, entry, note):
     "Seconds of the file, as annotated."
     duration, k, where = entry.part
     interval = _seconds(entry.record, where)
-    _note_query(entry.query, note); _note_seconds(interval, duration, note)
-    return Sample(entry.key, "charades-sta", "vtg", entry.query, entry.video, interval=interval,
-                  extra={"duration": duration, "sentence": k})
+    _note_query(entry.query, note)
+    _note_seconds(interval, duration, note)
+    return Sample(
+        entry.key,
+        "charades-sta",
+        "vtg",
+        entry.query,
+        entry.video,
+        interval=interval,
+        extra={"duration": duration, "sentence": k},
+    )
+
 
 LOADERS["charades-sta"] = (_read_charades, _build_charades)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-113
 _ANSWER = re.compile(r"\s*(\d+(?:\.\d*)?)\s*-\s*(\d+(?:\.\d*)?)\s*")
 
+
 def _read_tvgbench(path, data, split):
     "One entry per item; the key is its index."
-    records = [Record(item, f"{path}, record {str(i)!r}") for i, item in enumerate(_need(data, list, path, "TVGBench"))]
-    return [Entry(str(i), re.sub(r"^(\./)+", "", r.text("path")), r.text("question"), r.value,
-                  truth=f"{r.value.get('start')}{r.value.get('answer')}")
-            for i, r in enumerate(records)], []
+    records = [
+        Record(item, f"{path}, record {str(i)!r}")
+        for i, item in enumerate(_need(data, list, path, "TVGBench"))
+    ]
+    return [
+        Entry(
+            str(i),
+            re.sub(r"^(\./)+", "", r.text("path")),
+            r.text("question"),
+            r.value,
+            truth=f"{r.value.get('start')}{r.value.get('answer')}",
+        )
+        for i, r in enumerate(records)
+    ], []
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-114
 def _tvg_window(record):
     "(start, end) in seconds of the file, or None for the whole file."
     given = [record.has(name) for name in ("start", "end")]
-    if not any(given): return None
-    start, end = (float(record.not_negative(name, "a number from 0; start and end of the window are both given or both null"))
-                  for name in ("start", "end"))
-    if end <= start: record.bad("end", f"a number above start = {start:g}")
+    if not any(given):
+        return None
+    start, end = (
+        float(
+            record.not_negative(
+                name, "a number from 0; start and end of the window are both given or both null"
+            )
+        )
+        for name in ("start", "end")
+    )
+    if end <= start:
+        record.bad("end", f"a number above start = {start:g}")
     return start, end
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-116
 def _build_tvgbench(bench, entry, note):
     "Seconds inside the window."
     record = Record(entry.record, bench.where(entry.key))
-    match, duration, window = _ANSWER.fullmatch(record.text("answer")), float(record.above_zero("duration")), _tvg_window(record)
-    if not match: record.bad("answer", "'<start>-<end>' in seconds inside the window")
+    match, duration, window = (
+        _ANSWER.fullmatch(record.text("answer")),
+        float(record.above_zero("duration")),
+        _tvg_window(record),
+    )
+    if not match:
+        record.bad("answer", "'<start>-<end>' in seconds inside the window")
     interval = Interval(float(match[1]), float(match[2]))
-    _note_query(entry.query, note); _note_seconds(interval, duration, note)
+    _note_query(entry.query, note)
+    _note_seconds(interval, duration, note)
     if window and abs(window[1] - window[0] - duration) > 0.01:
-        note("window", f"duration {duration:g} s differs from end - start = {window[1] - window[0]:g} s")
+        note(
+            "window",
+            f"duration {duration:g} s differs from end - start = {window[1] - window[0]:g} s",
+        )
     name = record.value.get("dataset_name") or (record.value.get("bins") or {}).get("dataset")
-    extra = dict(duration=duration, window=window, dataset_name=name, source=record.value.get("source"),
-                 question_type=record.value.get("question_type"))
-    return Sample(entry.key, "tvgbench", "vtg", entry.query, entry.video, interval=interval, window=window,
-                  group=record.value.get("qsemtype"), extra=extra)
+    extra = dict(
+        duration=duration,
+        window=window,
+        dataset_name=name,
+        source=record.value.get("source"),
+        question_type=record.value.get("question_type"),
+    )
+    return Sample(
+        entry.key,
+        "tvgbench",
+        "vtg",
+        entry.query,
+        entry.video,
+        interval=interval,
+        window=window,
+        group=record.value.get("qsemtype"),
+        extra=extra,
+    )
+
 
 LOADERS["tvgbench"] = (_read_tvgbench, _build_tvgbench)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-119
 OCR_METHODS = ("containment_match", "multiple_choice", "gpt_assisted_scoring")
+
 
 def _read_ocr(path, data, split):
     "One entry per question; the key is its index."
@@ -720,7 +1177,8 @@ def _read_ocr(path, data, split):
     for i, item in enumerate(_need(data, list, path, "MME-VideoOCR")):
         record = Record(item, f"{path}, record {str(i)!r}")
         index = record.get("video_index")
-        if type(index) not in (int, str) or index == "": record.bad("video_index", "a name or a number")
+        if type(index) not in (int, str) or index == "":
+            record.bad("video_index", "a name or a number")
         entries.append(Entry(str(i), f"{index}.mp4", record.text("question"), item))
     return entries, []
 
@@ -728,17 +1186,45 @@ def _read_ocr(path, data, split):
 def _build_ocr(bench, entry, note):
     "Question, options and how the answer is judged."
     record = Record(entry.record, bench.where(entry.key))
-    method, answer, options = record.text("eval_method"), record.get("answer"), record.value.get("option") or []
-    if method not in OCR_METHODS: record.bad("eval_method", f"one of {', '.join(OCR_METHODS)}")
-    if _is_number(answer): answer = str(answer); note("answer", "the answer is a number, read as text")
-    if type(answer) is not str: record.bad("answer", "text")
-    if type(options) is not list or not all(type(o) is str for o in options): record.bad("option", "a list of texts")
-    if method == "multiple_choice" and not options: record.bad("option", "the options to choose from")
+    method, answer, options = (
+        record.text("eval_method"),
+        record.get("answer"),
+        record.value.get("option") or [],
+    )
+    if method not in OCR_METHODS:
+        record.bad("eval_method", f"one of {', '.join(OCR_METHODS)}")
+    if _is_number(answer):
+        answer = str(answer)
+        note("answer", "the answer is a number, read as text")
+    if type(answer) is not str:
+        record.bad("answer", "text")
+    if type(options) is not list or not all(type(o) is str for o in options):
+        record.bad("option", "a list of texts")
+    if method == "multiple_choice" and not options:
+        record.bad("option", "the options to choose from")
     if method == "gpt_assisted_scoring":
-        note("not-scored", "needs a paid judge model (gpt_assisted_scoring); left out of every score and counted")
-    extra = dict(option=options, answer=answer, eval_method=method, task=record.text("task"), task_type=record.text("task_type"),
-                 scored=method != "gpt_assisted_scoring")
-    return Sample(entry.key, "mme-videoocr", "ocr", entry.query, entry.video, group=extra["task_type"], extra=extra)
+        note(
+            "not-scored",
+            "needs a paid judge model (gpt_assisted_scoring); left out of every score and counted",
+        )
+    extra = dict(
+        option=options,
+        answer=answer,
+        eval_method=method,
+        task=record.text("task"),
+        task_type=record.text("task_type"),
+        scored=method != "gpt_assisted_scoring",
+    )
+    return Sample(
+        entry.key,
+        "mme-videoocr",
+        "ocr",
+        entry.query,
+        entry.video,
+        group=extra["task_type"],
+        extra=extra,
+    )
+
 
 LOADERS["mme-videoocr"] = (_read_ocr, _build_ocr)
 
@@ -746,191 +1232,309 @@ LOADERS["mme-videoocr"] = (_read_ocr, _build_ocr)
 @dataclass(frozen=True)
 class BenchmarkInfo:
     "What a user has to know before using a data set."
+
     title: str
     task: str
-    terms: str # licence or terms, as its authors state them
-    source: str # where to get it
-    size: str # published sizes
-    splits: dict # split -> candidates for the annotation file, below the root or its folder `annotations`
-    files: dict = field(default_factory=dict) # role -> candidates; {split} and {part} are filled in
+    terms: str  # licence or terms, as its authors state them
+    source: str  # where to get it
+    size: str  # published sizes
+    splits: dict  # split -> candidates for the annotation file, below the root or its folder `annotations`
+    files: dict = field(
+        default_factory=dict
+    )  # role -> candidates; {split} and {part} are filled in
     remark: str = ""
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-125
-_HCSTVG = {"v1-train": ("v1_train.json", "train_v1.json"), "v1-test": ("v1_test.json", "test_v1.json"),
-           "v2-train": ("train_v2.json", "v2_train.json"), "v2-val": ("val_v2.json", "v2_val.json"), "v2-test": ("query_v2.json",)}
-_HCSTVG |= {short: (f"{short}.json", *_HCSTVG[name]) for short, name in (("train", "v1-train"), ("test", "v1-test"), ("val", "v2-val"))}
+_HCSTVG = {
+    "v1-train": ("v1_train.json", "train_v1.json"),
+    "v1-test": ("v1_test.json", "test_v1.json"),
+    "v2-train": ("train_v2.json", "v2_train.json"),
+    "v2-val": ("val_v2.json", "v2_val.json"),
+    "v2-test": ("query_v2.json",),
+}
+_HCSTVG |= {
+    short: (f"{short}.json", *_HCSTVG[name])
+    for short, name in (("train", "v1-train"), ("test", "v1-test"), ("val", "v2-val"))
+}
 _VIDEOS = {"videos": ("videos", "video")}
 BENCHMARKS = {}
 
-def _by_split(names, *splits): return {s: tuple(n.format(split=s) for n in names.split()) for s in splits}
+
+def _by_split(names, *splits):
+    return {s: tuple(n.format(split=s) for n in names.split()) for s in splits}
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-127
-BENCHMARKS["hcstvg"] = BenchmarkInfo("HC-STVG v1 and v2", "spatio-temporal grounding of people, 20 s film clips",
-    terms="no licence stated", source="https://github.com/tzhhhh123/HC-STVG (links to videos and annotations)",
-    size="v1 4,500 train / 1,160 test; v2 10,131 train / 2,000 val / 4,413 test", splits=_HCSTVG, files=_VIDEOS,
-    remark="Truth of the v2 test set is hidden: results called v2 are on val. The public query file holds 2,931 sentences, not 4,413.")
-BENCHMARKS["vidstg"] = BenchmarkInfo("VidSTG with VidOR boxes", "spatio-temporal grounding, statements and questions",
+BENCHMARKS["hcstvg"] = BenchmarkInfo(
+    "HC-STVG v1 and v2",
+    "spatio-temporal grounding of people, 20 s film clips",
+    terms="no licence stated",
+    source="https://github.com/tzhhhh123/HC-STVG (links to videos and annotations)",
+    size="v1 4,500 train / 1,160 test; v2 10,131 train / 2,000 val / 4,413 test",
+    splits=_HCSTVG,
+    files=_VIDEOS,
+    remark="Truth of the v2 test set is hidden: results called v2 are on val. The public query file holds 2,931 sentences, not 4,413.",
+)
+BENCHMARKS["vidstg"] = BenchmarkInfo(
+    "VidSTG with VidOR boxes",
+    "spatio-temporal grounding, statements and questions",
     terms="no licence stated; videos and boxes are VidOR's, videos under their own Creative Commons terms (YFCC100M)",
     source="https://github.com/Guaranteer/VidSTG-Dataset for the sentences, https://xdshang.github.io/docs/vidor.html for videos and boxes",
     size="sentences 80,684 train / 8,956 val / 10,303 test; videos 5,563 / 618 / 743",
     splits=_by_split("{split}_annotations.json", "train", "val", "test"),
     files=_VIDEOS | {"boxes": ("vidor/{part}", "annotation/{part}", "vidor", "vidor.json")},
-    remark="train and val use VidOR's training part, test its validation part.")
+    remark="train and val use VidOR's training part, test its validation part.",
+)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-128
-BENCHMARKS["st-align"] = BenchmarkInfo("ST-Align benchmark (LLaVA-ST)", "spatio-temporal and spatial grounding",
+BENCHMARKS["st-align"] = BenchmarkInfo(
+    "ST-Align benchmark (LLaVA-ST)",
+    "spatio-temporal and spatial grounding",
     terms="no licence stated in the repository's text; videos keep the terms of their sources",
-    source="https://huggingface.co/datasets/appletea2333/ST-Align-Benchmark", size="the first 2,000 items of each file are used",
-    splits={"stvg": ("stvg.json",), "svg": ("svg.json",), "test": ("stvg.json",)}, files=_VIDEOS)
-BENCHMARKS["mevis"] = BenchmarkInfo("MeViS (2023)", "segmentation by motion expressions",
-    terms="CC BY-NC-SA 4.0, non-commercial research only", source="https://henghuiding.github.io/MeViS/",
+    source="https://huggingface.co/datasets/appletea2333/ST-Align-Benchmark",
+    size="the first 2,000 items of each file are used",
+    splits={"stvg": ("stvg.json",), "svg": ("svg.json",), "test": ("stvg.json",)},
+    files=_VIDEOS,
+)
+BENCHMARKS["mevis"] = BenchmarkInfo(
+    "MeViS (2023)",
+    "segmentation by motion expressions",
+    terms="CC BY-NC-SA 4.0, non-commercial research only",
+    source="https://henghuiding.github.io/MeViS/",
     size="videos/expressions: train 1,662/23,051; valid_u 50/793; valid 140/2,236",
     splits=_by_split("{split}/meta_expressions.json", "train", "valid_u", "valid", "val", "test"),
     files={"videos": ("{split}/JPEGImages",), "masks": ("{split}/mask_dict.json",)},
-    remark="valid has no public masks; its scores come from the authors' server.")
+    remark="valid has no public masks; its scores come from the authors' server.",
+)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-130
-BENCHMARKS["charades-sta"] = BenchmarkInfo("Charades-STA", "temporal grounding",
+BENCHMARKS["charades-sta"] = BenchmarkInfo(
+    "Charades-STA",
+    "temporal grounding",
     terms="sentences: none stated with the file; videos: Charades, non-commercial use only",
     source="https://github.com/jiyanggao/TALL for the sentences, https://prior.allenai.org/projects/charades for the videos",
-    size="queries 12,408 train / 3,720 test", splits=_by_split("charades_sta_{split}.txt charades_{split}.json", "train", "test"),
-    files=_VIDEOS)
-BENCHMARKS["tvgbench"] = BenchmarkInfo("TVGBench (Time-R1)", "temporal grounding, 11 types of query",
+    size="queries 12,408 train / 3,720 test",
+    splits=_by_split("charades_sta_{split}.txt charades_{split}.json", "train", "test"),
+    files=_VIDEOS,
+)
+BENCHMARKS["tvgbench"] = BenchmarkInfo(
+    "TVGBench (Time-R1)",
+    "temporal grounding, 11 types of query",
     terms="Apache-2.0 for the repository; videos keep the terms of their five sources",
     source="https://github.com/xiaomi-research/time-r1 and https://huggingface.co/datasets/Boshenxx/TimeR1-Dataset",
-    size="800 queries, 462 files", splits={"test": ("tvgbench.json",)}, files=_VIDEOS)
-BENCHMARKS["mme-videoocr"] = BenchmarkInfo("MME-VideoOCR", "reading text in videos; here: do marks hide text?",
+    size="800 queries, 462 files",
+    splits={"test": ("tvgbench.json",)},
+    files=_VIDEOS,
+)
+BENCHMARKS["mme-videoocr"] = BenchmarkInfo(
+    "MME-VideoOCR",
+    "reading text in videos; here: do marks hide text?",
     terms="academic research only, no commercial use, no redistribution without approval",
     source="https://huggingface.co/datasets/DogNeverSleep/MME-VideoOCR_Dataset",
-    size="2,000 questions, 1,464 videos", splits={"test": ("dataset.json",)}, files=_VIDEOS)
+    size="2,000 questions, 1,464 videos",
+    splits={"test": ("dataset.json",)},
+    files=_VIDEOS,
+)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-131
 def describe(
-    benchmark:str, # a name from `BENCHMARKS`
-) -> str: # also printed
+    benchmark: str,  # a name from `BENCHMARKS`
+) -> str:  # also printed
     "Terms, source, sizes and the expected folder of a data set."
-    if benchmark not in BENCHMARKS: raise InputError("benchmark", f"unknown name {benchmark!r}; there are {', '.join(BENCHMARKS)}")
+    if benchmark not in BENCHMARKS:
+        raise InputError(
+            "benchmark", f"unknown name {benchmark!r}; there are {', '.join(BENCHMARKS)}"
+        )
     info = BENCHMARKS[benchmark]
-    lines = [f"{info.title}: {info.task}", f"  terms   {info.terms}", f"  get it  {info.source}", f"  size    {info.size}"]
-    if info.remark: lines.append(f"  note    {info.remark}")
+    lines = [
+        f"{info.title}: {info.task}",
+        f"  terms   {info.terms}",
+        f"  get it  {info.source}",
+        f"  size    {info.size}",
+    ]
+    if info.remark:
+        lines.append(f"  note    {info.remark}")
     lines.append("  folder  ROOT/ (annotations may also lie in ROOT/annotations/)")
-    lines += [f"    {'split ' + split:15} {' or '.join(names)}" for split, names in info.splits.items()]
-    lines += [f"    {role:15} {' or '.join(names).format(split='<split>', part='<training or validation>')}" for role, names in info.files.items()]
+    lines += [
+        f"    {'split ' + split:15} {' or '.join(names)}" for split, names in info.splits.items()
+    ]
+    lines += [
+        f"    {role:15} {' or '.join(names).format(split='<split>', part='<training or validation>')}"
+        for role, names in info.files.items()
+    ]
     text = "\n".join(lines)
     print(text)
     return text
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-135
 def locate(
-    benchmark:str, # a name from `BENCHMARKS`
-    root, # its folder
-    split="test", # as `describe` lists them
-) -> dict: # arguments of `load`
+    benchmark: str,  # a name from `BENCHMARKS`
+    root,  # its folder
+    split="test",  # as `describe` lists them
+) -> dict:  # arguments of `load`
     "Files of one split below a root folder; a missing annotation file is an `InputError` that says where to get it."
-    if benchmark not in BENCHMARKS: raise InputError("benchmark", f"unknown name {benchmark!r}; there are {', '.join(BENCHMARKS)}")
+    if benchmark not in BENCHMARKS:
+        raise InputError(
+            "benchmark", f"unknown name {benchmark!r}; there are {', '.join(BENCHMARKS)}"
+        )
     info, root = BENCHMARKS[benchmark], Path(root)
-    if split not in info.splits: raise InputError("split", f"{benchmark} has no split {split!r}; there are {', '.join(info.splits)}")
+    if split not in info.splits:
+        raise InputError(
+            "split", f"{benchmark} has no split {split!r}; there are {', '.join(info.splits)}"
+        )
     names = [n + gz for n in info.splits[split] for gz in ("", ".gz")]
-    found = [p for n in names for p in (root/n, root/"annotations"/n) if p.is_file()]
+    found = [p for n in names for p in (root / n, root / "annotations" / n) if p.is_file()]
     if not found:
         wanted = " or ".join(info.splits[split])
-        raise InputError(root, f"holds no annotation file of {benchmark} {split} ({wanted}); get it from {info.source}")
+        raise InputError(
+            root,
+            f"holds no annotation file of {benchmark} {split} ({wanted}); get it from {info.source}",
+        )
     out = dict(benchmark=benchmark, annotations=found[0], split=split)
     for role, patterns in info.files.items():
-        paths = [root/p.format(split=split, part="validation" if split == "test" else "training") for p in patterns]
+        paths = [
+            root / p.format(split=split, part="validation" if split == "test" else "training")
+            for p in patterns
+        ]
         out[role] = next((p for p in paths if p.exists()), paths[0] if role == "videos" else None)
     return out
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-138
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".webm", ".mov", ".m4v")
 
+
 def video_key(
-    name:str, # file name or path
-) -> str: # what identifies the video
+    name: str,  # file name or path
+) -> str:  # what identifies the video
     "File stem without extension, case and white space."
     stem = re.sub(r"\s+", "", Path(name).name).lower()
-    while stem.endswith(VIDEO_SUFFIXES): stem = stem[:stem.rindex(".")]
+    while stem.endswith(VIDEO_SUFFIXES):
+        stem = stem[: stem.rindex(".")]
     return stem
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-139
 class VideoFolder:
     "Finds the videos of a benchmark below one folder."
-    def __init__(self, root): self.root = Path(root)
+
+    def __init__(self, root):
+        self.root = Path(root)
 
     @cached_property
     def _by_key(self):
-        return {video_key(p.name): p for p in sorted(self.root.rglob("*"), reverse=True) if p.suffix.lower() in VIDEO_SUFFIXES}
+        return {
+            video_key(p.name): p
+            for p in sorted(self.root.rglob("*"), reverse=True)
+            if p.suffix.lower() in VIDEO_SUFFIXES
+        }
 
-    def find(self,
-        name:str, # as in `Sample.video`
-    ): # Path, or None
+    def find(
+        self,
+        name: str,  # as in `Sample.video`
+    ):  # Path, or None
         "The file that holds a sample's video."
         parts = Path(name).parts
-        try: found = next((p for k in range(len(parts)) if (p := self.root.joinpath(*parts[k:])).is_file()), None)
-        except OSError: found = None
+        try:
+            found = next(
+                (p for k in range(len(parts)) if (p := self.root.joinpath(*parts[k:])).is_file()),
+                None,
+            )
+        except OSError:
+            found = None
         return found or self._by_key.get(video_key(name))
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-140
 @patch
-def video_path(self:Benchmark,
-    sample:Sample, # of this benchmark
-) -> Path: # video file; for mevis the folder of frames
+def video_path(
+    self: Benchmark,
+    sample: Sample,  # of this benchmark
+) -> Path:  # video file; for mevis the folder of frames
     "Where a sample's video lies; a missing one is an `InputError`."
-    if self.videos is None: raise InputError(self.path, "the folder of the videos is not set; give it as `videos`")
+    if self.videos is None:
+        raise InputError(self.path, "the folder of the videos is not set; give it as `videos`")
     if self.name == "mevis":
-        found = next((p for p in (self.videos/sample.video, self.videos/"JPEGImages"/sample.video) if p.is_dir()), None)
+        found = next(
+            (
+                p
+                for p in (self.videos / sample.video, self.videos / "JPEGImages" / sample.video)
+                if p.is_dir()
+            ),
+            None,
+        )
     else:
-        if "_folder" not in self.__dict__: self._folder = VideoFolder(self.videos)
+        if "_folder" not in self.__dict__:
+            self._folder = VideoFolder(self.videos)
         found = self._folder.find(sample.video)
-    if found is None: raise InputError(self.videos, f"video {sample.video!r} is not here; get it from {BENCHMARKS[self.name].source}")
+    if found is None:
+        raise InputError(
+            self.videos,
+            f"video {sample.video!r} is not here; get it from {BENCHMARKS[self.name].source}",
+        )
     return found
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-143
 def normal_query(
-    text:str, # sentence
-) -> str: # lower case, single spaces, no full stop at the end
+    text: str,  # sentence
+) -> str:  # lower case, single spaces, no full stop at the end
     "Form in which two sentences are compared."
     return re.sub(r"\s*\.$", "", " ".join(text.lower().split()))
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-144
 class TrainingSet(Sequence):
     "Samples of several sources, built on access."
+
     def __init__(self, sources, index, removed):
         self.sources, self.index, self.removed = sources, index, removed
-    def __len__(self): return len(self.index)
+
+    def __len__(self):
+        return len(self.index)
+
     def __getitem__(self, i):
-        if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
         source, j = self.index[i]
         return self.sources[source][j]
-    def __repr__(self): return f"TrainingSet({len(self)} samples of {', '.join(self.sources)})"
+
+    def __repr__(self):
+        return f"TrainingSet({len(self)} samples of {', '.join(self.sources)})"
 
     @property
-    def counts(self) -> list: # one dict a source
+    def counts(self) -> list:  # one dict a source
         "Samples in, removed by reason, kept."
         kept = Counter(source for source, _ in self.index)
-        return [{"source": n, "samples": len(b), **self.removed[n], "kept": kept[n]} for n, b in self.sources.items()]
+        return [
+            {"source": n, "samples": len(b), **self.removed[n], "kept": kept[n]}
+            for n, b in self.sources.items()
+        ]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-146
 def training_set(
-    sources:dict, # name -> training Benchmark, for example "v1 train", "v2 train", "vidstg train"
-    held_out:dict, # name -> Benchmark whose videos must not occur: v1 test, v2 val, v2 test queries, ...
+    sources: dict,  # name -> training Benchmark, for example "v1 train", "v2 train", "vidstg train"
+    held_out: dict,  # name -> Benchmark whose videos must not occur: v1 test, v2 val, v2 test queries, ...
 ) -> TrainingSet:
     "Merge training files, without leaks and without repetitions (STVG-R1 section 4.1); removals are counted in `.counts`."
     owner = {}
     for name, bench in held_out.items():
-        for e in bench.entries: owner.setdefault(video_key(e.video), name)
-    seen, index, removed = set(), [], {name: Counter({f"in {h}": 0 for h in held_out} | {"repeated": 0}) for name in sources}
+        for e in bench.entries:
+            owner.setdefault(video_key(e.video), name)
+    seen, index, removed = (
+        set(),
+        [],
+        {name: Counter({f"in {h}": 0 for h in held_out} | {"repeated": 0}) for name in sources},
+    )
     for name, bench in sources.items():
         for i, e in enumerate(bench.entries):
             key = video_key(e.video)
             same = (key, e.truth, normal_query(e.query))
-            if key in owner: removed[name][f"in {owner[key]}"] += 1
-            elif same in seen: removed[name]["repeated"] += 1
-            else: seen.add(same); index.append((name, i))
+            if key in owner:
+                removed[name][f"in {owner[key]}"] += 1
+            elif same in seen:
+                removed[name]["repeated"] += 1
+            else:
+                seen.add(same)
+                index.append((name, i))
     return TrainingSet(dict(sources), index, removed)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-150
-REMEDIES = { # kinds of notes that are problems, and what to do
+REMEDIES = {  # kinds of notes that are problems, and what to do
     "box-outside": "the scorers keep such boxes; check that the video has the annotated size",
     "box-empty": "check the record; such a frame can only score 0",
     "box-none": "remove the record or add its boxes",
@@ -948,6 +1552,7 @@ REMEDIES = { # kinds of notes that are problems, and what to do
 @dataclass
 class Source:
     "One annotation file with all that belongs to it."
+
     benchmark: str
     annotations: object
     boxes: object = None
@@ -956,27 +1561,43 @@ class Source:
     split: str | None = None
 
     @property
-    def name(self): return f"{self.benchmark} {self.split or Path(self.annotations).name}"
+    def name(self):
+        return f"{self.benchmark} {self.split or Path(self.annotations).name}"
+
     @cached_property
-    def bench(self): return load(self.benchmark, self.annotations, self.boxes, self.masks, self.videos, self.split)
+    def bench(self):
+        return load(
+            self.benchmark, self.annotations, self.boxes, self.masks, self.videos, self.split
+        )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-153
-def _problem(kind, name, remedy): return dict(kind=kind, name=str(name), remedy=" ".join(str(remedy).split()))
+def _problem(kind, name, remedy):
+    return dict(kind=kind, name=str(name), remedy=" ".join(str(remedy).split()))
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-155
 def check_files(sources, decode=True, quiet=False):
     "Annotation, box, mask files and video folders: are they there, are they JSON, is no key written twice?"
     for s in sources:
-        try: s.bench
-        except InputError as e: yield _problem("duplicate-key" if "occurs twice" in e.reason else "annotations", e.where, e.reason)
+        try:
+            s.bench
+        except InputError as e:
+            yield _problem(
+                "duplicate-key" if "occurs twice" in e.reason else "annotations", e.where, e.reason
+            )
         if s.videos is not None and not Path(s.videos).is_dir():
-            yield _problem("videos", s.videos, f"no such folder; get the videos of {s.name} from {BENCHMARKS[s.benchmark].source}")
+            yield _problem(
+                "videos",
+                s.videos,
+                f"no such folder; get the videos of {s.name} from {BENCHMARKS[s.benchmark].source}",
+            )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-156
 def _readable(sources):
     for s in sources:
-        try: s.bench
-        except InputError: continue
+        try:
+            s.bench
+        except InputError:
+            continue
         yield s
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-158
@@ -986,17 +1607,27 @@ def check_records(sources, decode=True, quiet=False):
         for i, e in enumerate(_progress(s.bench.entries, f"records of {s.name}", quiet)):
             try:
                 sample = s.bench[i]
-                if s.bench.mask_file and sample.width: s.bench.rles(sample)
-            except InputError as error: yield _problem("record", error.where, error.reason); continue
+                if s.bench.mask_file and sample.width:
+                    s.bench.rles(sample)
+            except InputError as error:
+                yield _problem("record", error.where, error.reason)
+                continue
             for kind, message in s.bench._notes[i]:
-                yield _problem(kind, f"{s.name}, {e.key}", f"{message}; {REMEDIES[kind]}" if kind in REMEDIES else message)
+                yield _problem(
+                    kind,
+                    f"{s.name}, {e.key}",
+                    f"{message}; {REMEDIES[kind]}" if kind in REMEDIES else message,
+                )
         for kind, message in s.bench._file_notes:
-            yield _problem(kind, s.name, f"{message}; {REMEDIES[kind]}" if kind in REMEDIES else message)
+            yield _problem(
+                kind, s.name, f"{message}; {REMEDIES[kind]}" if kind in REMEDIES else message
+            )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-159
 def _progress(items, title, quiet):
     from tqdm import tqdm
-    return tqdm(items, desc=title, disable=quiet, leave=False, mininterval=.5)
+
+    return tqdm(items, desc=title, disable=quiet, leave=False, mininterval=0.5)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-161
 def check_keys(sources, decode=True, quiet=False):
@@ -1006,29 +1637,54 @@ def check_keys(sources, decode=True, quiet=False):
         for e in s.bench.entries:
             if s.benchmark == "hcstvg":
                 other = first.setdefault(video_key(e.key), e.key)
-                if other != e.key: yield _problem("duplicate-key", f"{s.name}, {e.key}", f"the same video as {other!r}; keep one of them")
+                if other != e.key:
+                    yield _problem(
+                        "duplicate-key",
+                        f"{s.name}, {e.key}",
+                        f"the same video as {other!r}; keep one of them",
+                    )
             else:
-                other = first.setdefault((video_key(e.video), e.truth, normal_query(e.query)), e.key)
-                if other != e.key: yield _problem("repeated-query", f"{s.name}, {e.key}", f"the same clip, sentence and truth as {other!r}")
+                other = first.setdefault(
+                    (video_key(e.video), e.truth, normal_query(e.query)), e.key
+                )
+                if other != e.key:
+                    yield _problem(
+                        "repeated-query",
+                        f"{s.name}, {e.key}",
+                        f"the same clip, sentence and truth as {other!r}",
+                    )
     train = [s for s in _readable(sources) if "train" in (s.split or "")]
-    held = {video_key(e.video): s.name for s in _readable(sources) if s not in train for e in s.bench.entries}
+    held = {
+        video_key(e.video): s.name
+        for s in _readable(sources)
+        if s not in train
+        for e in s.bench.entries
+    }
     for s in train:
         for key, e in {video_key(e.video): e for e in s.bench.entries}.items():
             if key in held:
-                yield _problem("leak", f"{s.name}, {e.video}",
-                               f"this video is also in {held[key]}; train with training_set, which leaves it out")
+                yield _problem(
+                    "leak",
+                    f"{s.name}, {e.video}",
+                    f"this video is also in {held[key]}; train with training_set, which leaves it out",
+                )
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-163
 def _disagreements(info, s):
     "(kind, message) where a decoded video contradicts a sample."
     if s.width and (info.width, info.height) != (s.width, s.height):
-        yield "video-size", f"is {info.width}x{info.height}, annotated are {s.width}x{s.height}; boxes would be off"
+        yield (
+            "video-size",
+            f"is {info.width}x{info.height}, annotated are {s.width}x{s.height}; boxes would be off",
+        )
     if s.task == "stvg" and s.frame_count and abs(info.frame_count - s.frame_count) > 1:
         yield "frame-count", f"{info.frame_count} frames decode, annotated are {s.frame_count}"
-    if s.fps and abs(info.fps - s.fps) > .01 * s.fps: yield "frame-rate", f"has {info.fps:.3f} frames per second, annotated are {s.fps:.3f}"
+    if s.fps and abs(info.fps - s.fps) > 0.01 * s.fps:
+        yield "frame-rate", f"has {info.fps:.3f} frames per second, annotated are {s.fps:.3f}"
     if s.task in ("stvg", "svg"):
         end = max(s.interval.end if s.interval else 0, s.window[1] if s.window else 0)
-        if end > info.frame_count: yield "tube-beyond", f"{info.frame_count} frames decode, the annotation needs {end}"
+        if end > info.frame_count:
+            yield "tube-beyond", f"{info.frame_count} frames decode, the annotation needs {end}"
     elif s.window and s.window[1] > info.duration + 1:
         yield "window-beyond", f"lasts {info.duration:.1f} s, the window ends at {s.window[1]:g} s"
     elif not s.window and (s.extra.get("duration") or info.duration) - info.duration > 1:
@@ -1037,117 +1693,213 @@ def _disagreements(info, s):
 # %% ../nbs/00b_benchmarks.ipynb #cell-164
 def _check_video(path, samples, decode):
     "Problems of one file."
-    if not path.stat().st_size: yield "video-undecodable", "has no content; download it again"; return
-    if not decode: return
-    try: info = probe(path, quiet=True)
-    except InputError as e: yield "video-undecodable", f"{e.reason}; download it again"; return
+    if not path.stat().st_size:
+        yield "video-undecodable", "has no content; download it again"
+        return
+    if not decode:
+        return
+    try:
+        info = probe(path, quiet=True)
+    except InputError as e:
+        yield "video-undecodable", f"{e.reason}; download it again"
+        return
     if info.note or info.header_frames not in (0, info.frame_count):
-        yield "video-header", f"announces {info.header_frames} frames, {info.frame_count} decode; download it again, or use what decodes"
+        yield (
+            "video-header",
+            f"announces {info.header_frames} frames, {info.frame_count} decode; download it again, or use what decodes",
+        )
     for kind, message in dict.fromkeys(d for s in samples for d in _disagreements(info, s)):
         yield kind, f"{message}; use the video the annotation was made for"
 
-# %% ../nbs/00b_benchmarks.ipynb #cell-166
+# %% ../nbs/00b_benchmarks.ipynb #cell-166-0
 def _check_frames(folder, samples, decode):
     "Problems of one MeViS folder of frames."
     names = samples[0].extra["frames"]
-    files = [next((p for suffix in (".jpg", ".png", ".jpeg") if (p := folder/f"{n}{suffix}").is_file()), None) for n in names]
+    files = [
+        next(
+            (p for suffix in (".jpg", ".png", ".jpeg") if (p := folder / f"{n}{suffix}").is_file()),
+            None,
+        )
+        for n in names
+    ]
     if missing := [n for n, p in zip(names, files) if p is None]:
-        yield "frames-missing", f"{len(missing)} of {len(names)} frames are missing, the first is {missing[0]!r}; unpack the archive again"
+        yield (
+            "frames-missing",
+            f"{len(missing)} of {len(names)} frames are missing, the first is {missing[0]!r}; unpack the archive again",
+        )
     sizes = {}
     for p in filter(None, files if decode else ()):
-        try: sizes.setdefault(_image_size(p), p.name)
-        except Exception as e: yield "frame-undecodable", f"frame {p.name} cannot be read ({type(e).__name__}); unpack the archive again"
+        try:
+            sizes.setdefault(_image_size(p), p.name)
+        except Exception as e:
+            yield (
+                "frame-undecodable",
+                f"frame {p.name} cannot be read ({type(e).__name__}); unpack the archive again",
+            )
     sizes.pop((samples[0].width, samples[0].height), None)
     for (width, height), name in sizes.items() if samples[0].width else ():
-        yield "video-size", f"frame {name} is {width}x{height}, its mask {samples[0].width}x{samples[0].height}; use the masks' own frames"
+        yield (
+            "video-size",
+            f"frame {name} is {width}x{height}, its mask {samples[0].width}x{samples[0].height}; use the masks' own frames",
+        )
 
-def _image_size(path): # (width, height), after decoding
+# %% ../nbs/00b_benchmarks.ipynb #cell-166-1
+def _image_size(path):  # (width, height), after decoding
     from PIL import Image
-    with Image.open(path) as image: image.load(); return image.size
 
-# %% ../nbs/00b_benchmarks.ipynb #cell-168
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+# %% ../nbs/00b_benchmarks.ipynb #cell-168-0
 def check_videos(sources, decode=True, quiet=False):
     "Every video once: is it there, does it decode, does it fit its annotation?"
     for s in _readable(sources):
-        if s.videos is None or not Path(s.videos).is_dir(): continue
+        if s.videos is None or not Path(s.videos).is_dir():
+            continue
         by_video = {}
-        for i, e in enumerate(s.bench.entries): by_video.setdefault(e.video, []).append(i)
+        for i, e in enumerate(s.bench.entries):
+            by_video.setdefault(e.video, []).append(i)
         for video, indices in _progress(by_video.items(), f"videos of {s.name}", quiet):
             samples = [sample for i in indices if (sample := _try(s.bench, i))]
-            try: path = s.bench.video_path(samples[0] if samples else Sample("", s.benchmark, "", "", video))
-            except InputError as e: yield _problem("video-missing", video, e.reason); continue
-            if s.benchmark != "mevis": yield from (_problem(k, video, m) for k, m in _check_video(path, samples, decode))
-            elif samples: yield from (_problem(k, video, m) for k, m in _check_frames(path, samples, decode))
+            try:
+                path = s.bench.video_path(
+                    samples[0] if samples else Sample("", s.benchmark, "", "", video)
+                )
+            except InputError as e:
+                yield _problem("video-missing", video, e.reason)
+                continue
+            if s.benchmark != "mevis":
+                yield from (_problem(k, video, m) for k, m in _check_video(path, samples, decode))
+            elif samples:
+                yield from (_problem(k, video, m) for k, m in _check_frames(path, samples, decode))
 
+# %% ../nbs/00b_benchmarks.ipynb #cell-168-1
 def _try(bench, i):
-    try: return bench[i]
-    except InputError: return None
+    try:
+        return bench[i]
+    except InputError:
+        return None
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-170
-CHECKS = [check_files, check_records, check_keys, check_videos] # a check: (sources, decode, quiet) -> problems
+CHECKS = [
+    check_files,
+    check_records,
+    check_keys,
+    check_videos,
+]  # a check: (sources, decode, quiet) -> problems
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-171
 def check_benchmark(
-    bench:Benchmark,
-    videos=None, # folder of the videos; None: the benchmark's own, or records only
-    decode=True, # decode every video to its end
-    quiet=True, # no progress bar on stderr
-) -> list: # {"kind", "name", "remedy"}
+    bench: Benchmark,
+    videos=None,  # folder of the videos; None: the benchmark's own, or records only
+    decode=True,  # decode every video to its end
+    quiet=True,  # no progress bar on stderr
+) -> list:  # {"kind", "name", "remedy"}
     "All problems and notes of one loaded benchmark."
     source = Source(bench.name, bench.path, videos=videos or bench.videos, split=bench.split)
     source.bench = bench
-    if videos is not None: bench.videos = Path(videos); bench.__dict__.pop("_folder", None)
+    if videos is not None:
+        bench.videos = Path(videos)
+        bench.__dict__.pop("_folder", None)
     return [p for check in CHECKS for p in check([source], decode, quiet)]
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-172
 def _profile_sources(config):
     "Sources of a profile: its split, and training files beside it so that leaks are seen."
-    if config.benchmark not in BENCHMARKS: return [], []
+    if config.benchmark not in BENCHMARKS:
+        return [], []
     if config.root is None:
-        return [], [_problem("data", config.benchmark, f"set data.root to its folder; get it from {BENCHMARKS[config.benchmark].source}")]
-    try: wanted = Source(**locate(config.benchmark, config.root, config.split))
-    except InputError as e: return [], [_problem("annotations", e.where, e.reason)]
+        return [], [
+            _problem(
+                "data",
+                config.benchmark,
+                f"set data.root to its folder; get it from {BENCHMARKS[config.benchmark].source}",
+            )
+        ]
+    try:
+        wanted = Source(**locate(config.benchmark, config.root, config.split))
+    except InputError as e:
+        return [], [_problem("annotations", e.where, e.reason)]
     sources = [wanted]
     for split in BENCHMARKS[config.benchmark].splits:
-        try: other = locate(config.benchmark, config.root, split)
-        except InputError: continue
-        if other["annotations"] not in [s.annotations for s in sources]: sources.append(Source(**other | {"videos": None}))
+        try:
+            other = locate(config.benchmark, config.root, split)
+        except InputError:
+            continue
+        if other["annotations"] not in [s.annotations for s in sources]:
+            sources.append(Source(**other | {"videos": None}))
     return sources, []
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-174
 def doctor(
-    profile=None, # name or `.yaml` of the profile whose data are checked; default profile where no benchmark is given
-    overrides=None, # settings of the profile
-    benchmark=None, annotations=None, videos=None, boxes=None, masks=None, # or one benchmark's files, as in `load`
-    train=None, # training annotations of the same benchmark, to look for leaks
-    decode=True, # decode every video to its end
-    quiet=False, # no progress bar on stderr
-    checks=None, # in place of `CHECKS`
-) -> dict: # schema stvg.doctor/1: "missing" are problems, "notes" are odd but scored as they stand
+    profile=None,  # name or `.yaml` of the profile whose data are checked; default profile where no benchmark is given
+    overrides=None,  # settings of the profile
+    benchmark=None,
+    annotations=None,
+    videos=None,
+    boxes=None,
+    masks=None,  # or one benchmark's files, as in `load`
+    train=None,  # training annotations of the same benchmark, to look for leaks
+    decode=True,  # decode every video to its end
+    quiet=False,  # no progress bar on stderr
+    checks=None,  # in place of `CHECKS`
+) -> dict:  # schema stvg.doctor/1: "missing" are problems, "notes" are odd but scored as they stand
     "What is missing or corrupt, before a long run."
-    if benchmark is None and annotations is not None: raise InputError("--annotations", "needs --benchmark")
+    if benchmark is None and annotations is not None:
+        raise InputError("--annotations", "needs --benchmark")
     if benchmark is not None:
-        if benchmark not in BENCHMARKS: raise InputError("--benchmark", f"unknown name {benchmark!r}; there are {', '.join(BENCHMARKS)}")
-        if annotations is None: raise InputError("--benchmark", "needs --annotations")
+        if benchmark not in BENCHMARKS:
+            raise InputError(
+                "--benchmark", f"unknown name {benchmark!r}; there are {', '.join(BENCHMARKS)}"
+            )
+        if annotations is None:
+            raise InputError("--benchmark", "needs --annotations")
         sources, found, name = [Source(benchmark, annotations, boxes, masks, videos)], [], profile
-        if train is not None: sources.append(Source(benchmark, train, split="train"))
+        if train is not None:
+            sources.append(Source(benchmark, train, split="train"))
     else:
         config = load_profile(profile, overrides)
-        sources, found = _profile_sources(config.data); name = config.name
-    found += [p for check in (CHECKS if checks is None else checks) for p in check(sources, decode, quiet)]
+        sources, found = _profile_sources(config.data)
+        name = config.name
+    found += [
+        p for check in (CHECKS if checks is None else checks) for p in check(sources, decode, quiet)
+    ]
     notes = [p for p in found if p["kind"] in NOTES]
-    return dict(schema="stvg.doctor/1", profile=name, checked=[s.name for s in sources],
-                missing=[p for p in found if p["kind"] not in NOTES], notes=notes)
+    return dict(
+        schema="stvg.doctor/1",
+        profile=name,
+        checked=[s.name for s in sources],
+        missing=[p for p in found if p["kind"] not in NOTES],
+        notes=notes,
+    )
 
-NOTES = ("interval-beyond", "interval-empty", "interval-reversed", "not-scored", "beyond-2000", "window", "answer", "repeated-query")
+
+NOTES = (
+    "interval-beyond",
+    "interval-empty",
+    "interval-reversed",
+    "not-scored",
+    "beyond-2000",
+    "window",
+    "answer",
+    "repeated-query",
+)
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-175
 def format_doctor(
-    result:dict, # of `doctor`
-) -> str: # for people
+    result: dict,  # of `doctor`
+) -> str:  # for people
     "Every problem on a line, notes counted by kind."
     lines = [f"{p['kind']:18} {p['name']}: {p['remedy']}" for p in result["missing"]]
     notes = Counter(n["kind"] for n in result["notes"])
     lines += [f"note: {n} x {kind}, scored as they stand" for kind, n in notes.items()]
     checked = ", ".join(result["checked"]) or "no real data to check"
-    return "\n".join([*lines, f"{len(result['missing'])} problems in {checked}" if result["missing"] else f"nothing missing ({checked})"])
+    return "\n".join(
+        [
+            *lines,
+            f"{len(result['missing'])} problems in {checked}"
+            if result["missing"]
+            else f"nothing missing ({checked})",
+        ]
+    )

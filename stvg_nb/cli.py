@@ -13,16 +13,19 @@ from pathlib import Path
 from . import __version__
 from .core import InputError, held_warnings, parse_setting
 
-# %% ../nbs/12_cli.ipynb #cell-007
+# %% ../nbs/12_cli.ipynb #cell-007-0
 class _Parser(argparse.ArgumentParser):
     "`argparse` whose errors are `InputError`s."
+
     def error(self, message):
         where, colon, reason = message.removeprefix("argument ").partition(": ")
-        if message.startswith("argument ") and colon: raise InputError(where.split("/")[-1], f"{reason}; see {self.prog} --help")
+        if message.startswith("argument ") and colon:
+            raise InputError(where.split("/")[-1], f"{reason}; see {self.prog} --help")
         if message.startswith("the following arguments are required: "):
             raise InputError(message.partition(": ")[2], f"required; see {self.prog} --help")
         raise InputError(self.prog, f"{message}; see {self.prog} --help")
 
+# %% ../nbs/12_cli.ipynb #cell-007-1
 def _common() -> argparse.ArgumentParser:
     "What every command takes."
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -33,169 +36,404 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("--version", action="version", version=f"stvg {__version__}")
     return common
 
-# %% ../nbs/12_cli.ipynb #cell-009
+# %% ../nbs/12_cli.ipynb #cell-009-0
 def _evaluate_options(p):
-    p.add_argument("--benchmark", required=True, metavar="NAME", help="hcstvg, vidstg, st-align, mevis, mme-videoocr, charades-sta, tvgbench")
-    p.add_argument("--protocol", metavar="PROTOCOL", help="scoring rules; default: the benchmark's first, see the chapter on metrics")
-    p.add_argument("--annotations", required=True, metavar="FILE", help="the benchmark's own annotation file")
-    p.add_argument("--predictions", required=True, metavar="FILE", help="stvg.predictions/1 as .json or .jsonl (.gz); MeViS also a folder or zip")
-    p.add_argument("--boxes", metavar="FILE", help="VidSTG: VidOR folder, or one JSON {vid: record}")
+    p.add_argument(
+        "--benchmark",
+        required=True,
+        metavar="NAME",
+        help="hcstvg, vidstg, st-align, mevis, mme-videoocr, charades-sta, tvgbench",
+    )
+    p.add_argument(
+        "--protocol",
+        metavar="PROTOCOL",
+        help="scoring rules; default: the benchmark's first, see the chapter on metrics",
+    )
+    p.add_argument(
+        "--annotations", required=True, metavar="FILE", help="the benchmark's own annotation file"
+    )
+    p.add_argument(
+        "--predictions",
+        required=True,
+        metavar="FILE",
+        help="stvg.predictions/1 as .json or .jsonl (.gz); MeViS also a folder or zip",
+    )
+    p.add_argument(
+        "--boxes", metavar="FILE", help="VidSTG: VidOR folder, or one JSON {vid: record}"
+    )
     p.add_argument("--masks", metavar="FILE", help="MeViS: mask_dict.json")
-    p.add_argument("--missing", choices=["zero", "drop", "error"], default="zero", help="samples without a prediction (default zero)")
+    p.add_argument(
+        "--missing",
+        choices=["zero", "drop", "error"],
+        default="zero",
+        help="samples without a prediction (default zero)",
+    )
     p.add_argument("--per-sample", action="store_true", help="scores of each sample too")
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
+# %% ../nbs/12_cli.ipynb #cell-009-1
 def evaluate_command(options):
     "Score predictions under a named protocol."
     from stvg_nb.metrics import evaluate, format_result
-    result = evaluate(options.benchmark, options.protocol, options.annotations, options.predictions, boxes=options.boxes,
-                      masks=options.masks, missing=options.missing, per_sample=options.per_sample)
+
+    result = evaluate(
+        options.benchmark,
+        options.protocol,
+        options.annotations,
+        options.predictions,
+        boxes=options.boxes,
+        masks=options.masks,
+        missing=options.missing,
+        per_sample=options.per_sample,
+    )
     return result, format_result(result), 0
 
-# %% ../nbs/12_cli.ipynb #cell-011
+# %% ../nbs/12_cli.ipynb #cell-011-0
 def _doctor_options(p):
     p.add_argument("--profile", metavar="P", help="check the data that this profile reads")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of the profile, repeatable")
-    p.add_argument("--benchmark", metavar="NAME", help="check this benchmark's files instead of a profile's")
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting of the profile, repeatable",
+    )
+    p.add_argument(
+        "--benchmark", metavar="NAME", help="check this benchmark's files instead of a profile's"
+    )
     p.add_argument("--annotations", metavar="FILE", help="its annotation file")
     p.add_argument("--videos", metavar="DIR", help="folder of its videos")
     p.add_argument("--boxes", metavar="FILE", help="VidSTG: VidOR folder or JSON")
     p.add_argument("--masks", metavar="FILE", help="MeViS: mask_dict.json")
-    p.add_argument("--train", metavar="FILE", help="training annotations of the same benchmark, to look for leaks")
-    p.add_argument("--no-decode", action="store_true", help="look whether videos exist, without decoding them")
+    p.add_argument(
+        "--train",
+        metavar="FILE",
+        help="training annotations of the same benchmark, to look for leaks",
+    )
+    p.add_argument(
+        "--no-decode", action="store_true", help="look whether videos exist, without decoding them"
+    )
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
+# %% ../nbs/12_cli.ipynb #cell-011-1
 def doctor_command(options):
     "What is missing or corrupt, before a long run."
     from stvg_nb.benchmarks import doctor, format_doctor
+
     overrides = {k: v for text in options.set for k, v in parse_setting(text).items()}
-    result = doctor(profile=options.profile, overrides=overrides, benchmark=options.benchmark, annotations=options.annotations, videos=options.videos,
-                    boxes=options.boxes, masks=options.masks, train=options.train, decode=not options.no_decode, quiet=options.quiet)
+    result = doctor(
+        profile=options.profile,
+        overrides=overrides,
+        benchmark=options.benchmark,
+        annotations=options.annotations,
+        videos=options.videos,
+        boxes=options.boxes,
+        masks=options.masks,
+        train=options.train,
+        decode=not options.no_decode,
+        quiet=options.quiet,
+    )
     return result, format_doctor(result), 3 if result["missing"] else 0
 
-# %% ../nbs/12_cli.ipynb #cell-013
+# %% ../nbs/12_cli.ipynb #cell-013-0
 def _prompt_options(p):
-    p.add_argument("video", metavar="VIDEO", help="a video, a folder of videos, or a text file with one path a line")
-    p.add_argument("--output", metavar="FILE", help="the numbered video (default <stem>.numbered.mp4); for several videos a folder (default numbered/)")
-    p.add_argument("--database", metavar="FILE", help="mask database (default <stem>.masks.json.gz beside the output)")
+    p.add_argument(
+        "video",
+        metavar="VIDEO",
+        help="a video, a folder of videos, or a text file with one path a line",
+    )
+    p.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the numbered video (default <stem>.numbered.mp4); for several videos a folder (default numbered/)",
+    )
+    p.add_argument(
+        "--database",
+        metavar="FILE",
+        help="mask database (default <stem>.masks.json.gz beside the output)",
+    )
     p.add_argument("--config", metavar="FILE", help="YAML in the form of a profile")
     p.add_argument("--profile", metavar="P", help="settings of this profile")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example prompting.theta=0.5; repeatable")
-    p.add_argument("--reuse", action="store_true", help="use the database if it belongs to this video and configuration")
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, for example prompting.theta=0.5; repeatable",
+    )
+    p.add_argument(
+        "--reuse",
+        action="store_true",
+        help="use the database if it belongs to this video and configuration",
+    )
     p.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
+# %% ../nbs/12_cli.ipynb #cell-013-1
 def prompt_command(options):
     "Number the objects of a video: prompted video, mask database, identity report."
     from tqdm.auto import tqdm
     from stvg_nb import prompting
+
     overrides = {k: v for text in options.set for k, v in parse_setting(text).items()}
-    config, videos = prompting.load_config(options.config, options.profile, overrides), prompting.list_videos(options.video)
-    say = (lambda line: None) if options.quiet else (lambda line: print(f"stvg: {line}", file=sys.stderr))
+    config, videos = (
+        prompting.load_config(options.config, options.profile, overrides),
+        prompting.list_videos(options.video),
+    )
+    say = (
+        (lambda line: None)
+        if options.quiet
+        else (lambda line: print(f"stvg: {line}", file=sys.stderr))
+    )
     if videos != [Path(options.video)]:
-        result = prompting.prompt_many(videos, options.output or "numbered", config, options.device, say, options.quiet)
-        text = [f"{len(result['videos'])} numbered, {len(result['quarantined'])} set aside"] + [f"  {q['video']}: {q['reason']}" for q in result["quarantined"]]
+        result = prompting.prompt_many(
+            videos, options.output or "numbered", config, options.device, say, options.quiet
+        )
+        text = [f"{len(result['videos'])} numbered, {len(result['quarantined'])} set aside"] + [
+            f"  {q['video']}: {q['reason']}" for q in result["quarantined"]
+        ]
         return result, "\n".join(text), 3 if result["quarantined"] else 0
     output = Path(options.output or f"{videos[0].stem}.numbered.mp4")
     database = Path(options.database or output.with_name(f"{output.stem}.masks.json.gz"))
     for path in (output, *([] if options.reuse else [database])):
-        if path.exists() and not options.overwrite: raise InputError(path, "exists; add --overwrite to replace it")
+        if path.exists() and not options.overwrite:
+            raise InputError(path, "exists; add --overwrite to replace it")
     with tqdm(unit="frame", disable=options.quiet or None, leave=False) as bar:
-        result = prompting.prompt_video(videos[0], output, database, config, reuse=options.reuse, device=options.device, say=say, progress=bar.update)
-    return result, f"{result['n_objects']} objects in {result['n_frames']} frames: {result['output']}, {result['database']}", 0
+        result = prompting.prompt_video(
+            videos[0],
+            output,
+            database,
+            config,
+            reuse=options.reuse,
+            device=options.device,
+            say=say,
+            progress=bar.update,
+        )
+    return (
+        result,
+        f"{result['n_objects']} objects in {result['n_frames']} frames: {result['output']}, {result['database']}",
+        0,
+    )
 
-# %% ../nbs/12_cli.ipynb #cell-015
+# %% ../nbs/12_cli.ipynb #cell-015-0
 def _train_options(p):
-    p.add_argument("--profile", metavar="P", help="smoke, tiny, one-gpu, a100, a100-dry, o1 (default: STVG_PROFILE, else tiny)")
-    p.add_argument("--config", metavar="FILE", help="YAML in the form of a profile, instead of --profile")
-    p.add_argument("--data", metavar="FILE", help="training set, one JSON object a line (the chapter on training lists the fields)")
-    p.add_argument("--base", metavar="NAME", help="what is trained: embedded:base, a checkpoint folder, a name on the hub")
-    p.add_argument("--method", choices=["sft", "grpo", "sft_then_grpo"], help="default: as the profile says")
+    p.add_argument(
+        "--profile",
+        metavar="P",
+        help="smoke, tiny, one-gpu, a100, a100-dry, o1 (default: STVG_PROFILE, else tiny)",
+    )
+    p.add_argument(
+        "--config", metavar="FILE", help="YAML in the form of a profile, instead of --profile"
+    )
+    p.add_argument(
+        "--data",
+        metavar="FILE",
+        help="training set, one JSON object a line (the chapter on training lists the fields)",
+    )
+    p.add_argument(
+        "--base",
+        metavar="NAME",
+        help="what is trained: embedded:base, a checkpoint folder, a name on the hub",
+    )
+    p.add_argument(
+        "--method", choices=["sft", "grpo", "sft_then_grpo"], help="default: as the profile says"
+    )
     p.add_argument("--steps", type=int, metavar="N", help="optimiser steps, in place of epochs")
-    p.add_argument("--output", metavar="DIR", help="folder of the run (default runs/train/<profile>-<method>-<settings>)")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example train.beta=0.0; repeatable")
+    p.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder of the run (default runs/train/<profile>-<method>-<settings>)",
+    )
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, for example train.beta=0.0; repeatable",
+    )
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
+# %% ../nbs/12_cli.ipynb #cell-015-1
 def train_command(options):
     "Train a policy: SFT, GRPO or both."
     from stvg_nb.core import load_profile
     from stvg_nb.train import progress_bar, say_ends, train
-    if options.config and options.profile: raise InputError("--config", "stands for a whole profile; give it or --profile, not both")
-    chosen = {f"train.{k}": getattr(options, k) for k in ("data", "base", "method", "steps")}
-    if "seed" in options.given: chosen["train.seed"] = options.seed
-    if "device" in options.given: chosen["device"] = options.device
-    settings = {k: v for k, v in chosen.items() if v is not None} | {k: v for text in options.set for k, v in parse_setting(text).items()}
-    result = train(load_profile(options.config or options.profile, settings), options.output, progress_bar(options.quiet), options.quiet)
-    key = "loss" if result["method"] == "sft" else "reward"
-    return result, f"{result['status']}: {result['steps']} steps, checkpoint {result['checkpoint']}\n{say_ends(result[key], key)}", 0
 
-# %% ../nbs/12_cli.ipynb #cell-017
+    if options.config and options.profile:
+        raise InputError("--config", "stands for a whole profile; give it or --profile, not both")
+    chosen = {f"train.{k}": getattr(options, k) for k in ("data", "base", "method", "steps")}
+    if "seed" in options.given:
+        chosen["train.seed"] = options.seed
+    if "device" in options.given:
+        chosen["device"] = options.device
+    settings = {k: v for k, v in chosen.items() if v is not None} | {
+        k: v for text in options.set for k, v in parse_setting(text).items()
+    }
+    result = train(
+        load_profile(options.config or options.profile, settings),
+        options.output,
+        progress_bar(options.quiet),
+        options.quiet,
+    )
+    key = "loss" if result["method"] == "sft" else "reward"
+    return (
+        result,
+        f"{result['status']}: {result['steps']} steps, checkpoint {result['checkpoint']}\n{say_ends(result[key], key)}",
+        0,
+    )
+
+# %% ../nbs/12_cli.ipynb #cell-017-0
 def _ground_options(p):
     p.add_argument("video", metavar="VIDEO", help="a video")
-    p.add_argument("queries", nargs="+", metavar="QUERY", help="a sentence about it; several share one numbering of the video")
-    p.add_argument("--task", choices=["stvg", "svg", "vtg", "rvos"], default="stvg", help="what is asked for (default stvg: number and interval)")
-    p.add_argument("--database", metavar="FILE", help="mask database (.masks.json.gz); made and kept there where it does not exist")
-    p.add_argument("--model", metavar="NAME", help="embedded:base, a checkpoint folder or a hub name (default: the profile's train.base)")
+    p.add_argument(
+        "queries",
+        nargs="+",
+        metavar="QUERY",
+        help="a sentence about it; several share one numbering of the video",
+    )
+    p.add_argument(
+        "--task",
+        choices=["stvg", "svg", "vtg", "rvos"],
+        default="stvg",
+        help="what is asked for (default stvg: number and interval)",
+    )
+    p.add_argument(
+        "--database",
+        metavar="FILE",
+        help="mask database (.masks.json.gz); made and kept there where it does not exist",
+    )
+    p.add_argument(
+        "--model",
+        metavar="NAME",
+        help="embedded:base, a checkpoint folder or a hub name (default: the profile's train.base)",
+    )
     p.add_argument("--config", metavar="FILE", help="YAML in the form of a profile")
     p.add_argument("--profile", metavar="P", help="settings of this profile")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, repeatable")
-    p.add_argument("--output", metavar="FILE", help="prediction records (stvg.predictions/1, .json or .jsonl)")
-    p.add_argument("--render", metavar="FILE", help="the video with the answer drawn into it; one query only")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, repeatable"
+    )
+    p.add_argument(
+        "--output", metavar="FILE", help="prediction records (stvg.predictions/1, .json or .jsonl)"
+    )
+    p.add_argument(
+        "--render", metavar="FILE", help="the video with the answer drawn into it; one query only"
+    )
     p.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
-def _told(result): # one line
+# %% ../nbs/12_cli.ipynb #cell-017-1
+def _told(result):  # one line
     p = result["prediction"]
-    if result["task"] in ("svg", "rvos"): found = f"number {', '.join(map(str, p['ids'])) or 'none'}"
-    elif p["start"] is None: found = "no answer that can be read"
-    else: found = (f"number {p['target_id']}, " if result["task"] == "stvg" else "") + f"{p['start']:.2f} to {p['end']:.2f} s"
+    if result["task"] in ("svg", "rvos"):
+        found = f"number {', '.join(map(str, p['ids'])) or 'none'}"
+    elif p["start"] is None:
+        found = "no answer that can be read"
+    else:
+        found = (
+            f"number {p['target_id']}, " if result["task"] == "stvg" else ""
+        ) + f"{p['start']:.2f} to {p['end']:.2f} s"
     return f"{result['query']}: {found}" + (", mended" if result["repaired"] else "")
 
+# %% ../nbs/12_cli.ipynb #cell-017-2
 def ground_command(options):
     "Find who and when: answer sentences about a video."
     from stvg_nb.core import load_profile, write_json, write_jsonl
-    if options.render and len(options.queries) > 1: raise InputError("--render", "draws the answer to one query; give one, or leave --render out")
-    if options.render and options.task in ("vtg", "rvos"): raise InputError("--render", f"draws boxes; task {options.task} has none")
+
+    if options.render and len(options.queries) > 1:
+        raise InputError(
+            "--render", "draws the answer to one query; give one, or leave --render out"
+        )
+    if options.render and options.task in ("vtg", "rvos"):
+        raise InputError("--render", f"draws boxes; task {options.task} has none")
     for path in filter(None, (options.output, options.render)):
-        if Path(path).exists() and not options.overwrite: raise InputError(path, "exists; add --overwrite to replace it")
-    if not Path(options.video).is_file(): raise InputError(options.video, "no such video file")
+        if Path(path).exists() and not options.overwrite:
+            raise InputError(path, "exists; add --overwrite to replace it")
+    if not Path(options.video).is_file():
+        raise InputError(options.video, "no such video file")
     from stvg_nb.evaluate import ground, render_answer
     from transformers import logging
-    logging.set_verbosity_error(); logging.disable_progress_bar()
-    profile = load_profile(options.config or options.profile, {k: v for text in options.set for k, v in parse_setting(text).items()})
-    say = (lambda line: None) if options.quiet else (lambda line: print(f"stvg: {line}", file=sys.stderr))
-    result = ground(options.video, options.queries, options.task, options.database, model=options.model, profile=profile, device=options.device,
-                    seed=options.seed, say=say)
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    profile = load_profile(
+        options.config or options.profile,
+        {k: v for text in options.set for k, v in parse_setting(text).items()},
+    )
+    say = (
+        (lambda line: None)
+        if options.quiet
+        else (lambda line: print(f"stvg: {line}", file=sys.stderr))
+    )
+    result = ground(
+        options.video,
+        options.queries,
+        options.task,
+        options.database,
+        model=options.model,
+        profile=profile,
+        device=options.device,
+        seed=options.seed,
+        say=say,
+    )
     records = [r["prediction"] for r in result["results"]]
-    if options.output and options.output.removesuffix(".gz").endswith(".jsonl"): write_jsonl(options.output, [dict(schema="stvg.predictions/1"), *records])
-    elif options.output: write_json(options.output, dict(schema="stvg.predictions/1", predictions=records))
-    if options.render: render_answer(options.video, options.render, records[0])
+    if options.output and options.output.removesuffix(".gz").endswith(".jsonl"):
+        write_jsonl(options.output, [dict(schema="stvg.predictions/1"), *records])
+    elif options.output:
+        write_json(options.output, dict(schema="stvg.predictions/1", predictions=records))
+    if options.render:
+        render_answer(options.video, options.render, records[0])
     return result, "\n".join(map(_told, result["results"])), 0
 
-# %% ../nbs/12_cli.ipynb #cell-019
+# %% ../nbs/12_cli.ipynb #cell-019-0
 def _reproduce_options(p):
-    p.add_argument("--profile", metavar="P", help="smoke, tiny, one-gpu, a100, a100-dry, o1 (default: STVG_PROFILE, else tiny)")
-    p.add_argument("--only", action="append", default=[], metavar="NAME", help="this table or figure only, repeatable")
+    p.add_argument(
+        "--profile",
+        metavar="P",
+        help="smoke, tiny, one-gpu, a100, a100-dry, o1 (default: STVG_PROFILE, else tiny)",
+    )
+    p.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this table or figure only, repeatable",
+    )
     p.add_argument("--list", action="store_true", help="what there is to make")
-    p.add_argument("--jobs", type=int, metavar="N", help="chapters at a time (default: 2 where there are two cores, 1 on a GPU)")
-    p.add_argument("--full", action="store_true", help="ask about every clip again, also where kept predictions fit")
-    p.add_argument("--output", metavar="DIR", help="folder for tables and figures (default figures/<profile>/)")
+    p.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="chapters at a time (default: 2 where there are two cores, 1 on a GPU)",
+    )
+    p.add_argument(
+        "--full",
+        action="store_true",
+        help="ask about every clip again, also where kept predictions fit",
+    )
+    p.add_argument(
+        "--output", metavar="DIR", help="folder for tables and figures (default figures/<profile>/)"
+    )
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
+# %% ../nbs/12_cli.ipynb #cell-019-1
 def reproduce_command(options):
     "Run the chapters and regenerate tables and figures."
     from stvg_nb.core import load_profile
     from stvg_nb.reproduce import exit_code, format_report, list_artefacts, reproduce
+
     profile = load_profile(options.profile).name
     if options.list:
         listed = list_artefacts(profile)
         return listed, "\n".join(f"{a['name']:<24} {a['reason']}" for a in listed["artefacts"]), 0
-    if options.output: os.environ["STVG_FIGURES"] = os.path.abspath(options.output)
-    report = reproduce(options.profile, options.only, quiet=options.quiet, jobs=options.jobs, full=options.full)
+    if options.output:
+        os.environ["STVG_FIGURES"] = os.path.abspath(options.output)
+    report = reproduce(
+        options.profile, options.only, quiet=options.quiet, jobs=options.jobs, full=options.full
+    )
     return report, format_report(report), exit_code(report)
 
 # %% ../nbs/12_cli.ipynb #cell-020
-COMMANDS = { # name -> (function, its options)
+COMMANDS = {  # name -> (function, its options)
     "evaluate": (evaluate_command, _evaluate_options),
     "doctor": (doctor_command, _doctor_options),
     "prompt": (prompt_command, _prompt_options),
@@ -204,38 +442,66 @@ COMMANDS = { # name -> (function, its options)
     "reproduce": (reproduce_command, _reproduce_options),
 }
 
+
 def build_parser() -> argparse.ArgumentParser:
     "The whole command line."
-    parser = _Parser(prog="stvg", description="Spatio-temporal video grounding with numbered objects.", parents=[_common()])
+    parser = _Parser(
+        prog="stvg",
+        description="Spatio-temporal video grounding with numbered objects.",
+        parents=[_common()],
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, (function, declare) in COMMANDS.items():
-        declare(commands.add_parser(name, help=function.__doc__.rstrip("."), description=function.__doc__, parents=[_common()]))
+        declare(
+            commands.add_parser(
+                name,
+                help=function.__doc__.rstrip("."),
+                description=function.__doc__,
+                parents=[_common()],
+            )
+        )
     return parser
 
-# %% ../nbs/12_cli.ipynb #cell-022
+# %% ../nbs/12_cli.ipynb #cell-022-0
 def _run(argv):
     options = build_parser().parse_args(argv)
-    options.given = set(vars(options)) # of the options without a default of their own
-    for name, default in dict(quiet=False, verbose=False, seed=0, device="cpu").items(): vars(options).setdefault(name, default)
-    if options.command is None: raise InputError("COMMAND", f"required, one of {', '.join(COMMANDS)}; see stvg --help")
+    options.given = set(vars(options))  # of the options without a default of their own
+    for name, default in dict(quiet=False, verbose=False, seed=0, device="cpu").items():
+        vars(options).setdefault(name, default)
+    if options.command is None:
+        raise InputError("COMMAND", f"required, one of {', '.join(COMMANDS)}; see stvg --help")
     with held_warnings(options.quiet):
         result, text, code = COMMANDS[options.command][0](options)
     print(json.dumps(result, ensure_ascii=False, allow_nan=False) if options.json else text)
     return code
 
+# %% ../nbs/12_cli.ipynb #cell-022-1
 def main(
-    argv=None, # arguments; None: those of the process
-) -> int: # exit code
+    argv=None,  # arguments; None: those of the process
+) -> int:  # exit code
     "The `stvg` command."
     import warnings
+
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = "--verbose" in argv
-    if not verbose: warnings.simplefilter("ignore")
-    try: return _run(argv)
-    except InputError as e: print(f"stvg: error: {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt: print("stvg: interrupted; run the same command again to go on", file=sys.stderr); return 130
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 0
+    if not verbose:
+        warnings.simplefilter("ignore")
+    try:
+        return _run(argv)
+    except InputError as e:
+        print(f"stvg: error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stvg: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as e:
-        if verbose: raise
-        print(f"stvg: internal error: {type(e).__name__}: {' '.join(str(e).split())[:300]}; --verbose shows where", file=sys.stderr)
+        if verbose:
+            raise
+        print(
+            f"stvg: internal error: {type(e).__name__}: {' '.join(str(e).split())[:300]}; --verbose shows where",
+            file=sys.stderr,
+        )
         return 1

@@ -25,230 +25,329 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../nbs/00_core.ipynb #cell-006
-if "IN_TEST" in os.environ: os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "IN_TEST" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# %% ../nbs/00_core.ipynb #cell-008
+# %% ../nbs/00_core.ipynb #cell-008-0
 class InputError(Exception):
     "Bad input: one line, `<where>: <reason and remedy>`; the command line exits with 2."
-    def __init__(self,
-        where, # file, option or record the user can go and look at
-        reason # what is wrong there and what to do about it
+
+    def __init__(
+        self,
+        where,  # file, option or record the user can go and look at
+        reason,  # what is wrong there and what to do about it
     ):
         self.where, self.reason = str(where), " ".join(str(reason).split())
         super().__init__(f"{self.where}: {self.reason}")
 
-_held = [] # a list of messages per open `held_warnings`
+# %% ../nbs/00_core.ipynb #cell-008-1
+_held = []  # a list of messages per open `held_warnings`
+
 
 def warn(
-    message:str, # one line; says what was read differently from what was written
+    message: str,  # one line; says what was read differently from what was written
 ):
     "One line on stderr, the same form as an error, for input that is odd but usable."
     line = f"stvg: warning: {' '.join(str(message).split())}"
-    if _held: _held[-1].append(line)
-    else: print(line, file=sys.stderr)
+    if _held:
+        _held[-1].append(line)
+    else:
+        print(line, file=sys.stderr)
 
+# %% ../nbs/00_core.ipynb #cell-008-2
 @contextlib.contextmanager
 def held_warnings(
-    quiet=False, # drop them in any case
+    quiet=False,  # drop them in any case
 ):
     "Keep warnings back until the end: printed if all went well, dropped if an error tells the story."
     _held.append([])
-    try: yield
-    except BaseException: _held.pop(); raise
+    try:
+        yield
+    except BaseException:
+        _held.pop()
+        raise
     lines = _held.pop()
-    if lines and not quiet: print(*lines, sep="\n", file=sys.stderr)
+    if lines and not quiet:
+        print(*lines, sep="\n", file=sys.stderr)
 
-# %% ../nbs/00_core.ipynb #cell-011
-def _refuse_constant(name): raise ValueError(f"{name} is not allowed; write null for an undefined number")
+# %% ../nbs/00_core.ipynb #cell-011-0
+def _refuse_constant(name):
+    raise ValueError(f"{name} is not allowed; write null for an undefined number")
 
+# %% ../nbs/00_core.ipynb #cell-011-1
 def _no_duplicates(pairs):
     out = dict(pairs)
     if len(out) < len(pairs):
         seen = set()
         for key, _ in pairs:
-            if key in seen: raise ValueError(f"key {key!r} occurs twice; keep one of them")
+            if key in seen:
+                raise ValueError(f"key {key!r} occurs twice; keep one of them")
             seen.add(key)
     return out
 
+# %% ../nbs/00_core.ipynb #cell-011-2
 def _finite_float(text):
     value = float(text)
-    if not math.isfinite(value): raise ValueError(f"number {text} is too large")
+    if not math.isfinite(value):
+        raise ValueError(f"number {text} is too large")
     return value
 
-_decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant, parse_float=_finite_float)
+# %% ../nbs/00_core.ipynb #cell-011-3
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant, parse_float=_finite_float
+)
+
 
 def _loads(text, where, line=None):
-    try: return _decoder.decode(text)
+    try:
+        return _decoder.decode(text)
     except json.JSONDecodeError as e:
-        raise InputError(where, f"line {line or e.lineno}: not valid JSON ({e.msg}, column {e.colno}); the file may be cut short") from None
-    except RecursionError: raise InputError(where, "JSON is nested too deeply") from None
-    except ValueError as e: raise InputError(where, f"line {line}: {e}" if line else e) from None
+        raise InputError(
+            where,
+            f"line {line or e.lineno}: not valid JSON ({e.msg}, column {e.colno}); the file may be cut short",
+        ) from None
+    except RecursionError:
+        raise InputError(where, "JSON is nested too deeply") from None
+    except ValueError as e:
+        raise InputError(where, f"line {line}: {e}" if line else e) from None
 
-# %% ../nbs/00_core.ipynb #cell-012
+# %% ../nbs/00_core.ipynb #cell-012-0
 def read_bytes(
-    path, # file; a name that ends in `.gz` is unpacked
-) -> bytes: # its content
+    path,  # file; a name that ends in `.gz` is unpacked
+) -> bytes:  # its content
     "A whole file; a missing, unreadable or damaged one is an `InputError`."
     path = Path(path)
-    try: data = path.read_bytes()
-    except FileNotFoundError: raise InputError(path, "no such file") from None
-    except IsADirectoryError: raise InputError(path, "is a folder, a file is needed") from None
-    except OSError as e: raise InputError(path, f"cannot be read ({e.strerror})") from None
-    if path.suffix != ".gz": return data
-    try: return gzip.decompress(data)
-    except (OSError, EOFError, ValueError): raise InputError(path, "not a complete gzip file; copy or write it again") from None
-    except Exception as e: raise InputError(path, f"not a gzip file ({type(e).__name__})") from None
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(path, "no such file") from None
+    except IsADirectoryError:
+        raise InputError(path, "is a folder, a file is needed") from None
+    except OSError as e:
+        raise InputError(path, f"cannot be read ({e.strerror})") from None
+    if path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, ValueError):
+        raise InputError(path, "not a complete gzip file; copy or write it again") from None
+    except Exception as e:
+        raise InputError(path, f"not a gzip file ({type(e).__name__})") from None
 
+# %% ../nbs/00_core.ipynb #cell-012-1
 def read_text(path) -> str:
     "A whole UTF-8 file."
-    try: return read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as e: raise InputError(path, f"not UTF-8 text (byte {e.start})") from None
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(path, f"not UTF-8 text (byte {e.start})") from None
 
+# %% ../nbs/00_core.ipynb #cell-012-2
 def read_json(
-    path, # `.json` or `.json.gz`
-): # dict, list, ...
+    path,  # `.json` or `.json.gz`
+):  # dict, list, ...
     "JSON without NaN, Infinity or a key written twice; errors name the file and the line."
     return _loads(read_text(path), path)
 
+# %% ../nbs/00_core.ipynb #cell-012-3
 def read_jsonl(
-    path, # `.jsonl` or `.jsonl.gz`, one value a line; empty lines are skipped
-) -> list: # the values in order
+    path,  # `.jsonl` or `.jsonl.gz`, one value a line; empty lines are skipped
+) -> list:  # the values in order
     "JSON lines; errors name the file and the line."
-    return [_loads(line, path, i) for i, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    return [
+        _loads(line, path, i)
+        for i, line in enumerate(read_text(path).splitlines(), 1)
+        if line.strip()
+    ]
 
-# %% ../nbs/00_core.ipynb #cell-014
+# %% ../nbs/00_core.ipynb #cell-014-0
 @contextlib.contextmanager
 def atomic_path(
-    path, # the name the file shall have in the end
+    path,  # the name the file shall have in the end
 ):
     "A temporary `Path` beside `path`, with the same suffixes: renamed on success, removed on failure."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name.split('.')[0]}.", suffix=".tmp" + "".join(path.suffixes), dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.name.split('.')[0]}.",
+        suffix=".tmp" + "".join(path.suffixes),
+        dir=path.parent,
+    )
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
 
+# %% ../nbs/00_core.ipynb #cell-014-1
 @lru_cache
 def _umask():
-    mask = os.umask(0); os.umask(mask)
+    mask = os.umask(0)
+    os.umask(mask)
     return mask
 
-def write_bytes(path, data:bytes):
+# %% ../nbs/00_core.ipynb #cell-014-2
+def write_bytes(path, data: bytes):
     "Atomic; packed with time stamp 0 when the name ends in `.gz`."
     with atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(data, 6, mtime=0) if str(path).endswith(".gz") else data)
+        temporary.write_bytes(
+            gzip.compress(data, 6, mtime=0) if str(path).endswith(".gz") else data
+        )
 
-def write_text(path, text:str):
+
+def write_text(path, text: str):
     "Atomic UTF-8 text."
     write_bytes(path, text.encode())
 
+# %% ../nbs/00_core.ipynb #cell-014-3
 def write_json(
-    path, # `.json` or `.json.gz`
-    value, # anything JSON can hold; NaN is refused
-    indent=None, # spaces per level; None writes one compact line
+    path,  # `.json` or `.json.gz`
+    value,  # anything JSON can hold; NaN is refused
+    indent=None,  # spaces per level; None writes one compact line
 ):
     "Atomic JSON in the order given, never NaN or Infinity."
     separators = (",", ":") if indent is None else None
-    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators) + "\n")
+    write_text(
+        path,
+        json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+        + "\n",
+    )
 
+# %% ../nbs/00_core.ipynb #cell-014-4
 def write_jsonl(path, values):
     "Atomic JSON lines."
-    write_text(path, "".join(json.dumps(v, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n" for v in values))
+    write_text(
+        path,
+        "".join(
+            json.dumps(v, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+            for v in values
+        ),
+    )
 
-# %% ../nbs/00_core.ipynb #cell-019
+# %% ../nbs/00_core.ipynb #cell-019-0
 def canonical_json(value) -> str:
     "JSON with sorted keys and no spaces: equal values have equal text."
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
-def sha256_bytes(data:bytes) -> str:
+
+def sha256_bytes(data: bytes) -> str:
     "`sha256:<64 hex digits>`"
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
+# %% ../nbs/00_core.ipynb #cell-019-1
 def config_hash(value) -> str:
     "The hash under which results of this configuration are kept."
     return sha256_bytes(canonical_json(value).encode())
 
+
 def sha256_file(path) -> str:
     "Hash of a file's bytes as they lie on disk (packed where packed)."
     try:
-        with open(path, "rb") as f: return f"sha256:{hashlib.file_digest(f, 'sha256').hexdigest()}"
-    except OSError as e: raise InputError(path, f"cannot be read ({e.strerror})") from None
+        with open(path, "rb") as f:
+            return f"sha256:{hashlib.file_digest(f, 'sha256').hexdigest()}"
+    except OSError as e:
+        raise InputError(path, f"cannot be read ({e.strerror})") from None
 
-# %% ../nbs/00_core.ipynb #cell-022
+# %% ../nbs/00_core.ipynb #cell-022-0
 def frame_of(
-    seconds, # time, seconds; array or number
-    fps:float, # frames per second
-): # int or int64 array
+    seconds,  # time, seconds; array or number
+    fps: float,  # frames per second
+):  # int or int64 array
     "Nearest frame boundary, half up."
     frame = np.floor(np.asarray(seconds, float) * fps + 0.5).astype(np.int64)
     return int(frame) if frame.ndim == 0 else frame
 
+# %% ../nbs/00_core.ipynb #cell-022-1
 @dataclass(frozen=True, slots=True)
 class Interval:
     "Half-open `[start, end)` in seconds (`unit='s'`) or frames (`unit='frame'`); empty when `end <= start`."
+
     start: float
     end: float
     unit: str = "s"
 
     def __post_init__(self):
-        if self.unit not in ("s", "frame"): raise InputError("Interval", f"unit {self.unit!r} is not 's' or 'frame'")
-        if not (math.isfinite(self.start) and math.isfinite(self.end)): raise InputError("Interval", "start and end must be finite numbers")
+        if self.unit not in ("s", "frame"):
+            raise InputError("Interval", f"unit {self.unit!r} is not 's' or 'frame'")
+        if not (math.isfinite(self.start) and math.isfinite(self.end)):
+            raise InputError("Interval", "start and end must be finite numbers")
         if self.unit == "frame" and (self.start != int(self.start) or self.end != int(self.end)):
-            raise InputError("Interval", f"frames must be whole numbers, not {self.start} and {self.end}")
+            raise InputError(
+                "Interval", f"frames must be whole numbers, not {self.start} and {self.end}"
+            )
 
     @classmethod
-    def frames(cls, start, end): return cls(int(start), int(end), "frame")
+    def frames(cls, start, end):
+        return cls(int(start), int(end), "frame")
 
     @property
-    def length(self): return max(self.end - self.start, 0)
+    def length(self):
+        return max(self.end - self.start, 0)
+
     @property
-    def is_empty(self): return self.end <= self.start
-    def __contains__(self, x): return self.start <= x < self.end
+    def is_empty(self):
+        return self.end <= self.start
+
+    def __contains__(self, x):
+        return self.start <= x < self.end
+
     def _same(self, o):
-        if self.unit != o.unit: raise InputError("Interval", f"{self.unit} against {o.unit}: convert one with to_frames or to_seconds")
+        if self.unit != o.unit:
+            raise InputError(
+                "Interval",
+                f"{self.unit} against {o.unit}: convert one with to_frames or to_seconds",
+            )
 
-# %% ../nbs/00_core.ipynb #cell-024
+# %% ../nbs/00_core.ipynb #cell-024-0
 @patch
-def intersection(self:Interval, o:Interval) -> Interval:
+def intersection(self: Interval, o: Interval) -> Interval:
     "The common part; empty (length 0) when there is none."
-    self._same(o); start = max(self.start, o.start)
+    self._same(o)
+    start = max(self.start, o.start)
     return replace(self, start=start, end=max(min(self.end, o.end), start))
 
+# %% ../nbs/00_core.ipynb #cell-024-1
 @patch
-def hull(self:Interval, o:Interval) -> Interval:
+def hull(self: Interval, o: Interval) -> Interval:
     "The smallest interval that holds both."
     self._same(o)
     return replace(self, start=min(self.start, o.start), end=max(self.end, o.end))
 
+# %% ../nbs/00_core.ipynb #cell-024-2
 @patch
-def iou(self:Interval, o:Interval) -> float:
+def iou(self: Interval, o: Interval) -> float:
     "tIoU: overlap / union; 0 when either is empty."
-    if self.is_empty or o.is_empty: self._same(o); return 0.0
+    if self.is_empty or o.is_empty:
+        self._same(o)
+        return 0.0
     overlap = self.intersection(o).length
     return float(overlap / (self.length + o.length - overlap))
 
+# %% ../nbs/00_core.ipynb #cell-024-3
 @patch
-def to_frames(self:Interval, fps:float) -> Interval:
+def to_frames(self: Interval, fps: float) -> Interval:
     "Nearest frame boundaries, half up, at least one frame; a reversed interval stays reversed."
-    if self.unit == "frame": return self
+    if self.unit == "frame":
+        return self
     start, end = frame_of(self.start, fps), frame_of(self.end, fps)
     return Interval.frames(start, max(end, start + 1) if self.end >= self.start else end)
 
+# %% ../nbs/00_core.ipynb #cell-024-4
 @patch
-def to_seconds(self:Interval, fps:float) -> Interval:
+def to_seconds(self: Interval, fps: float) -> Interval:
     "`[start/fps, end/fps)`, exact inverse of `to_frames` on whole frames."
     return self if self.unit == "s" else Interval(self.start / fps, self.end / fps)
 
 # %% ../nbs/00_core.ipynb #cell-027
 def interval_iou(
-    a, # (..., 2) starts and ends, one unit
-    b, # (..., 2), broadcasts against `a`
-): # (...) tIoU, 0 where either is empty
+    a,  # (..., 2) starts and ends, one unit
+    b,  # (..., 2), broadcasts against `a`
+):  # (...) tIoU, 0 where either is empty
     "Temporal IoU of many interval pairs at once."
     a, b = np.asarray(a, float), np.asarray(b, float)
     overlap = np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0])
@@ -257,64 +356,96 @@ def interval_iou(
     union = length_a + length_b - overlap
     return np.divide(overlap, union, out=np.zeros_like(union), where=(overlap > 0))
 
-# %% ../nbs/00_core.ipynb #cell-030
+# %% ../nbs/00_core.ipynb #cell-030-0
 def box_area(
-    b, # (..., 4) xyxy pixels
-): # (...) square pixels; 0 for a reversed box
+    b,  # (..., 4) xyxy pixels
+):  # (...) square pixels; 0 for a reversed box
     "Area, `(x2-x1)*(y2-y1)` without `+1`."
     b = np.asarray(b, float)
     return np.maximum(b[..., 2] - b[..., 0], 0) * np.maximum(b[..., 3] - b[..., 1], 0)
 
+# %% ../nbs/00_core.ipynb #cell-030-1
 def box_intersection(a, b):
     "Area of the common part of `(..., 4)` xyxy boxes."
     a, b = np.asarray(a, float), np.asarray(b, float)
     width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    return np.where((box_area(a) > 0) & (box_area(b) > 0), np.maximum(width, 0) * np.maximum(height, 0), 0.)
+    return np.where(
+        (box_area(a) > 0) & (box_area(b) > 0), np.maximum(width, 0) * np.maximum(height, 0), 0.0
+    )
 
-def _ratio(x, y): return np.divide(x, y, out=np.zeros(np.broadcast_shapes(np.shape(x), np.shape(y))), where=np.asarray(y) > 0)
+# %% ../nbs/00_core.ipynb #cell-030-2
+def _ratio(x, y):
+    return np.divide(
+        x, y, out=np.zeros(np.broadcast_shapes(np.shape(x), np.shape(y))), where=np.asarray(y) > 0
+    )
+
 
 def box_iou(a, b):
     "Intersection over union of `(..., 4)` xyxy boxes, broadcasting; 0/0 = 0."
     inter = box_intersection(a, b)
     return _ratio(inter, box_area(a) + box_area(b) - inter)
 
+# %% ../nbs/00_core.ipynb #cell-030-3
 def box_overlap(a, b):
     "Intersection over the smaller area (STVG-R1 Algorithm 1), broadcasting; 0/0 = 0."
     return _ratio(box_intersection(a, b), np.minimum(box_area(a), box_area(b)))
 
+# %% ../nbs/00_core.ipynb #cell-030-4
 def box_giou(a, b):
     "Generalised IoU in (-1, 1] (STVG-o1 eq. 8), broadcasting; a pair whose enclosing box has no area gives 0."
     a, b = np.asarray(a, float), np.asarray(b, float)
     inter = box_intersection(a, b)
     union = box_area(a) + box_area(b) - inter
-    enclosing = box_area(np.concatenate([np.minimum(a[..., :2], b[..., :2]), np.maximum(a[..., 2:], b[..., 2:])], -1))
+    enclosing = box_area(
+        np.concatenate([np.minimum(a[..., :2], b[..., :2]), np.maximum(a[..., 2:], b[..., 2:])], -1)
+    )
     return _ratio(inter, union) - _ratio(enclosing - union, enclosing)
 
-# %% ../nbs/00_core.ipynb #cell-033
-def xywh_to_xyxy(b): # (..., 4) left, top, width, height
+# %% ../nbs/00_core.ipynb #cell-033-0
+def xywh_to_xyxy(b):  # (..., 4) left, top, width, height
     "Left, top, width, height to two corners."
     b = np.array(b, float)
     b[..., 2:] += b[..., :2]
     return b
 
-def xyxy_to_xywh(b): # (..., 4) two corners
+
+def xyxy_to_xywh(b):  # (..., 4) two corners
     "Two corners to left, top, width, height."
     b = np.array(b, float)
     b[..., 2:] -= b[..., :2]
     return b
 
+# %% ../nbs/00_core.ipynb #cell-033-1
 def check_boxes(
-    boxes, # list of n boxes as read from a file
-    where, # file, record and field, for the error
-) -> np.ndarray: # (n, 4) float64
+    boxes,  # list of n boxes as read from a file
+    where,  # file, record and field, for the error
+) -> np.ndarray:  # (n, 4) float64
     "Refuse anything but n boxes of four finite numbers."
-    def bad(box): return not (isinstance(box, (list, tuple)) and len(box) == 4
-                              and all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in box))
-    if isinstance(boxes, np.ndarray): boxes = boxes.tolist()
-    if not isinstance(boxes, (list, tuple)): raise InputError(where, f"needs a list of boxes, found {type(boxes).__name__}")
-    try: array = np.array(boxes, dtype=np.float64) if set(map(len, boxes)) <= {4} and set(map(type, chain.from_iterable(boxes))) <= {int, float} else None
-    except (TypeError, ValueError, OverflowError): array = None
+
+    def bad(box):
+        return not (
+            isinstance(box, (list, tuple))
+            and len(box) == 4
+            and all(
+                isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+                for x in box
+            )
+        )
+
+    if isinstance(boxes, np.ndarray):
+        boxes = boxes.tolist()
+    if not isinstance(boxes, (list, tuple)):
+        raise InputError(where, f"needs a list of boxes, found {type(boxes).__name__}")
+    try:
+        array = (
+            np.array(boxes, dtype=np.float64)
+            if set(map(len, boxes)) <= {4}
+            and set(map(type, chain.from_iterable(boxes))) <= {int, float}
+            else None
+        )
+    except (TypeError, ValueError, OverflowError):
+        array = None
     if array is None or array.size != 4 * len(boxes) or not np.isfinite(array).all():
         i = next((i for i, b in enumerate(boxes) if bad(b)), 0)
         raise InputError(where, f"box {i} is {str(boxes[i])[:60]}, four finite numbers are needed")
@@ -324,73 +455,96 @@ def check_boxes(
 @dataclass(eq=False, slots=True)
 class Tube:
     "Frames `[start, end)` and boxes by frame; boxes may lie outside the interval, frames may lack a box."
+
     start: int
     end: int
-    frames: np.ndarray # (n,) int64, ascending, unique
+    frames: np.ndarray  # (n,) int64, ascending, unique
     boxes: np.ndarray  # (n, 4) float64, xyxy pixels
 
     @property
-    def interval(self): return Interval.frames(self.start, self.end)
+    def interval(self):
+        return Interval.frames(self.start, self.end)
 
     @classmethod
-    def dense(cls,
-        start:int, # first frame
-        boxes, # (n, 4): one box a frame, consecutive
+    def dense(
+        cls,
+        start: int,  # first frame
+        boxes,  # (n, 4): one box a frame, consecutive
     ):
         "A box on every frame from `start` on."
         boxes = np.asarray(boxes, float).reshape(-1, 4)
         return cls(int(start), int(start) + len(boxes), np.arange(start, start + len(boxes)), boxes)
 
     @classmethod
-    def from_dict(cls,
-        boxes:dict, # frame -> box; keys may be strings, as in JSON
-        start=None, # interval; from the boxes where None
+    def from_dict(
+        cls,
+        boxes: dict,  # frame -> box; keys may be strings, as in JSON
+        start=None,  # interval; from the boxes where None
         end=None,
-        where="tube", # for errors
+        where="tube",  # for errors
     ):
         "From the form that files use."
-        try: frames = np.array([int(f) for f in boxes], dtype=np.int64)
-        except (TypeError, ValueError, OverflowError): raise InputError(where, "frame keys must be whole numbers") from None
-        if len(frames) and frames.min() < 0: raise InputError(where, f"frame {frames.min()} is negative; frames start at 0")
+        try:
+            frames = np.array([int(f) for f in boxes], dtype=np.int64)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(where, "frame keys must be whole numbers") from None
+        if len(frames) and frames.min() < 0:
+            raise InputError(where, f"frame {frames.min()} is negative; frames start at 0")
         array, order = check_boxes(list(boxes.values()), where), np.argsort(frames, kind="stable")
         frames, array = frames[order], array[order]
-        if (np.diff(frames) == 0).any(): raise InputError(where, f"frame {frames[:-1][np.diff(frames) == 0][0]} has two boxes")
-        if start is None: start, end = (int(frames[0]), int(frames[-1]) + 1) if len(frames) else (0, 0)
+        if (np.diff(frames) == 0).any():
+            raise InputError(where, f"frame {frames[:-1][np.diff(frames) == 0][0]} has two boxes")
+        if start is None:
+            start, end = (int(frames[0]), int(frames[-1]) + 1) if len(frames) else (0, 0)
         return cls(int(start), int(end), frames, array)
 
-# %% ../nbs/00_core.ipynb #cell-037
+# %% ../nbs/00_core.ipynb #cell-037-0
 @patch
-def at(self:Tube,
-    frames, # (m,) frame indices
-) -> tuple: # (m, 4) boxes, NaN where absent; (m,) bool: is there one?
+def at(
+    self: Tube,
+    frames,  # (m,) frame indices
+) -> tuple:  # (m, 4) boxes, NaN where absent; (m,) bool: is there one?
     "Boxes on the given frames."
     frames = np.asarray(frames, np.int64)
-    if not len(self.frames): return np.full((len(frames), 4), np.nan), np.zeros(len(frames), bool)
+    if not len(self.frames):
+        return np.full((len(frames), 4), np.nan), np.zeros(len(frames), bool)
     i = np.minimum(np.searchsorted(self.frames, frames), len(self.frames) - 1)
     has = self.frames[i] == frames
     return np.where(has[:, None], self.boxes[i], np.nan), has
 
+# %% ../nbs/00_core.ipynb #cell-037-1
 @patch
-def interpolate(self:Tube) -> Tube:
+def interpolate(self: Tube) -> Tube:
     "Boxes on every frame between the first and the last given one, linear per coordinate."
-    if len(self.frames) < 2: return self
+    if len(self.frames) < 2:
+        return self
     frames = np.arange(self.frames[0], self.frames[-1] + 1)
-    if len(frames) == len(self.frames): return self
-    return Tube(self.start, self.end, frames, np.stack([np.interp(frames, self.frames, c) for c in self.boxes.T], 1))
+    if len(frames) == len(self.frames):
+        return self
+    return Tube(
+        self.start,
+        self.end,
+        frames,
+        np.stack([np.interp(frames, self.frames, c) for c in self.boxes.T], 1),
+    )
 
+# %% ../nbs/00_core.ipynb #cell-037-2
 @patch
-def to_dict(self:Tube) -> dict:
+def to_dict(self: Tube) -> dict:
     "Frame (string) -> box, the form that files use."
     return {str(f): b for f, b in zip(self.frames.tolist(), self.boxes.tolist())}
 
+# %% ../nbs/00_core.ipynb #cell-037-3
 @patch
-def iou(self:Tube,
-    o:Tube, # the other tube
-) -> tuple: # (tIoU, vIoU)
+def iou(
+    self: Tube,
+    o: Tube,  # the other tube
+) -> tuple:  # (tIoU, vIoU)
     "Temporal and spatio-temporal IoU over all native frames (STVG-R1 section 4.1)."
     a, b = self.interval, o.interval
     both = a.intersection(b)
-    if a.is_empty or b.is_empty or both.is_empty: return 0.0, 0.0
+    if a.is_empty or b.is_empty or both.is_empty:
+        return 0.0, 0.0
     t = np.arange(both.start, both.end)
     (p, has_p), (g, has_g) = self.at(t), o.at(t)
     ok = has_p & has_g
@@ -398,18 +552,24 @@ def iou(self:Tube,
 
 # %% ../nbs/00_core.ipynb #cell-043
 def rle_runs(
-    counts:str, # compressed COCO counts
-) -> np.ndarray: # (n,) int64 lengths of alternating background and foreground runs
+    counts: str,  # compressed COCO counts
+) -> np.ndarray:  # (n,) int64 lengths of alternating background and foreground runs
     "Run lengths of a compressed COCO string; a `ValueError` says why it is none."
     raw = counts.encode("ascii", "backslashreplace") if isinstance(counts, str) else bytes(counts)
     code = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
-    if not len(code): raise ValueError("it is empty")
-    if code.min() < 0 or code.max() > 63: raise ValueError(f"{chr(raw[int(np.argmax((code < 0) | (code > 63)))])!r} is not one of its characters")
+    if not len(code):
+        raise ValueError("it is empty")
+    if code.min() < 0 or code.max() > 63:
+        raise ValueError(
+            f"{chr(raw[int(np.argmax((code < 0) | (code > 63)))])!r} is not one of its characters"
+        )
     last = (code & 32) == 0
-    if not last[-1]: raise ValueError("it is cut short")
+    if not last[-1]:
+        raise ValueError("it is cut short")
     stop = np.flatnonzero(last) + 1
     start = np.r_[0, stop[:-1]]
-    if (stop - start).max() > 7: raise ValueError("a run is too long")
+    if (stop - start).max() > 7:
+        raise ValueError("a run is too long")
     place = np.arange(len(code)) - np.repeat(start, stop - start)
     value = np.add.reduceat((code & 31) << (5 * place), start)
     negative = (code[stop - 1] & 16) != 0
@@ -418,75 +578,111 @@ def rle_runs(
         value[offset::2] = np.cumsum(value[offset::2])
     return value
 
-# %% ../nbs/00_core.ipynb #cell-046
-def _rle(counts, h, w): return {"size": [int(h), int(w)], "counts": counts.encode() if isinstance(counts, str) else counts}
+# %% ../nbs/00_core.ipynb #cell-046-0
+def _rle(counts, h, w):
+    return {
+        "size": [int(h), int(w)],
+        "counts": counts.encode() if isinstance(counts, str) else counts,
+    }
 
+# %% ../nbs/00_core.ipynb #cell-046-1
 def check_counts(
-    counts:str, # compressed COCO counts
-    h:int, # height, pixels
-    w:int, # width, pixels
-    where="mask", # file, record and field, for the error
-) -> str: # counts, unchanged
+    counts: str,  # compressed COCO counts
+    h: int,  # height, pixels
+    w: int,  # width, pixels
+    where="mask",  # file, record and field, for the error
+) -> str:  # counts, unchanged
     "Refuse a string that does not decode to exactly `h*w` pixels."
-    if not isinstance(counts, str): raise InputError(where, f"counts must be a compressed COCO string, found {type(counts).__name__}")
-    try: runs = rle_runs(counts)
-    except ValueError as e: raise InputError(where, f"counts are no COCO run-length code: {e}") from None
-    if (runs < 0).any(): raise InputError(where, "counts hold a negative run; the string is damaged")
-    if runs.sum() != h * w: raise InputError(where, f"counts decode to {runs.sum()} pixels, the video has {h} x {w} = {h * w}")
+    if not isinstance(counts, str):
+        raise InputError(
+            where, f"counts must be a compressed COCO string, found {type(counts).__name__}"
+        )
+    try:
+        runs = rle_runs(counts)
+    except ValueError as e:
+        raise InputError(where, f"counts are no COCO run-length code: {e}") from None
+    if (runs < 0).any():
+        raise InputError(where, "counts hold a negative run; the string is damaged")
+    if runs.sum() != h * w:
+        raise InputError(
+            where, f"counts decode to {runs.sum()} pixels, the video has {h} x {w} = {h * w}"
+        )
     return counts
 
+# %% ../nbs/00_core.ipynb #cell-046-2
 def check_rle(
-    rle, # {"size": [h, w], "counts": str}
-    h:int, w:int, # size of the video
-    where="mask", # for the error
-) -> str: # the counts
+    rle,  # {"size": [h, w], "counts": str}
+    h: int,
+    w: int,  # size of the video
+    where="mask",  # for the error
+) -> str:  # the counts
     "Refuse a run-length object of another size or with damaged counts."
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise InputError(where, 'a mask is {"size": [height, width], "counts": "..."}')
-    if list(rle["size"]) != [h, w]: raise InputError(where, f"mask size {rle['size']} differs from the video's [height, width] = [{h}, {w}]")
+    if list(rle["size"]) != [h, w]:
+        raise InputError(
+            where, f"mask size {rle['size']} differs from the video's [height, width] = [{h}, {w}]"
+        )
     return check_counts(rle["counts"], h, w, where)
 
-# %% ../nbs/00_core.ipynb #cell-047
+# %% ../nbs/00_core.ipynb #cell-047-0
 def encode_mask(
-    mask, # (H, W) or (n, H, W), non-zero is foreground
-): # counts string, or a list of n
+    mask,  # (H, W) or (n, H, W), non-zero is foreground
+):  # counts string, or a list of n
     "COCO run-length code of a mask or of a stack of masks."
     from pycocotools import mask as coco
+
     mask = np.asarray(mask).astype(bool).view(np.uint8)
-    if mask.ndim == 2: return coco.encode(np.asfortranarray(mask))["counts"].decode()
+    if mask.ndim == 2:
+        return coco.encode(np.asfortranarray(mask))["counts"].decode()
     return [r["counts"].decode() for r in coco.encode(np.asfortranarray(mask.transpose(1, 2, 0)))]
 
+# %% ../nbs/00_core.ipynb #cell-047-1
 def decode_mask(
-    counts:str, # compressed COCO counts
-    h:int, w:int, # size, pixels
-    where="mask", # for the error
-) -> np.ndarray: # (H, W) bool
+    counts: str,  # compressed COCO counts
+    h: int,
+    w: int,  # size, pixels
+    where="mask",  # for the error
+) -> np.ndarray:  # (H, W) bool
     "The mask behind a counts string; one that does not fill `h*w` pixels is an `InputError`."
     from pycocotools import mask as coco
+
     return coco.decode(_rle(check_counts(counts, h, w, where), h, w)).view(bool)
 
+# %% ../nbs/00_core.ipynb #cell-047-2
 def rle_boxes(
-    counts, # n counts strings, already checked
-    h:int, w:int, # size, pixels
-) -> np.ndarray: # (n, 4) xyxy, half-open; zeros for an empty mask
+    counts,  # n counts strings, already checked
+    h: int,
+    w: int,  # size, pixels
+) -> np.ndarray:  # (n, 4) xyxy, half-open; zeros for an empty mask
     "Boxes of encoded masks, without decoding them."
     from pycocotools import mask as coco
-    return xywh_to_xyxy(coco.toBbox([_rle(c, h, w) for c in counts]).reshape(-1, 4)) if len(counts) else np.zeros((0, 4))
 
-def rle_areas(counts) -> np.ndarray: # (n,) int64 pixels
+    return (
+        xywh_to_xyxy(coco.toBbox([_rle(c, h, w) for c in counts]).reshape(-1, 4))
+        if len(counts)
+        else np.zeros((0, 4))
+    )
+
+# %% ../nbs/00_core.ipynb #cell-047-3
+def rle_areas(counts) -> np.ndarray:  # (n,) int64 pixels
     "Foreground pixels of encoded masks. (pycocotools 2.0.11 stores areas in a byte: its `area` fails above 255 pixels.)"
     return np.array([rle_runs(c)[1::2].sum() for c in counts], np.int64)
 
-def mask_box(mask): # (H, W) bool
+
+def mask_box(mask):  # (H, W) bool
     "`[xmin, ymin, xmax+1, ymax+1]` of the non-zero pixels; None for an empty mask."
     rows, columns = np.flatnonzero(np.any(mask, 1)), np.flatnonzero(np.any(mask, 0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float) if len(rows) else None
+    return (
+        np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float) if len(rows) else None
+    )
 
 # %% ../nbs/00_core.ipynb #cell-050
-def mask_iou(a, b): # (..., H, W) bool, broadcasting
+def mask_iou(a, b):  # (..., H, W) bool, broadcasting
     "Intersection over union of masks; 0/0 = 0."
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     return _ratio((a & b).sum((-2, -1)), (a | b).sum((-2, -1)))
+
 
 def mask_overlap(a, b):
     "Intersection over the smaller area of masks (STVG-R1 Algorithm 1); 0/0 = 0."
@@ -496,307 +692,476 @@ def mask_overlap(a, b):
 # %% ../nbs/00_core.ipynb #cell-053
 MASKS_SCHEMA = "stvg.masks/1"
 
+
 class MaskDatabase:
     "Masks per ID and frame of one video, schema `stvg.masks/1` (STVG-R1 section 3.1, M)."
-    def __init__(self,
-        width:int, # pixels
-        height:int, # pixels
-        fps:float, # frames per second
-        frame_count:int, # frames that decode
-        name="", # file name of the video, no folder
-        sha256="", # of the video file
-        config=None, # what made the masks; its hash is the key under which they are kept
-        start=0, stop=None, step=1, # frames that were processed
+
+    def __init__(
+        self,
+        width: int,  # pixels
+        height: int,  # pixels
+        fps: float,  # frames per second
+        frame_count: int,  # frames that decode
+        name="",  # file name of the video, no folder
+        sha256="",  # of the video file
+        config=None,  # what made the masks; its hash is the key under which they are kept
+        start=0,
+        stop=None,
+        step=1,  # frames that were processed
     ):
-        self.video = dict(name=Path(name).name, sha256=sha256, width=int(width), height=int(height), fps=float(fps), frame_count=int(frame_count))
+        self.video = dict(
+            name=Path(name).name,
+            sha256=sha256,
+            width=int(width),
+            height=int(height),
+            fps=float(fps),
+            frame_count=int(frame_count),
+        )
         self.frames = dict(start=start, stop=frame_count if stop is None else stop, step=step)
         self.config, self.objects, self.masks, self.where = config or {}, {}, {}, "mask database"
         self._checked = set()
 
     @property
-    def config_hash(self): return config_hash(self.config)
-    @property
-    def ids(self): return sorted(self.objects)
-    @property
-    def size(self): return self.video["height"], self.video["width"]
-    def __len__(self): return len(self.objects)
-    def __repr__(self): return f"MaskDatabase({self.video['name']!r}, {len(self)} objects, {sum(map(len, self.masks.values()))} masks)"
+    def config_hash(self):
+        return config_hash(self.config)
 
-    def add_object(self,
-        id:int, # 1, 2, ...; never reused
-        label="object", # category
-        score=1.0, # detector's confidence
-        source="first", # first | new | backward | stitched
+    @property
+    def ids(self):
+        return sorted(self.objects)
+
+    @property
+    def size(self):
+        return self.video["height"], self.video["width"]
+
+    def __len__(self):
+        return len(self.objects)
+
+    def __repr__(self):
+        return f"MaskDatabase({self.video['name']!r}, {len(self)} objects, {sum(map(len, self.masks.values()))} masks)"
+
+    def add_object(
+        self,
+        id: int,  # 1, 2, ...; never reused
+        label="object",  # category
+        score=1.0,  # detector's confidence
+        source="first",  # first | new | backward | stitched
     ):
         "Announce an ID before its first mask."
-        if not isinstance(id, (int, np.integer)) or id < 1: raise InputError(self.where, f"object ID {id!r} must be a whole number from 1")
-        if id in self.objects: raise InputError(self.where, f"object ID {id} is used twice; IDs are never reused")
+        if not isinstance(id, (int, np.integer)) or id < 1:
+            raise InputError(self.where, f"object ID {id!r} must be a whole number from 1")
+        if id in self.objects:
+            raise InputError(self.where, f"object ID {id} is used twice; IDs are never reused")
         self.objects[int(id)] = dict(label=label, score=round(float(score), 6), source=source)
         self.masks[int(id)] = {}
 
-# %% ../nbs/00_core.ipynb #cell-054
+# %% ../nbs/00_core.ipynb #cell-054-0
 @patch
-def add(self:MaskDatabase,
-    id:int, # announced with `add_object`
-    frame:int, # 0-based
-    mask, # (H, W) bool or a counts string; an empty mask leaves the frame out
+def add(
+    self: MaskDatabase,
+    id: int,  # announced with `add_object`
+    frame: int,  # 0-based
+    mask,  # (H, W) bool or a counts string; an empty mask leaves the frame out
 ):
     "Put or replace one mask."
-    if id not in self.objects: raise InputError(self.where, f"object {id} was not announced with add_object")
-    if not 0 <= frame < self.video["frame_count"]: raise InputError(self.where, f"frame {frame} is outside 0..{self.video['frame_count'] - 1}")
+    if id not in self.objects:
+        raise InputError(self.where, f"object {id} was not announced with add_object")
+    if not 0 <= frame < self.video["frame_count"]:
+        raise InputError(self.where, f"frame {frame} is outside 0..{self.video['frame_count'] - 1}")
     if not isinstance(mask, str):
         mask = np.asarray(mask, bool)
-        if mask.shape != self.size: raise InputError(self.where, f"mask of shape {mask.shape}, the video has {self.size}")
-        if not mask.any(): self.masks[id].pop(int(frame), None); return
-        mask = encode_mask(mask); self._checked.add((id, int(frame)))
+        if mask.shape != self.size:
+            raise InputError(self.where, f"mask of shape {mask.shape}, the video has {self.size}")
+        if not mask.any():
+            self.masks[id].pop(int(frame), None)
+            return
+        mask = encode_mask(mask)
+        self._checked.add((id, int(frame)))
     self.masks[id][int(frame)] = mask
 
+# %% ../nbs/00_core.ipynb #cell-054-1
 @patch
-def _counts(self:MaskDatabase, id, frame):
+def _counts(self: MaskDatabase, id, frame):
     counts = self.masks.get(id, {}).get(frame)
     if counts is not None and (id, frame) not in self._checked:
-        check_counts(counts, *self.size, f"{self.where}, masks, object {id}, frame {frame}"); self._checked.add((id, frame))
+        check_counts(counts, *self.size, f"{self.where}, masks, object {id}, frame {frame}")
+        self._checked.add((id, frame))
     return counts
 
+# %% ../nbs/00_core.ipynb #cell-054-2
 @patch
-def mask(self:MaskDatabase,
-    id:int, # object
-    frame:int, # 0-based
-): # (H, W) bool, or None where the object is not visible
+def mask(
+    self: MaskDatabase,
+    id: int,  # object
+    frame: int,  # 0-based
+):  # (H, W) bool, or None where the object is not visible
     "One mask, decoded."
     from pycocotools import mask as coco
+
     counts = self._counts(id, frame)
     return None if counts is None else coco.decode(_rle(counts, *self.size)).view(bool)
 
+# %% ../nbs/00_core.ipynb #cell-054-3
 @patch
-def tube(self:MaskDatabase,
-    id:int, # object
-) -> Tube: # boxes on all frames where the object is visible
+def tube(
+    self: MaskDatabase,
+    id: int,  # object
+) -> Tube:  # boxes on all frames where the object is visible
     "The boxes of one ID over the video."
     frames = np.array(sorted(self.masks.get(id, {})), dtype=np.int64)
     boxes = rle_boxes([self._counts(id, f) for f in frames.tolist()], *self.size)
     keep = box_area(boxes) > 0
     frames, boxes = frames[keep], boxes[keep]
-    return Tube(int(frames[0]) if len(frames) else 0, int(frames[-1]) + 1 if len(frames) else 0, frames, boxes)
+    return Tube(
+        int(frames[0]) if len(frames) else 0,
+        int(frames[-1]) + 1 if len(frames) else 0,
+        frames,
+        boxes,
+    )
 
+# %% ../nbs/00_core.ipynb #cell-054-4
 @patch
-def at(self:MaskDatabase, frame:int) -> dict: # ID -> (H, W) bool
+def at(self: MaskDatabase, frame: int) -> dict:  # ID -> (H, W) bool
     "All masks of one frame."
     return {i: self.mask(i, frame) for i in self.ids if frame in self.masks[i]}
 
-# %% ../nbs/00_core.ipynb #cell-056
+# %% ../nbs/00_core.ipynb #cell-056-0
 @patch
-def to_json(self:MaskDatabase) -> dict:
+def to_json(self: MaskDatabase) -> dict:
     "The file's content."
-    span = lambda m: dict(first_frame=min(m), last_frame=max(m)) if m else dict(first_frame=None, last_frame=None)
-    return dict(schema=MASKS_SCHEMA, video=self.video, frames=self.frames, config=self.config, config_hash=self.config_hash,
-                objects={str(i): self.objects[i] | span(self.masks[i]) for i in self.ids},
-                masks={str(i): {str(f): self.masks[i][f] for f in sorted(self.masks[i])} for i in self.ids})
+    span = lambda m: (
+        dict(first_frame=min(m), last_frame=max(m))
+        if m
+        else dict(first_frame=None, last_frame=None)
+    )
+    return dict(
+        schema=MASKS_SCHEMA,
+        video=self.video,
+        frames=self.frames,
+        config=self.config,
+        config_hash=self.config_hash,
+        objects={str(i): self.objects[i] | span(self.masks[i]) for i in self.ids},
+        masks={str(i): {str(f): self.masks[i][f] for f in sorted(self.masks[i])} for i in self.ids},
+    )
 
+# %% ../nbs/00_core.ipynb #cell-056-1
 @patch
-def save(self:MaskDatabase, path):
+def save(self: MaskDatabase, path):
     "Write `<stem>.masks.json.gz` atomically; equal databases give equal bytes."
     write_json(path, self.to_json())
 
+
 def _need(value, key, kind, where):
-    if not isinstance(value, dict) or key not in value: raise InputError(where, f"field {key!r} is missing")
+    if not isinstance(value, dict) or key not in value:
+        raise InputError(where, f"field {key!r} is missing")
     if not isinstance(value[key], kind) or isinstance(value[key], bool):
         raise InputError(where, f"field {key!r} has the wrong type {type(value[key]).__name__}")
     return value[key]
 
+# %% ../nbs/00_core.ipynb #cell-056-2
 def _whole(key, where):
-    if not re.fullmatch(r"0|[1-9]\d{0,15}", key): raise InputError(where, f"key {key!r} is not a whole number")
+    if not re.fullmatch(r"0|[1-9]\d{0,15}", key):
+        raise InputError(where, f"key {key!r} is not a whole number")
     return int(key)
 
-# %% ../nbs/00_core.ipynb #cell-057
+# %% ../nbs/00_core.ipynb #cell-057-0
 def _parse_video(data, path):
     video = _need(data, "video", dict, path)
-    for key, kind in dict(name=str, width=int, height=int, fps=(int, float), frame_count=int).items(): _need(video, key, kind, f"{path}, video")
+    for key, kind in dict(
+        name=str, width=int, height=int, fps=(int, float), frame_count=int
+    ).items():
+        _need(video, key, kind, f"{path}, video")
     for key in ("width", "height", "fps", "frame_count"):
-        if not video[key] > 0: raise InputError(f"{path}, video", f"field {key!r} is {video[key]}, it must be above 0")
-    frames = {key: _need(_need(data, "frames", dict, path), key, int, f"{path}, frames") for key in ("start", "stop", "step")}
+        if not video[key] > 0:
+            raise InputError(f"{path}, video", f"field {key!r} is {video[key]}, it must be above 0")
+    frames = {
+        key: _need(_need(data, "frames", dict, path), key, int, f"{path}, frames")
+        for key in ("start", "stop", "step")
+    }
     if not 0 <= frames["start"] <= frames["stop"] <= video["frame_count"] or frames["step"] < 1:
-        raise InputError(f"{path}, frames", f"{frames} does not fit a video of {video['frame_count']} frames")
+        raise InputError(
+            f"{path}, frames", f"{frames} does not fit a video of {video['frame_count']} frames"
+        )
     return video, frames
 
+# %% ../nbs/00_core.ipynb #cell-057-1
 def _parse_masks(db, data, path):
     objects, masks = _need(data, "objects", dict, path), _need(data, "masks", dict, path)
     for key, value in objects.items():
-        if not _whole(key, f"{path}, objects"): raise InputError(f"{path}, objects", "object IDs start at 1")
-        db.objects[int(key)] = {k: v for k, v in value.items() if k not in ("first_frame", "last_frame")}
+        if not _whole(key, f"{path}, objects"):
+            raise InputError(f"{path}, objects", "object IDs start at 1")
+        db.objects[int(key)] = {
+            k: v for k, v in value.items() if k not in ("first_frame", "last_frame")
+        }
         db.masks[int(key)] = {}
     for key, by_frame in masks.items():
         where = f"{path}, masks, object {key}"
-        if _whole(key, where) not in db.objects: raise InputError(where, "this ID is not listed in objects")
+        if _whole(key, where) not in db.objects:
+            raise InputError(where, "this ID is not listed in objects")
         for frame, counts in _need(masks, key, dict, path).items():
-            if not db.frames["start"] <= _whole(frame, where) < db.frames["stop"]: raise InputError(where, f"frame {frame} is outside the processed frames {db.frames}")
-            if not isinstance(counts, str): raise InputError(where, f"frame {frame} holds {type(counts).__name__}, a counts string is needed")
+            if not db.frames["start"] <= _whole(frame, where) < db.frames["stop"]:
+                raise InputError(
+                    where, f"frame {frame} is outside the processed frames {db.frames}"
+                )
+            if not isinstance(counts, str):
+                raise InputError(
+                    where, f"frame {frame} holds {type(counts).__name__}, a counts string is needed"
+                )
             db.masks[int(key)][int(frame)] = counts
 
+# %% ../nbs/00_core.ipynb #cell-057-2
 @patch(cls_method=True)
-def open(cls:MaskDatabase,
-    path, # `.masks.json.gz`
-    config=None, # what the caller expects to have made it
+def open(
+    cls: MaskDatabase,
+    path,  # `.masks.json.gz`
+    config=None,  # what the caller expects to have made it
 ) -> MaskDatabase:
     "Read a database; another schema, an unlisted ID, a frame out of range or another configuration is an `InputError`."
     data = read_json(path)
     if not isinstance(data, dict) or data.get("schema") != MASKS_SCHEMA:
-        raise InputError(path, f"schema is {data.get('schema') if isinstance(data, dict) else None!r}, this reader knows {MASKS_SCHEMA!r}")
+        raise InputError(
+            path,
+            f"schema is {data.get('schema') if isinstance(data, dict) else None!r}, this reader knows {MASKS_SCHEMA!r}",
+        )
     video, frames = _parse_video(data, path)
-    db = cls(video["width"], video["height"], video["fps"], video["frame_count"], video["name"], video.get("sha256", ""), _need(data, "config", dict, path), **frames)
+    db = cls(
+        video["width"],
+        video["height"],
+        video["fps"],
+        video["frame_count"],
+        video["name"],
+        video.get("sha256", ""),
+        _need(data, "config", dict, path),
+        **frames,
+    )
     db.where = str(path)
-    if data.get("config_hash") != db.config_hash: raise InputError(path, "field 'config_hash' is not the hash of 'config'; the file was edited, build it again")
+    if data.get("config_hash") != db.config_hash:
+        raise InputError(
+            path,
+            "field 'config_hash' is not the hash of 'config'; the file was edited, build it again",
+        )
     if config is not None and config_hash(config) != db.config_hash:
-        raise InputError(path, f"made with another configuration ({db.config_hash[:19]}, wanted {config_hash(config)[:19]}); build it again")
+        raise InputError(
+            path,
+            f"made with another configuration ({db.config_hash[:19]}, wanted {config_hash(config)[:19]}); build it again",
+        )
     _parse_masks(db, data, path)
     return db
 
-# %% ../nbs/00_core.ipynb #cell-062
+# %% ../nbs/00_core.ipynb #cell-062-0
 @dataclass(frozen=True)
 class VideoInfo:
     "What a video file really holds."
+
     path: str
     width: int
     height: int
-    fps: float # average frame rate
-    frame_count: int # frames that decode
-    header_frames: int # frames the header announces; 0 when it does not say
-    metadata: dict = field(default_factory=dict) # container tags
-    note: str = "" # why decoding stopped early, if it did
+    fps: float  # average frame rate
+    frame_count: int  # frames that decode
+    header_frames: int  # frames the header announces; 0 when it does not say
+    metadata: dict = field(default_factory=dict)  # container tags
+    note: str = ""  # why decoding stopped early, if it did
 
     @property
-    def duration(self): return self.frame_count / self.fps
+    def duration(self):
+        return self.frame_count / self.fps
 
+# %% ../nbs/00_core.ipynb #cell-062-1
 def _open_video(path):
     import av
-    av.logging.set_level(None) # a level would call Python from the decoder's threads, which locks up when a decoder is closed early
-    if not Path(path).is_file(): raise InputError(path, "no such video file")
-    try: container = av.open(str(path), metadata_errors="replace")
-    except Exception as e: raise InputError(path, f"is not a video that can be opened ({type(e).__name__})") from None
-    if not container.streams.video: container.close(); raise InputError(path, "has no video stream")
+
+    av.logging.set_level(
+        None
+    )  # a level would call Python from the decoder's threads, which locks up when a decoder is closed early
+    if not Path(path).is_file():
+        raise InputError(path, "no such video file")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except Exception as e:
+        raise InputError(path, f"is not a video that can be opened ({type(e).__name__})") from None
+    if not container.streams.video:
+        container.close()
+        raise InputError(path, "has no video stream")
     return container
 
+# %% ../nbs/00_core.ipynb #cell-062-2
 def _stream_fps(container, path):
     stream = container.streams.video[0]
     rate = stream.average_rate or stream.guessed_rate
-    if not rate or rate <= 0: raise InputError(path, "states no frame rate; write it again with one")
+    if not rate or rate <= 0:
+        raise InputError(path, "states no frame rate; write it again with one")
     return stream, float(rate)
 
-# %% ../nbs/00_core.ipynb #cell-063
+# %% ../nbs/00_core.ipynb #cell-063-0
 def _convert(frame, format, width, height):
     "Another pixel format, the same bits every time: PyAV converts on all cores by default, and slices of a frame may then differ."
     from av.video.reformatter import Interpolation
+
     exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
     return frame.reformat(width, height, format=format, interpolation=exact, threads=1)
 
+# %% ../nbs/00_core.ipynb #cell-063-1
 def _decode(container, path, problems):
     "Frames as far as they decode; what ended them early goes to `problems`."
     import av
+
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     try:
-        for frame in container.decode(stream): yield frame
-    except (av.error.FFmpegError, EOFError, ValueError) as e: problems.append(type(e).__name__)
+        for frame in container.decode(stream):
+            yield frame
+    except (av.error.FFmpegError, EOFError, ValueError) as e:
+        problems.append(type(e).__name__)
 
+# %% ../nbs/00_core.ipynb #cell-063-2
 def iter_frames(
-    path, # video file
-    start=0, # first frame to yield
-    stop=None, # one past the last; None: to the end
-    problems=None, # list that takes what ended decoding early
-): # yields (index, time in s, (H, W, 3) uint8 RGB)
+    path,  # video file
+    start=0,  # first frame to yield
+    stop=None,  # one past the last; None: to the end
+    problems=None,  # list that takes what ended decoding early
+):  # yields (index, time in s, (H, W, 3) uint8 RGB)
     "Frames one at a time, in constant memory; times are the file's own, from 0."
     problems = [] if problems is None else problems
     with _open_video(path) as container:
         stream, fps = _stream_fps(container, path)
         origin, size = None, None
         for i, frame in enumerate(_decode(container, path, problems)):
-            if stop is not None and i >= stop: break
+            if stop is not None and i >= stop:
+                break
             time_s = frame.time if frame.time is not None else i / fps
             origin = time_s if origin is None else origin
-            if i < start: continue
+            if i < start:
+                continue
             size = size or (frame.width, frame.height)
             yield i, time_s - origin, _convert(frame, "rgb24", *size).to_ndarray()
 
 # %% ../nbs/00_core.ipynb #cell-064
 def probe(
-    path, # video file
-    quiet=False, # no warning when the header is wrong
+    path,  # video file
+    quiet=False,  # no warning when the header is wrong
 ) -> VideoInfo:
     "Decode once without keeping pixels: the true size, rate and number of frames."
     problems = []
     with _open_video(path) as container:
         stream, fps = _stream_fps(container, path)
         count = sum(1 for _ in _decode(container, path, problems))
-        info = VideoInfo(str(path), stream.width, stream.height, fps, count, stream.frames or 0, dict(container.metadata), ", ".join(problems))
-    if not count: raise InputError(path, "no frame can be decoded; copy or download it again")
+        info = VideoInfo(
+            str(path),
+            stream.width,
+            stream.height,
+            fps,
+            count,
+            stream.frames or 0,
+            dict(container.metadata),
+            ", ".join(problems),
+        )
+    if not count:
+        raise InputError(path, "no frame can be decoded; copy or download it again")
     if not quiet and (problems or info.header_frames not in (0, count)):
-        warn(f"{path}: the header announces {info.header_frames} frames, {count} decode; using {count}")
+        warn(
+            f"{path}: the header announces {info.header_frames} frames, {count} decode; using {count}"
+        )
     return info
 
 # %% ../nbs/00_core.ipynb #cell-066
 def write_video(
-    path, # `.mp4`
-    frames, # iterable of (H, W, 3) uint8 RGB, even H and W
-    fps, # frames per second, number or Fraction
-    crf=18, # 0 lossless .. 51
-    preset="veryfast", # x264 speed preset
-    metadata=None, # container tags, e.g. {"comment": "..."}
-) -> int: # frames written
+    path,  # `.mp4`
+    frames,  # iterable of (H, W, 3) uint8 RGB, even H and W
+    fps,  # frames per second, number or Fraction
+    crf=18,  # 0 lossless .. 51
+    preset="veryfast",  # x264 speed preset
+    metadata=None,  # container tags, e.g. {"comment": "..."}
+) -> int:  # frames written
     "H.264 mp4, atomic, the same bytes for the same frames."
     import av
     from fractions import Fraction
+
     count, rate = 0, Fraction(fps).limit_denominator(100_000)
     options = {"crf": str(crf), "preset": preset, "threads": "1", "bf": "0"}
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart+use_metadata_tags", "fflags": "+bitexact"}) as out:
+    with (
+        atomic_path(path) as temporary,
+        av.open(
+            str(temporary),
+            "w",
+            format="mp4",
+            options={"movflags": "faststart+use_metadata_tags", "fflags": "+bitexact"},
+        ) as out,
+    ):
         out.metadata.update(metadata or {})
         stream = out.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for count, frame in enumerate(frames, 1):
-            if count == 1: stream.height, stream.width = frame.shape[:2]
-            out.mux(stream.encode(_convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), "yuv420p", *frame.shape[1::-1])))
-        if not count: raise InputError(path, "a video needs at least one frame")
+            if count == 1:
+                stream.height, stream.width = frame.shape[:2]
+            out.mux(
+                stream.encode(
+                    _convert(
+                        av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
+                        "yuv420p",
+                        *frame.shape[1::-1],
+                    )
+                )
+            )
+        if not count:
+            raise InputError(path, "a video needs at least one frame")
         out.mux(stream.encode())
     return count
 
 # %% ../nbs/00_core.ipynb #cell-071
 def sample_indices(
-    n_frames:int, # frames that decode
-    fps:float, # frames per second of the video
-    rate=2.0, # frames per second wanted
-    mode="linspace", # "linspace" (the released way) | "exact" (nearest frame to k/rate seconds)
-    minimum=4, maximum=768, # frames
-) -> np.ndarray: # (n,) ascending frame indices, n even
+    n_frames: int,  # frames that decode
+    fps: float,  # frames per second of the video
+    rate=2.0,  # frames per second wanted
+    mode="linspace",  # "linspace" (the released way) | "exact" (nearest frame to k/rate seconds)
+    minimum=4,
+    maximum=768,  # frames
+) -> np.ndarray:  # (n,) ascending frame indices, n even
     "Frames a model sees (STVG-R1 section 4.1: 2 FPS); an even number, the last frame repeated where the video is too short."
-    if n_frames < 1: raise InputError("sample_indices", "the video has no frames")
-    if mode not in ("linspace", "exact"): raise InputError("sample_indices", f"mode {mode!r} is not 'linspace' or 'exact'")
+    if n_frames < 1:
+        raise InputError("sample_indices", "the video has no frames")
+    if mode not in ("linspace", "exact"):
+        raise InputError("sample_indices", f"mode {mode!r} is not 'linspace' or 'exact'")
     n = min(max(math.floor(n_frames / fps * rate / 2) * 2, minimum), maximum)
-    if n > n_frames: index = np.minimum(np.arange(n_frames + n_frames % 2), n_frames - 1)
-    elif mode == "linspace": index = np.round(np.linspace(0, n_frames - 1, n)).astype(np.int64)
-    else: index = np.minimum(frame_of(np.arange(n) / rate, fps), n_frames - 1) if n < maximum else np.arange(n) * n_frames // n
+    if n > n_frames:
+        index = np.minimum(np.arange(n_frames + n_frames % 2), n_frames - 1)
+    elif mode == "linspace":
+        index = np.round(np.linspace(0, n_frames - 1, n)).astype(np.int64)
+    else:
+        index = (
+            np.minimum(frame_of(np.arange(n) / rate, fps), n_frames - 1)
+            if n < maximum
+            else np.arange(n) * n_frames // n
+        )
     return index.astype(np.int64)
 
-# %% ../nbs/00_core.ipynb #cell-076
+# %% ../nbs/00_core.ipynb #cell-076-0
 PIXELS_TOTAL, PIXELS_MIN, PIXELS_MAX, PATCH = 2048 * 28 * 28, 16 * 28 * 28, 768 * 28 * 28, 28
 
+
 def pixel_limit(
-    n:int, # sampled frames
-    budget="code", # "code" | "formula" | "example"
-) -> float: # pixels a frame may have
+    n: int,  # sampled frames
+    budget="code",  # "code" | "formula" | "example"
+) -> float:  # pixels a frame may have
     "Largest frame area (STVG-R1 section 4.1 and its released settings)."
-    if budget == "code": return max(min(PIXELS_MAX, PIXELS_TOTAL / n * 2), int(1.05 * PIXELS_MIN))
-    if budget == "formula": return 1_600_000 / n
-    if budget == "example": return 1_600_000 / n / 3
+    if budget == "code":
+        return max(min(PIXELS_MAX, PIXELS_TOTAL / n * 2), int(1.05 * PIXELS_MIN))
+    if budget == "formula":
+        return 1_600_000 / n
+    if budget == "example":
+        return 1_600_000 / n / 3
     raise InputError("pixel_limit", f"budget {budget!r} is not 'code', 'formula' or 'example'")
 
+# %% ../nbs/00_core.ipynb #cell-076-1
 def fit_frame(
-    height:int, width:int, # native size
-    limit:float, # pixels a frame may have
-    floor=PIXELS_MIN, # pixels a frame has at least, if the limit allows
-    patch=PATCH, # both sides are multiples of it
-) -> tuple: # (height, width)
+    height: int,
+    width: int,  # native size
+    limit: float,  # pixels a frame may have
+    floor=PIXELS_MIN,  # pixels a frame has at least, if the limit allows
+    patch=PATCH,  # both sides are multiples of it
+) -> tuple:  # (height, width)
     "Size nearest to the native shape whose area lies between floor and limit."
-    if min(height, width) < 1 or max(height, width) / min(height, width) > 200: raise InputError("fit_frame", f"cannot fit a frame of {height} x {width}")
+    if min(height, width) < 1 or max(height, width) / min(height, width) > 200:
+        raise InputError("fit_frame", f"cannot fit a frame of {height} x {width}")
     h, w = (max(patch, round(x / patch) * patch) for x in (height, width))
     if h * w > limit:
         scale = math.sqrt(height * width / limit)
@@ -806,9 +1171,11 @@ def fit_frame(
         h, w = (math.ceil(x * scale / patch) * patch for x in (height, width))
     return h, w
 
-def frame_size(height, width, n, budget="code") -> tuple: # (height, width) the model sees
+# %% ../nbs/00_core.ipynb #cell-076-2
+def frame_size(height, width, n, budget="code") -> tuple:  # (height, width) the model sees
     "Native size and number of sampled frames to model size."
     return fit_frame(height, width, pixel_limit(n, budget), PIXELS_MIN if budget == "code" else 1)
+
 
 def visual_tokens(n, height, width) -> int:
     "Tokens of n frames: two frames share one temporal patch, 28 x 28 pixels share one token."
@@ -818,34 +1185,53 @@ def visual_tokens(n, height, width) -> int:
 @dataclass(eq=False)
 class Clip:
     "Decoded frames with their own times."
-    frames: np.ndarray # (T, H, W, 3) uint8 RGB
-    fps: float # of the video
-    times: np.ndarray # (T,) seconds from the start of the video
-    start: int = 0 # index of the first frame in the video
-    path: str = ""
-    metadata: dict = field(default_factory=dict) # container tags
 
-    def __len__(self): return len(self.frames)
+    frames: np.ndarray  # (T, H, W, 3) uint8 RGB
+    fps: float  # of the video
+    times: np.ndarray  # (T,) seconds from the start of the video
+    start: int = 0  # index of the first frame in the video
+    path: str = ""
+    metadata: dict = field(default_factory=dict)  # container tags
+
+    def __len__(self):
+        return len(self.frames)
+
     @property
-    def size(self): return self.frames.shape[1:3]
+    def size(self):
+        return self.frames.shape[1:3]
+
     @property
-    def duration(self): return len(self) / self.fps
+    def duration(self):
+        return len(self) / self.fps
 
     @classmethod
-    def read(cls,
-        path, # video file
-        start=0, stop=None, # frames [start, stop)
+    def read(
+        cls,
+        path,  # video file
+        start=0,
+        stop=None,  # frames [start, stop)
     ):
         "Decode once; stops at the last frame that decodes, with a warning where the header promised more."
         problems = []
         items = list(iter_frames(path, start, stop, problems))
-        if not items: raise InputError(path, f"no frame can be decoded in [{start}, {'end' if stop is None else stop})")
+        if not items:
+            raise InputError(
+                path, f"no frame can be decoded in [{start}, {'end' if stop is None else stop})"
+            )
         with _open_video(path) as container:
             stream, fps = _stream_fps(container, path)
             promised, tags = stream.frames or 0, dict(container.metadata)
         end = items[-1][0] + 1
-        if end < min(promised, stop or promised) or problems: warn(f"{path}: the header announces {promised} frames, {end} decode; using {end}")
-        return cls(np.stack([f for _, _, f in items]), fps, np.array([t for _, t, _ in items]), start, str(path), tags)
+        if end < min(promised, stop or promised) or problems:
+            warn(f"{path}: the header announces {promised} frames, {end} decode; using {end}")
+        return cls(
+            np.stack([f for _, _, f in items]),
+            fps,
+            np.array([t for _, t, _ in items]),
+            start,
+            str(path),
+            tags,
+        )
 
     def sample(self, rate=2.0, mode="linspace", minimum=4, maximum=768) -> "Clip":
         "The frames a model sees; `fps` becomes the rate it is told: sampled frames per second of video."
@@ -853,192 +1239,322 @@ class Clip:
         told = rate if mode == "exact" and len(index) < maximum else len(index) / self.duration
         return replace(self, frames=self.frames[index], times=self.times[index], fps=told)
 
-    def resize(self, height:int, width:int) -> "Clip":
+    def resize(self, height: int, width: int) -> "Clip":
         "Area resampling where it shrinks, bicubic where it grows."
         import cv2
-        if (height, width) == self.size: return self
+
+        if (height, width) == self.size:
+            return self
         how = cv2.INTER_AREA if height * width < self.size[0] * self.size[1] else cv2.INTER_CUBIC
-        return replace(self, frames=np.stack([cv2.resize(f, (width, height), interpolation=how) for f in self.frames]))
+        return replace(
+            self,
+            frames=np.stack(
+                [cv2.resize(f, (width, height), interpolation=how) for f in self.frames]
+            ),
+        )
 
 # %% ../nbs/00_core.ipynb #cell-082
 def resolve(
-    path:str, # "package.module.name"
-): # the object
+    path: str,  # "package.module.name"
+):  # the object
     "What a dotted path names."
     import importlib
-    module, _, name = path.rpartition(".")
-    try: return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as e: raise InputError(path, f"cannot be found ({e}); write package.module.name") from None
 
-# %% ../nbs/00_core.ipynb #cell-085
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise InputError(path, f"cannot be found ({e}); write package.module.name") from None
+
+# %% ../nbs/00_core.ipynb #cell-085-0
 @dataclass(frozen=True)
 class DataConfig:
     "Which samples a run reads."
-    benchmark: str = "puppets" # puppets, or a name that chapter 00b lists
-    root: str | None = None # folder of a real benchmark in the lay-out that chapter 00b describes
-    split: str = "test"
-    domain: str = "stage" # puppets only
-    limit: int | None = None # first samples only; None: all
 
+    benchmark: str = "puppets"  # puppets, or a name that chapter 00b lists
+    root: str | None = None  # folder of a real benchmark in the lay-out that chapter 00b describes
+    split: str = "test"
+    domain: str = "stage"  # puppets only
+    limit: int | None = None  # first samples only; None: all
+
+# %% ../nbs/00_core.ipynb #cell-085-1
 @dataclass(frozen=True)
 class SamplingConfig:
     "Which frames and pixels the model sees."
-    rate: float = 2.0 # frames per second
-    mode: str = "linspace" # linspace | exact
-    budget: str = "code" # code | formula | example
-    max_frames: int = 768
-    longer_side: int | None = None # STVG-o1: longer side at most this many pixels, in place of the budget
 
+    rate: float = 2.0  # frames per second
+    mode: str = "linspace"  # linspace | exact
+    budget: str = "code"  # code | formula | example
+    max_frames: int = 768
+    longer_side: int | None = (
+        None  # STVG-o1: longer side at most this many pixels, in place of the budget
+    )
+
+# %% ../nbs/00_core.ipynb #cell-085-2
 @dataclass(frozen=True)
 class Profile:
     "Everything that differs between sizes of the same run."
+
     name: str = "tiny"
     about: str = ""
-    meaningful: bool = True # False: the numbers only show that everything runs
+    meaningful: bool = True  # False: the numbers only show that everything runs
     seed: int = 0
-    device: str = "cpu" # cpu | cuda
+    device: str = "cpu"  # cpu | cuda
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    sections: dict = field(default_factory=dict) # the later chapters' settings, by name
+    sections: dict = field(default_factory=dict)  # the later chapters' settings, by name
 
     def __getattr__(self, name):
         sections = self.__dict__.get("sections", {})
-        if name in sections: return sections[name]
+        if name in sections:
+            return sections[name]
         raise AttributeError(name)
 
     @property
-    def hash(self): return config_hash(asdict(self))
+    def hash(self):
+        return config_hash(asdict(self))
 
-SECTIONS = { # section of a profile -> the dataclass of a later chapter, looked up when a profile is read
+
+SECTIONS = {  # section of a profile -> the dataclass of a later chapter, looked up when a profile is read
     "prompting": "stvg_nb.prompting.PromptingConfig",
     "train": "stvg_nb.train.TrainConfig",
 }
 
-# %% ../nbs/00_core.ipynb #cell-086
-_KINDS = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (type(None),), "list": (list,), "dict": (dict,)}
+# %% ../nbs/00_core.ipynb #cell-086-0
+_KINDS = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+    "list": (list,),
+    "dict": (dict,),
+}
+
 
 def _fill(cls, values, where):
     "A dataclass from nested dictionaries; unknown keys and wrong types are refused by name."
-    if not isinstance(values, dict): raise InputError(where, f"needs settings as key: value, found {type(values).__name__}")
+    if not isinstance(values, dict):
+        raise InputError(where, f"needs settings as key: value, found {type(values).__name__}")
     known, out = {f.name: f for f in fields(cls)}, {}
     for key, value in values.items():
         if key not in known or key == "sections":
-            names = [n for n in known if n != "sections"] + (list(SECTIONS) if cls is Profile else [])
+            names = [n for n in known if n != "sections"] + (
+                list(SECTIONS) if cls is Profile else []
+            )
             raise InputError(where, f"unknown setting {key!r}; known are {', '.join(names)}")
-        f, default = known[key], known[key].default_factory() if callable(known[key].default_factory) else None
-        if is_dataclass(default): out[key] = _fill(type(default), value, f"{where}, {key}"); continue
+        f, default = (
+            known[key],
+            known[key].default_factory() if callable(known[key].default_factory) else None,
+        )
+        if is_dataclass(default):
+            out[key] = _fill(type(default), value, f"{where}, {key}")
+            continue
         name = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
-        kinds = tuple(k for part in str(f.type if "|" in str(f.type) else name).split("|") for k in _KINDS[part.strip()])
-        if float in kinds and isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value): value = float(value) # YAML wants 1.0e-4
+        kinds = tuple(
+            k
+            for part in str(f.type if "|" in str(f.type) else name).split("|")
+            for k in _KINDS[part.strip()]
+        )
+        if float in kinds and isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value):
+            value = float(value)  # YAML wants 1.0e-4
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise InputError(where, f"setting {key!r} is {value!r}, needs {name if '|' not in str(f.type) else f.type}")
+            raise InputError(
+                where,
+                f"setting {key!r} is {value!r}, needs {name if '|' not in str(f.type) else f.type}",
+            )
         out[key] = float(value) if kinds == (int, float) else value
     return cls(**out)
 
-def _merge(base:dict, over:dict) -> dict:
-    return base | {k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}
+# %% ../nbs/00_core.ipynb #cell-086-1
+def _merge(base: dict, over: dict) -> dict:
+    return base | {
+        k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+        for k, v in over.items()
+    }
 
+# %% ../nbs/00_core.ipynb #cell-086-2
 def _profile_dict(name, seen=()):
     import yaml
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else package_dir()/"profiles"/f"{name}.yaml"
-    if not path.is_file(): raise InputError(f"profile {name}", f"no such profile; there are {', '.join(profiles())}, or name a .yaml file")
-    if path in seen: raise InputError(path, "profiles inherit in a circle")
-    try: values = yaml.safe_load(read_text(path)) or {}
-    except yaml.YAMLError as e: raise InputError(path, f"line {e.problem_mark.line + 1 if getattr(e, 'problem_mark', None) else '?'}: not valid YAML") from None
-    if not isinstance(values, dict): raise InputError(path, "needs settings as key: value")
+
+    path = (
+        Path(name)
+        if str(name).endswith((".yaml", ".yml"))
+        else package_dir() / "profiles" / f"{name}.yaml"
+    )
+    if not path.is_file():
+        raise InputError(
+            f"profile {name}",
+            f"no such profile; there are {', '.join(profiles())}, or name a .yaml file",
+        )
+    if path in seen:
+        raise InputError(path, "profiles inherit in a circle")
+    try:
+        values = yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as e:
+        raise InputError(
+            path,
+            f"line {e.problem_mark.line + 1 if getattr(e, 'problem_mark', None) else '?'}: not valid YAML",
+        ) from None
+    if not isinstance(values, dict):
+        raise InputError(path, "needs settings as key: value")
     parent = values.pop("inherits", None)
     return _merge(_profile_dict(parent, (*seen, path)) if parent else {}, values)
 
-# %% ../nbs/00_core.ipynb #cell-087
+# %% ../nbs/00_core.ipynb #cell-087-0
 @lru_cache
 def package_dir() -> Path:
     "Folder of the installed package: profiles and weights lie in it."
     import importlib.util
+
     return Path(importlib.util.find_spec("stvg_nb").submodule_search_locations[0])
 
-def profiles() -> list: # names
-    "The profiles that come with the package."
-    return sorted(p.stem for p in (package_dir()/"profiles").glob("*.yaml"))
 
+def profiles() -> list:  # names
+    "The profiles that come with the package."
+    return sorted(p.stem for p in (package_dir() / "profiles").glob("*.yaml"))
+
+# %% ../nbs/00_core.ipynb #cell-087-1
 def default_profile() -> str:
     "`STVG_PROFILE`, else `smoke` under nbdev_test, else `tiny`."
     return os.environ.get("STVG_PROFILE") or ("smoke" if "IN_TEST" in os.environ else "tiny")
 
+# %% ../nbs/00_core.ipynb #cell-087-2
 def load_profile(
-    name=None, # a name from `profiles()`, or a `.yaml` file; None: the default
-    overrides=None, # dict, nested or with dotted keys: {"data.limit": 10}; or its JSON text, as papermill hands it on
+    name=None,  # a name from `profiles()`, or a `.yaml` file; None: the default
+    overrides=None,  # dict, nested or with dotted keys: {"data.limit": 10}; or its JSON text, as papermill hands it on
 ) -> Profile:
     "A profile with its parents and overrides applied; unknown keys are refused by name."
     name = name or default_profile()
-    if isinstance(overrides, str): overrides = _loads(overrides, "overrides")
+    if isinstance(overrides, str):
+        overrides = _loads(overrides, "overrides")
     nested = {}
     for key, value in (overrides or {}).items():
-        for part in reversed(key.split(".")): value = {part: value}
+        for part in reversed(key.split(".")):
+            value = {part: value}
         nested = _merge(nested, value)
     values = _merge(_merge({"name": Path(str(name)).stem}, _profile_dict(name)), nested)
     where, later = f"profile {name}", {key: values.pop(key, {}) for key in SECTIONS}
-    sections = {key: _fill(resolve(SECTIONS[key]), value, f"{where}, {key}") for key, value in later.items()}
+    sections = {
+        key: _fill(resolve(SECTIONS[key]), value, f"{where}, {key}") for key, value in later.items()
+    }
     return replace(_fill(Profile, values, where), sections=sections)
 
+# %% ../nbs/00_core.ipynb #cell-087-3
 def parse_setting(
-    text:str, # "data.limit=10"
-) -> dict: # {"data.limit": 10}
+    text: str,  # "data.limit=10"
+) -> dict:  # {"data.limit": 10}
     "One `--set` of the command line; the value is read as YAML."
     import yaml
-    key, equals, value = text.partition("=")
-    if not equals or not key: raise InputError(f"--set {text}", "needs the form key=value, for example data.limit=10")
-    try: return {key.strip(): yaml.safe_load(value)}
-    except yaml.YAMLError: raise InputError(f"--set {text}", "the value is not valid YAML") from None
 
-# %% ../nbs/00_core.ipynb #cell-090
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {text}", "needs the form key=value, for example data.limit=10")
+    try:
+        return {key.strip(): yaml.safe_load(value)}
+    except yaml.YAMLError:
+        raise InputError(f"--set {text}", "the value is not valid YAML") from None
+
+# %% ../nbs/00_core.ipynb #cell-090-0
 @lru_cache
 def repo_root() -> Path:
     "The checkout the package is installed from; the current folder where there is none."
     here = package_dir().resolve().parent
-    return here if (here/"settings.ini").is_file() else Path.cwd()
+    return here if (here / "settings.ini").is_file() else Path.cwd()
+
 
 def runs_dir(*parts) -> Path:
     "Folder for checkpoints, caches and executed notebooks: `STVG_RUNS`, else `runs/` of the checkout."
-    return Path(os.environ.get("STVG_RUNS") or repo_root()/"runs").joinpath(*parts)
+    return Path(os.environ.get("STVG_RUNS") or repo_root() / "runs").joinpath(*parts)
 
-def figures_dir(profile:str) -> Path:
+# %% ../nbs/00_core.ipynb #cell-090-1
+def figures_dir(profile: str) -> Path:
     "Folder of a profile's tables and figures: `STVG_FIGURES`, else `figures/<profile>/` of the checkout."
-    return Path(os.environ["STVG_FIGURES"]) if os.environ.get("STVG_FIGURES") else repo_root()/"figures"/profile
+    return (
+        Path(os.environ["STVG_FIGURES"])
+        if os.environ.get("STVG_FIGURES")
+        else repo_root() / "figures" / profile
+    )
 
+# %% ../nbs/00_core.ipynb #cell-090-2
 def _git(*args):
-    try: return subprocess.run(["git", "-C", str(repo_root()), *args], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError): return None
+    try:
+        return subprocess.run(
+            ["git", "-C", str(repo_root()), *args],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
-def git_state() -> dict: # {"revision": 40 hex or None, "dirty": bool}
+# %% ../nbs/00_core.ipynb #cell-090-3
+def git_state() -> dict:  # {"revision": 40 hex or None, "dirty": bool}
     "Code revision; changes below figures/ and runs/ do not make it dirty."
-    return dict(revision=_git("rev-parse", "HEAD"), dirty=bool(_git("status", "--porcelain", "--", ".", ":!figures", ":!runs")))
+    return dict(
+        revision=_git("rev-parse", "HEAD"),
+        dirty=bool(_git("status", "--porcelain", "--", ".", ":!figures", ":!runs")),
+    )
 
+# %% ../nbs/00_core.ipynb #cell-090-4
 def environment(device="cpu") -> dict:
     "Python, device and the versions that numbers depend on."
     from importlib.metadata import PackageNotFoundError, version
-    packages = {}
-    for name in ("numpy", "opencv-python-headless", "av", "pycocotools", "torch", "transformers", "trl", "peft", "ultralytics-opencv-headless", "sam2"):
-        with contextlib.suppress(PackageNotFoundError): packages[name] = version(name)
-    return dict(python=".".join(platform.python_version_tuple()[:2]), device=device, packages=packages)
 
-# %% ../nbs/00_core.ipynb #cell-091
+    packages = {}
+    for name in (
+        "numpy",
+        "opencv-python-headless",
+        "av",
+        "pycocotools",
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "ultralytics-opencv-headless",
+        "sam2",
+    ):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return dict(
+        python=".".join(platform.python_version_tuple()[:2]), device=device, packages=packages
+    )
+
+# %% ../nbs/00_core.ipynb #cell-091-0
 def _check_row(row, name):
     where = f"{name}, row {row.get('label')!r}"
-    if row.get("kind") not in ("measured", "reported"): raise InputError(where, "kind must be 'measured' or 'reported'")
-    if row["kind"] == "reported" and not row.get("reference"): raise InputError(where, "a reported row needs its reference")
+    if row.get("kind") not in ("measured", "reported"):
+        raise InputError(where, "kind must be 'measured' or 'reported'")
+    if row["kind"] == "reported" and not row.get("reference"):
+        raise InputError(where, "a reported row needs its reference")
     for key, value in row["metrics"].items():
-        if value is not None and not math.isfinite(value): raise InputError(where, f"metric {key} is {value}; write None for an undefined number")
-    return dict(label=row["label"], kind=row["kind"], **({} if row["kind"] == "measured" else {"n": None})) | row
+        if value is not None and not math.isfinite(value):
+            raise InputError(where, f"metric {key} is {value}; write None for an undefined number")
+    return (
+        dict(
+            label=row["label"],
+            kind=row["kind"],
+            **({} if row["kind"] == "measured" else {"n": None}),
+        )
+        | row
+    )
 
+# %% ../nbs/00_core.ipynb #cell-091-1
 @dataclass
 class Artefact:
     "What `write_table` and `write_figure` put beside the numbers."
-    name: str # r1-table01, r1-figure04, x-cost, ...
+
+    name: str  # r1-table01, r1-figure04, x-cost, ...
     profile: str
     caption: str
-    rows: list = field(default_factory=list) # dicts: label, kind, metrics, and benchmark, protocol, missing, n where they apply
-    data: list = field(default_factory=list) # dicts: name, split, sha256, n_samples, synthetic, licence, source
-    models: list = field(default_factory=list) # dicts: name, revision, trained_here
+    rows: list = field(
+        default_factory=list
+    )  # dicts: label, kind, metrics, and benchmark, protocol, missing, n where they apply
+    data: list = field(
+        default_factory=list
+    )  # dicts: name, split, sha256, n_samples, synthetic, licence, source
+    models: list = field(default_factory=list)  # dicts: name, revision, trained_here
     command: str = ""
     config: dict = field(default_factory=dict)
     seed: int = 0
@@ -1046,83 +1562,164 @@ class Artefact:
     seconds: float = 0.0
 
     def __post_init__(self):
-        if not re.fullmatch(r"(r1|o1)-(table|figure)\d\d|r1-rewards|x-[a-z0-9-]+", self.name): raise InputError(self.name, "is not an artefact name")
+        if not re.fullmatch(r"(r1|o1)-(table|figure)\d\d|r1-rewards|x-[a-z0-9-]+", self.name):
+            raise InputError(self.name, "is not an artefact name")
         self.rows = [_check_row(row, self.name) for row in self.rows]
 
     @property
-    def folder(self): return figures_dir(self.profile)
+    def folder(self):
+        return figures_dir(self.profile)
 
     @property
     def notes(self):
         "What a caption must say about the numbers."
-        out = ["Procedural data: same shape as the original experiment, not a reproduction of its values."] if any(d.get("synthetic") for d in self.data) else []
-        if self.profile in ("smoke", "a100-dry"): out.append(f"Profile {self.profile}: shows that everything runs; the numbers mean nothing.")
-        if git_state()["dirty"]: out.append("Made with uncommitted changes.")
+        out = (
+            [
+                "Procedural data: same shape as the original experiment, not a reproduction of its values."
+            ]
+            if any(d.get("synthetic") for d in self.data)
+            else []
+        )
+        if self.profile in ("smoke", "a100-dry"):
+            out.append(
+                f"Profile {self.profile}: shows that everything runs; the numbers mean nothing."
+            )
+        if git_state()["dirty"]:
+            out.append("Made with uncommitted changes.")
         return out
 
     def provenance(self, files):
         "The `stvg.provenance/1` object; `files[0]` is the artefact, the others its further forms."
         main, *also = [dict(path=f.name, sha256=sha256_file(f)) for f in files]
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return dict(schema="stvg.provenance/1", artefact=main["path"], sha256=main["sha256"], also=also, profile=self.profile, caption=" ".join([self.caption, *self.notes]),
-                    created=now, command=self.command or f"stvg reproduce --profile {self.profile} --only {self.name}", git=git_state(), seed=self.seed,
-                    config_hash=config_hash(self.config), data=self.data, models=self.models, environment=environment(self.device),
-                    seconds=round(self.seconds, 3), rows=self.rows)
+        return dict(
+            schema="stvg.provenance/1",
+            artefact=main["path"],
+            sha256=main["sha256"],
+            also=also,
+            profile=self.profile,
+            caption=" ".join([self.caption, *self.notes]),
+            created=now,
+            command=self.command or f"stvg reproduce --profile {self.profile} --only {self.name}",
+            git=git_state(),
+            seed=self.seed,
+            config_hash=config_hash(self.config),
+            data=self.data,
+            models=self.models,
+            environment=environment(self.device),
+            seconds=round(self.seconds, 3),
+            rows=self.rows,
+        )
 
-# %% ../nbs/00_core.ipynb #cell-092
+# %% ../nbs/00_core.ipynb #cell-092-0
 def _cell(value):
-    if value is None: return ""
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
+# %% ../nbs/00_core.ipynb #cell-092-1
 def _markdown(columns, lines):
-    return "\n".join(["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(map(_cell, line)) + " |" for line in lines)]) + "\n"
+    return (
+        "\n".join(
+            [
+                "| " + " | ".join(columns) + " |",
+                "|" + "---|" * len(columns),
+                *("| " + " | ".join(map(_cell, line)) + " |" for line in lines),
+            ]
+        )
+        + "\n"
+    )
 
-def _joined(columns, lines): # the ends of an interval stand behind their mean
+# %% ../nbs/00_core.ipynb #cell-092-2
+def _joined(columns, lines):  # the ends of an interval stand behind their mean
     whole = [c for c in columns if f"{c} low" in columns]
-    kept, at = [c for c in columns if c.removesuffix(" low").removesuffix(" high") not in whole or c in whole], columns.index
+    kept, at = (
+        [
+            c
+            for c in columns
+            if c.removesuffix(" low").removesuffix(" high") not in whole or c in whole
+        ],
+        columns.index,
+    )
+
     def cell(line, c):
-        if c not in whole or line[at(c)] is None: return line[at(c)]
+        if c not in whole or line[at(c)] is None:
+            return line[at(c)]
         return f"{line[at(c)]:.3f} [{line[at(f'{c} low')]:.3f}, {line[at(f'{c} high')]:.3f}]"
+
     return kept, [[cell(line, c) for c in kept] for line in lines]
 
-def table_blocks(rows) -> dict: # kind -> (columns, lines)
+# %% ../nbs/00_core.ipynb #cell-092-3
+def table_blocks(rows) -> dict:  # kind -> (columns, lines)
     "Rows split by kind, each with the metrics that occur in it."
     blocks = {}
     for kind in ("measured", "reported"):
         block = [r for r in rows if r["kind"] == kind]
-        if not block: continue
-        facts = [k for k in ("benchmark", "protocol", "missing", "n", "reference", "note") if any(r.get(k) is not None for r in block)]
+        if not block:
+            continue
+        facts = [
+            k
+            for k in ("benchmark", "protocol", "missing", "n", "reference", "note")
+            if any(r.get(k) is not None for r in block)
+        ]
         metrics = list(dict.fromkeys(m for r in block for m in r["metrics"]))
-        blocks[kind] = (["row", *facts, *metrics], [[r["label"], *(r.get(k) for k in facts), *(r["metrics"].get(m) for m in metrics)] for r in block])
+        blocks[kind] = (
+            ["row", *facts, *metrics],
+            [
+                [r["label"], *(r.get(k) for k in facts), *(r["metrics"].get(m) for m in metrics)]
+                for r in block
+            ],
+        )
     return blocks
 
+# %% ../nbs/00_core.ipynb #cell-092-4
 def write_table(
-    artefact:Artefact, # its rows are the table
-) -> Path: # the `.csv`
+    artefact: Artefact,  # its rows are the table
+) -> Path:  # the `.csv`
     "`<name>.csv`, `<name>.md` and `<name>.provenance.json`; measured and reported numbers in columns of their own."
     import csv, io
+
     blocks, columns, records = table_blocks(artefact.rows), ["row", "kind"], []
     for kind, (names, lines) in blocks.items():
-        titled = [n if n in ("row", "benchmark", "protocol", "missing", "n", "reference", "note") else f"{kind} {n}" for n in names]
+        titled = [
+            n
+            if n in ("row", "benchmark", "protocol", "missing", "n", "reference", "note")
+            else f"{kind} {n}"
+            for n in names
+        ]
         columns += [t for t in titled if t not in columns]
         records += [dict(zip(titled, line), kind=kind) for line in lines]
-    out = io.StringIO(); writer = csv.DictWriter(out, columns, restval="", lineterminator="\n"); writer.writeheader()
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in r.items()} for r in records)
-    text = [f"**{artefact.name}.** {' '.join([artefact.caption, *artefact.notes])}\n"] + [f"{kind.capitalize()}:\n\n{_markdown(*_joined(*block))}" for kind, block in blocks.items()]
-    files = [artefact.folder/f"{artefact.name}{suffix}" for suffix in (".csv", ".md")]
-    write_text(files[0], out.getvalue()); write_text(files[1], "\n".join(text))
-    write_json(artefact.folder/f"{artefact.name}.provenance.json", artefact.provenance(files), indent=1)
+    text = [f"**{artefact.name}.** {' '.join([artefact.caption, *artefact.notes])}\n"] + [
+        f"{kind.capitalize()}:\n\n{_markdown(*_joined(*block))}" for kind, block in blocks.items()
+    ]
+    files = [artefact.folder / f"{artefact.name}{suffix}" for suffix in (".csv", ".md")]
+    write_text(files[0], out.getvalue())
+    write_text(files[1], "\n".join(text))
+    write_json(
+        artefact.folder / f"{artefact.name}.provenance.json", artefact.provenance(files), indent=1
+    )
     return files[0]
 
+# %% ../nbs/00_core.ipynb #cell-092-5
 def write_figure(
-    artefact:Artefact, # rows: the numbers that the figure shows, if any
-    figure, # matplotlib Figure
-) -> Path: # the `.png`
+    artefact: Artefact,  # rows: the numbers that the figure shows, if any
+    figure,  # matplotlib Figure
+) -> Path:  # the `.png`
     "`<name>.png`, `<name>.svg` and `<name>.provenance.json`."
     import matplotlib
-    files = [artefact.folder/f"{artefact.name}{suffix}" for suffix in (".png", ".svg")]
+
+    files = [artefact.folder / f"{artefact.name}{suffix}" for suffix in (".png", ".svg")]
     with matplotlib.rc_context({"svg.hashsalt": artefact.name}):
         for path, tags in zip(files, ({"Software": None}, {"Date": None})):
-            with atomic_path(path) as temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150, bbox_inches="tight", metadata=tags)
-    write_json(artefact.folder/f"{artefact.name}.provenance.json", artefact.provenance(files), indent=1)
+            with atomic_path(path) as temporary:
+                figure.savefig(
+                    temporary, format=path.suffix[1:], dpi=150, bbox_inches="tight", metadata=tags
+                )
+    write_json(
+        artefact.folder / f"{artefact.name}.provenance.json", artefact.provenance(files), indent=1
+    )
     return files[0]

@@ -13,7 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import InputError, atomic_path, box_iou, config_hash, environment, package_dir, read_json, runs_dir, sha256_file, write_bytes, write_json
+from stvg_nb.core import (
+    InputError,
+    atomic_path,
+    box_iou,
+    config_hash,
+    environment,
+    package_dir,
+    read_json,
+    runs_dir,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
 from .prompting import WEIGHTS, YoloDetector, key_frames, select
 from .puppets import DOMAINS, VERSION, Dice, make_script, render
 
@@ -21,99 +33,169 @@ from .puppets import DOMAINS, VERSION, Dice, make_script, render
 @dataclass(frozen=True)
 class DetectorConfig:
     "How the shipped detector is trained; the defaults are the ones it was trained with."
-    clips: int = 400 # training clips of each domain
-    frames: int = 4 # of each clip
-    check_clips: int = 100 # of each domain, for validation and test
-    check_frames: int = 4 # key frames of each of them
-    smallest: int = 64 # pixels; a puppet of which less is seen has no label
+
+    clips: int = 400  # training clips of each domain
+    frames: int = 4  # of each clip
+    check_clips: int = 100  # of each domain, for validation and test
+    check_frames: int = 4  # key frames of each of them
+    smallest: int = 64  # pixels; a puppet of which less is seen has no label
     epochs: int = 4
     batch: int = 8
-    image_size: int = 320 # longer side that the network sees
+    image_size: int = 320  # longer side that the network sees
     learning_rate: float = 0.002
     seed: int = 0
 
-# %% ../nbs/01b_detector.ipynb #cell-008
-def chosen_frames(script, n, key_frames_only): # -> n ascending frame indices
+# %% ../nbs/01b_detector.ipynb #cell-008-0
+def chosen_frames(script, n, key_frames_only):  # -> n ascending frame indices
     "Frames of one clip, the same ones every time."
     known = key_frames(script.frames, 15) if key_frames_only else range(script.frames)
     return sorted(Dice("detector", VERSION, script.name).shuffle(known)[:n])
 
+# %% ../nbs/01b_detector.ipynb #cell-008-1
 def visible_boxes(
-    labels, # (H, W) uint8 label map of `puppets.render`
-    n, # puppets
-    smallest=64, # pixels
-) -> np.ndarray: # (k, 4) xyxy pixels
+    labels,  # (H, W) uint8 label map of `puppets.render`
+    n,  # puppets
+    smallest=64,  # pixels
+) -> np.ndarray:  # (k, 4) xyxy pixels
     "Boxes of what is seen of the puppets."
     out = []
     for k in range(1, n + 1):
         y, x = np.nonzero(labels == k)
-        if len(y) >= smallest: out.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
+        if len(y) >= smallest:
+            out.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
     return np.array(out, float).reshape(-1, 4)
 
-# %% ../nbs/01b_detector.ipynb #cell-010
-def _yolo_lines(boxes, height, width): # class, middle and size as shares of the image
-    mid, size = (boxes[:, :2] + boxes[:, 2:]) / 2 / (width, height), (boxes[:, 2:] - boxes[:, :2]) / (width, height)
+# %% ../nbs/01b_detector.ipynb #cell-010-0
+def _yolo_lines(boxes, height, width):  # class, middle and size as shares of the image
+    mid, size = (
+        (boxes[:, :2] + boxes[:, 2:]) / 2 / (width, height),
+        (boxes[:, 2:] - boxes[:, :2]) / (width, height),
+    )
     return "".join("0 " + " ".join(f"{v:.6f}" for v in row) + "\n" for row in np.c_[mid, size])
 
+# %% ../nbs/01b_detector.ipynb #cell-010-1
 def write_images(
-    folder, # gets images/<split>/ and labels/<split>/
-    split, # train | val | test
-    clips:int, # of each domain
-    frames:int, # of each clip
-    smallest=64, # pixels, as `visible_boxes`
-    progress=False, # a bar
-) -> int: # images
+    folder,  # gets images/<split>/ and labels/<split>/
+    split,  # train | val | test
+    clips: int,  # of each domain
+    frames: int,  # of each clip
+    smallest=64,  # pixels, as `visible_boxes`
+    progress=False,  # a bar
+) -> int:  # images
     "Frames of Puppets as ultralytics reads them; what is there already is kept."
     import cv2
     from tqdm.auto import tqdm
+
     folder, count = Path(folder), 0
-    for domain, index in tqdm([(d, i) for d in DOMAINS for i in range(clips)], desc=f"{split} images", disable=None if progress else True):
+    for domain, index in tqdm(
+        [(d, i) for d in DOMAINS for i in range(clips)],
+        desc=f"{split} images",
+        disable=None if progress else True,
+    ):
         script = make_script(split, domain, index)
         wanted = chosen_frames(script, frames, split != "train")
-        label = {f: folder/"labels"/split/f"{script.name}_{f:04d}.txt" for f in wanted}
+        label = {f: folder / "labels" / split / f"{script.name}_{f:04d}.txt" for f in wanted}
         count += len(wanted)
-        if all(p.is_file() for p in label.values()): continue
+        if all(p.is_file() for p in label.values()):
+            continue
         for f, (image, labels) in enumerate(render(script)):
-            if f not in label: continue
-            data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-            write_bytes(folder/"images"/split/f"{label[f].stem}.jpg", data)
-            write_bytes(label[f], _yolo_lines(visible_boxes(labels, len(script.puppets), smallest), *image.shape[:2]).encode())
-            if f == wanted[-1]: break
+            if f not in label:
+                continue
+            data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[
+                1
+            ].tobytes()
+            write_bytes(folder / "images" / split / f"{label[f].stem}.jpg", data)
+            write_bytes(
+                label[f],
+                _yolo_lines(
+                    visible_boxes(labels, len(script.puppets), smallest), *image.shape[:2]
+                ).encode(),
+            )
+            if f == wanted[-1]:
+                break
     return count
 
-# %% ../nbs/01b_detector.ipynb #cell-013
+# %% ../nbs/01b_detector.ipynb #cell-013-0
 _QUIET = dict(plots=False, verbose=False, workers=0, device="cpu")
+
 
 @contextlib.contextmanager
 def _silent():
     "Ultralytics reports on every batch and wants to download a font; neither here."
     from unittest.mock import patch
     from ultralytics.utils import LOGGER
-    level = LOGGER.level; LOGGER.setLevel("ERROR")
-    try:
-        with patch("ultralytics.data.utils.check_font"), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()): yield
-    finally: LOGGER.setLevel(level)
 
+    level = LOGGER.level
+    LOGGER.setLevel("ERROR")
+    try:
+        with (
+            patch("ultralytics.data.utils.check_font"),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            yield
+    finally:
+        LOGGER.setLevel(level)
+
+# %% ../nbs/01b_detector.ipynb #cell-013-1
 def _data_file(work):
-    path = Path(work)/"puppets.yaml"
-    write_bytes(path, f"path: {Path(work).resolve()}\ntrain: images/train\nval: images/val\ntest: images/test\nnames: {{0: puppet}}\n".encode())
+    path = Path(work) / "puppets.yaml"
+    write_bytes(
+        path,
+        f"path: {Path(work).resolve()}\ntrain: images/train\nval: images/val\ntest: images/test\nnames: {{0: puppet}}\n".encode(),
+    )
     return path
 
+# %% ../nbs/01b_detector.ipynb #cell-013-2
 def _fit(work, config, say):
     "Train, or go on; the last checkpoint without its optimiser."
     from ultralytics import YOLO
-    last, done = work/"fit"/"weights"/"last.pt", work/"fit"/"done"
-    if done.is_file(): return last
+
+    last, done = work / "fit" / "weights" / "last.pt", work / "fit" / "done"
+    if done.is_file():
+        return last
     started, shown = last.is_file(), sys.stdout
+
     def report(t):
-        with contextlib.redirect_stdout(shown): say(f"epoch {t.epoch + 1} of {t.epochs}: losses {', '.join(f'{float(v):.3f}' for v in t.tloss.values())}")
-    with _silent(): model = YOLO(str(last) if started else "yolo12n.yaml")
+        with contextlib.redirect_stdout(shown):
+            say(
+                f"epoch {t.epoch + 1} of {t.epochs}: losses {', '.join(f'{float(v):.3f}' for v in t.tloss.values())}"
+            )
+
+    with _silent():
+        model = YOLO(str(last) if started else "yolo12n.yaml")
     model.add_callback("on_train_epoch_end", report)
-    options = dict(resume=True) if started else dict(
-        data=str(_data_file(work)), epochs=config.epochs, batch=config.batch, nbs=config.batch, imgsz=config.image_size, seed=config.seed, optimizer="AdamW",
-        lr0=config.learning_rate, lrf=0.01, cos_lr=True, warmup_epochs=0.3, warmup_bias_lr=0.0, momentum=0.9, weight_decay=0.0005, mosaic=0.0, scale=0.3,
-        translate=0.1, pretrained=False, amp=False, val=False, project=str(work), name="fit", exist_ok=True)
-    with _silent(): model.train(**options, **_QUIET)
+    options = (
+        dict(resume=True)
+        if started
+        else dict(
+            data=str(_data_file(work)),
+            epochs=config.epochs,
+            batch=config.batch,
+            nbs=config.batch,
+            imgsz=config.image_size,
+            seed=config.seed,
+            optimizer="AdamW",
+            lr0=config.learning_rate,
+            lrf=0.01,
+            cos_lr=True,
+            warmup_epochs=0.3,
+            warmup_bias_lr=0.0,
+            momentum=0.9,
+            weight_decay=0.0005,
+            mosaic=0.0,
+            scale=0.3,
+            translate=0.1,
+            pretrained=False,
+            amp=False,
+            val=False,
+            project=str(work),
+            name="fit",
+            exist_ok=True,
+        )
+    )
+    with _silent():
+        model.train(**options, **_QUIET)
     write_bytes(done, b"")
     return last
 
@@ -121,56 +203,79 @@ def _fit(work, config, say):
 def save_weights(source, path):
     "Weights of an ultralytics checkpoint, at half precision, with nothing else in the file."
     import torch
+
     model = torch.load(source, map_location="cpu", weights_only=False)
     model = (model.get("ema") or model["model"]).half().eval()
-    for p in model.parameters(): p.requires_grad = False
+    for p in model.parameters():
+        p.requires_grad = False
     model.args, model.criterion = {}, None
-    for name in ("pt_path", "yaml_file"): model.__dict__.pop(name, None)
-    with atomic_path(path) as temporary: torch.save(dict(model=model, train_args={}), temporary)
+    for name in ("pt_path", "yaml_file"):
+        model.__dict__.pop(name, None)
+    with atomic_path(path) as temporary:
+        torch.save(dict(model=model, train_args={}), temporary)
 
 # %% ../nbs/01b_detector.ipynb #cell-016
 def matched(
-    found, # (n, 4) boxes of one image, best first
-    truth, # (m, 4)
+    found,  # (n, 4) boxes of one image, best first
+    truth,  # (m, 4)
     iou=0.5,
 ) -> int:
     "How many true boxes a detection covers, each used once."
     free, hits = list(range(len(truth))), 0
     for box in found:
         near = box_iou(box, truth[free]) if free else np.zeros(0)
-        if len(near) and near.max() >= iou: free.pop(int(near.argmax())); hits += 1
+        if len(near) and near.max() >= iou:
+            free.pop(int(near.argmax()))
+            hits += 1
     return hits
+
 
 test_boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], float)
 
-# %% ../nbs/01b_detector.ipynb #cell-017
+# %% ../nbs/01b_detector.ipynb #cell-017-0
 def _true_boxes(path, height, width):
     rows = np.loadtxt(path, ndmin=2).reshape(-1, 5)[:, 1:] * (width, height, width, height)
     return np.c_[rows[:, :2] - rows[:, 2:] / 2, rows[:, :2] + rows[:, 2:] / 2]
 
+# %% ../nbs/01b_detector.ipynb #cell-017-1
 def recall_curve(
-    detector, # called with lists of frames; made with a low confidence
-    folder, # of `write_images`
+    detector,  # called with lists of frames; made with a low confidence
+    folder,  # of `write_images`
     split="val",
     thresholds=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
     batch=16,
-) -> list: # one dict a threshold: confidence, recall, precision, objects
+) -> list:  # one dict a threshold: confidence, recall, precision, objects
     "Recall and precision of a detector on the images of a split, after merging duplicates as the pipeline does."
     import cv2
-    paths = sorted((Path(folder)/"images"/split).glob("*.jpg"))
-    if not paths: raise InputError(folder, f"holds no images of split {split!r}; write them with write_images")
+
+    paths = sorted((Path(folder) / "images" / split).glob("*.jpg"))
+    if not paths:
+        raise InputError(
+            folder, f"holds no images of split {split!r}; write them with write_images"
+        )
     hits, shown, objects = dict.fromkeys(thresholds, 0), dict.fromkeys(thresholds, 0), 0
     for i in range(0, len(paths), batch):
-        frames = [cv2.imread(str(p))[..., ::-1] for p in paths[i:i + batch]]
+        frames = [cv2.imread(str(p))[..., ::-1] for p in paths[i : i + batch]]
         for path, frame, seen in zip(paths[i:], frames, detector(frames)):
-            truth = _true_boxes(Path(folder)/"labels"/split/f"{path.stem}.txt", *frame.shape[:2])
+            truth = _true_boxes(
+                Path(folder) / "labels" / split / f"{path.stem}.txt", *frame.shape[:2]
+            )
             objects += len(truth)
             for t in thresholds:
                 kept = select(seen, confidence=t)
-                hits[t] += matched(kept.boxes, truth); shown[t] += len(kept)
-    return [dict(confidence=t, recall=hits[t] / max(objects, 1), precision=hits[t] / max(shown[t], 1), objects=objects) for t in thresholds]
+                hits[t] += matched(kept.boxes, truth)
+                shown[t] += len(kept)
+    return [
+        dict(
+            confidence=t,
+            recall=hits[t] / max(objects, 1),
+            precision=hits[t] / max(shown[t], 1),
+            objects=objects,
+        )
+        for t in thresholds
+    ]
 
-# %% ../nbs/01b_detector.ipynb #cell-020
+# %% ../nbs/01b_detector.ipynb #cell-020-0
 _LICENCE = """{name}: weights of a YOLO12n detector, trained by this project from random weights on its own Puppets frames.
 
 The network's architecture and its training code are ultralytics' (https://github.com/ultralytics/ultralytics), which is licensed
@@ -180,42 +285,92 @@ nbs/01b_detector.ipynb, the chapters that it imports, and the ultralytics packag
 
 """
 
+
 def _write_licence(path, name):
     from importlib.metadata import files
+
     text = next(f for f in files("ultralytics-opencv-headless") if f.name == "LICENSE").read_text()
     write_bytes(path, (_LICENCE.format(name=name) + text).encode())
 
+# %% ../nbs/01b_detector.ipynb #cell-020-1
 def _measure(weights, work, config, split):
     from ultralytics import YOLO
+
     with _silent():
-        box = YOLO(str(weights)).val(data=str(_data_file(work)), split=split, imgsz=config.image_size, batch=16, project=str(work), name=f"val-{split}", exist_ok=True, **_QUIET).box
+        box = (
+            YOLO(str(weights))
+            .val(
+                data=str(_data_file(work)),
+                split=split,
+                imgsz=config.image_size,
+                batch=16,
+                project=str(work),
+                name=f"val-{split}",
+                exist_ok=True,
+                **_QUIET,
+            )
+            .box
+        )
     curve = recall_curve(YoloDetector(weights, 0.05, size=config.image_size), work, split)
     return dict(map50=float(box.map50), map50_95=float(box.map), curve=curve)
 
+# %% ../nbs/01b_detector.ipynb #cell-020-2
 def train_detector(
-    out=None, # folder of the finished files; None: the package's weights
-    config:DetectorConfig=None,
-    work=None, # folder of images and checkpoints; None: under `runs/`
-    resume=True, # go on after the last full epoch; False: start again
-    progress=False, # bars
-    say=lambda line: None, # one line about each step
-) -> Path: # the weights
+    out=None,  # folder of the finished files; None: the package's weights
+    config: DetectorConfig = None,
+    work=None,  # folder of images and checkpoints; None: under `runs/`
+    resume=True,  # go on after the last full epoch; False: start again
+    progress=False,  # bars
+    say=lambda line: None,  # one line about each step
+) -> Path:  # the weights
     "Train the shipped detector from scratch; finished files of the same configuration are kept."
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     config, began = config or DetectorConfig(), time.time()
-    out, key = Path(out or package_dir()/"weights"), config_hash(dict(asdict(config), version=VERSION))
-    path = out/WEIGHTS["puppets"]
+    out, key = (
+        Path(out or package_dir() / "weights"),
+        config_hash(dict(asdict(config), version=VERSION)),
+    )
+    path = out / WEIGHTS["puppets"]
     note = path.with_suffix(".json")
-    if resume and path.is_file() and note.is_file() and (old := read_json(note))["config_hash"] == key and sha256_file(path) == old["sha256"]: return path
-    work = Path(work or runs_dir("detector"))/key[7:19]
-    if not resume: shutil.rmtree(work, ignore_errors=True)
-    images = dict(train=write_images(work, "train", config.clips, config.frames, config.smallest, progress))
-    for split in ("val", "test"): images[split] = write_images(work, split, config.check_clips, config.check_frames, config.smallest, progress)
+    if (
+        resume
+        and path.is_file()
+        and note.is_file()
+        and (old := read_json(note))["config_hash"] == key
+        and sha256_file(path) == old["sha256"]
+    ):
+        return path
+    work = Path(work or runs_dir("detector")) / key[7:19]
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    images = dict(
+        train=write_images(work, "train", config.clips, config.frames, config.smallest, progress)
+    )
+    for split in ("val", "test"):
+        images[split] = write_images(
+            work, split, config.check_clips, config.check_frames, config.smallest, progress
+        )
     say(f"{images['train']} training images")
     save_weights(_fit(work, config, say), path)
     scores = {split: _measure(path, work, config, split) for split in ("val", "test")}
-    write_json(note, dict(name=path.name, sha256=sha256_file(path), image_size=config.image_size, classes=["puppet"], licence="AGPL-3.0", config=asdict(config), config_hash=key,
-                          puppets_version=VERSION, images=images, seconds=round(time.time() - began), environment=environment(), scores=scores), indent=1)
+    write_json(
+        note,
+        dict(
+            name=path.name,
+            sha256=sha256_file(path),
+            image_size=config.image_size,
+            classes=["puppet"],
+            licence="AGPL-3.0",
+            config=asdict(config),
+            config_hash=key,
+            puppets_version=VERSION,
+            images=images,
+            seconds=round(time.time() - began),
+            environment=environment(),
+            scores=scores,
+        ),
+        indent=1,
+    )
     _write_licence(path.with_suffix(".LICENSE.txt"), path.name)
     say(f"mAP50 {scores['val']['map50']:.3f} on val, {scores['test']['map50']:.3f} on test")
     return path

@@ -31,76 +31,138 @@ from pathlib import Path
 import numpy as np
 
 from . import puppets as P
-from .core import InputError, Interval, atomic_path, config_hash, environment, git_state, package_dir, read_json, resolve, runs_dir, sample_indices, sha256_file, write_json, write_text
-from .grpo import (SPECIALS, Prompt, Video, clip_inputs, correct_positions, encode_clip, encode_prompt, pack, rollout,
-                          share_prefix, shared_prefix, vision_language)
+from stvg_nb.core import (
+    InputError,
+    Interval,
+    atomic_path,
+    config_hash,
+    environment,
+    git_state,
+    package_dir,
+    read_json,
+    resolve,
+    runs_dir,
+    sample_indices,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from stvg_nb.grpo import (
+    SPECIALS,
+    Prompt,
+    Video,
+    clip_inputs,
+    correct_positions,
+    encode_clip,
+    encode_prompt,
+    pack,
+    rollout,
+    share_prefix,
+    shared_prefix,
+    vision_language,
+)
 from .prompting import colour, mark_place, mark_style, preset
 from .rewards import build_box_prompt, build_prompt, parse
 
 # %% ../nbs/04b_embedded.ipynb #cell-004
 def progress(items, name):
     from tqdm.auto import tqdm
+
     return tqdm(items, desc=name, disable=True if place()[0] else None, mininterval=5)
 
-def place(): # -> (rank, number) of the processes that train together
+
+def place():  # -> (rank, number) of the processes that train together
     import torch.distributed as dist
+
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 # %% ../nbs/04b_embedded.ipynb #cell-008
-FRAMES, SIZE, STEPS = 40, (112, 168), 20 # of a 20-second clip: sampled frames, (height, width) the model sees, pairs of frames
-GRID = (4, 6) # visual tokens of a pair of frames: rows, columns
-MARK = dict(draw_at="model", mark_size=32, mark_colour="green") # how the marks of profile tiny are painted
+FRAMES, SIZE, STEPS = (
+    40,
+    (112, 168),
+    20,
+)  # of a 20-second clip: sampled frames, (height, width) the model sees, pairs of frames
+GRID = (4, 6)  # visual tokens of a pair of frames: rows, columns
+MARK = dict(
+    draw_at="model", mark_size=32, mark_colour="green"
+)  # how the marks of profile tiny are painted
 
-# %% ../nbs/04b_embedded.ipynb #cell-010
+# %% ../nbs/04b_embedded.ipynb #cell-010-0
 def sketch(
-    script, # Script
-    frames, # frame numbers
-): # yields (frame (H, W, 3) uint8, labels (H, W) uint8) for these frames only
+    script,  # Script
+    frames,  # frame numbers
+):  # yields (frame (H, W, 3) uint8, labels (H, W) uint8) for these frames only
     "`puppets.render` of some frames; painting is most of its work."
     wanted = np.asarray(frames)
     x, here = P.positions(script)
-    joints, view, big = [P.skeleton(script, k, x) for k in range(len(script.puppets))], P.views(script), P.backdrop(script)
+    joints, view, big = (
+        [P.skeleton(script, k, x) for k in range(len(script.puppets))],
+        P.views(script),
+        P.backdrop(script),
+    )
     figures = [P.figure(script, k, J, view) for k, J in enumerate(joints)]
     places, who = P.prop_places(script, joints)
     spots = np.floor((places * view[:, None, :1] + view[:, None, 1:]) * 16 + 0.5).astype(np.int64)
-    order = sorted([(p.foot, 1, k) for k, p in enumerate(script.puppets)] + [(s[2], 0, k) for k, s in enumerate(script.scenery)])
+    order = sorted(
+        [(p.foot, 1, k) for k, p in enumerate(script.puppets)]
+        + [(s[2], 0, k) for k, s in enumerate(script.scenery)]
+    )
     for f in wanted:
         img = P._look(big, tuple(view[f]), script.width, script.height).copy()
         _things(img, script, f, -1, who, spots, view)
         for _, puppet, k in order:
-            if not puppet: P.paint_scenery(img, *script.scenery[k], tuple(view[f]), script.width, script.height)
+            if not puppet:
+                P.paint_scenery(
+                    img, *script.scenery[k], tuple(view[f]), script.width, script.height
+                )
             elif here[f, k]:
                 P.paint_puppet(img, f, figures[k], script.puppets[k], script.domain, k + 1)
                 _things(img, script, f, k, who, spots, view)
         yield img[..., :3].copy(), img[..., 3].copy()
 
+# %% ../nbs/04b_embedded.ipynb #cell-010-1
 def _things(img, script, f, owner, who, spots, view):
     for q in np.flatnonzero(who[f] == owner):
-        P.paint_prop(img, script.props[q].kind, spots[f, q], 112 * view[f, 0] * script.props[q].size, len(script.puppets) + 1 + int(q))
+        P.paint_prop(
+            img,
+            script.props[q].kind,
+            spots[f, q],
+            112 * view[f, 0] * script.props[q].size,
+            len(script.puppets) + 1 + int(q),
+        )
 
 # %% ../nbs/04b_embedded.ipynb #cell-013
-OBJECTS = 12 # most puppets and things of a clip
+OBJECTS = 12  # most puppets and things of a clip
+
 
 def shoot(
-    script, # Script
-    size=SIZE, # (height, width) the model sees
-): # (frames (FRAMES, H, W, 3) uint8, places (FRAMES, OBJECTS, 3) float32)
+    script,  # Script
+    size=SIZE,  # (height, width) the model sees
+):  # (frames (FRAMES, H, W, 3) uint8, places (FRAMES, OBJECTS, 3) float32)
     "The sampled frames at model size, and for every object where its mark belongs (x, y at model size) and its area (native pixels); NaN where hidden."
     import cv2
+
     wanted = sample_indices(script.frames, script.fps, 2.0, "linspace")
-    frames, places = np.empty((len(wanted), *size, 3), np.uint8), np.full((len(wanted), OBJECTS, 3), np.nan, np.float32)
+    frames, places = (
+        np.empty((len(wanted), *size, 3), np.uint8),
+        np.full((len(wanted), OBJECTS, 3), np.nan, np.float32),
+    )
     for i, (frame, labels) in enumerate(sketch(script, wanted)):
         frames[i] = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
         for k in np.unique(labels[labels > 0]):
-            if k > OBJECTS: continue
+            if k > OBJECTS:
+                continue
             mask = labels == k
             small = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) > 0
-            if small.any(): places[i, k - 1] = *mark_place(small), mask.sum()
+            if small.any():
+                places[i, k - 1] = *mark_place(small), mask.sum()
     return frames, places
 
-# %% ../nbs/04b_embedded.ipynb #cell-016
+# %% ../nbs/04b_embedded.ipynb #cell-016-0
 def rehearsal(
-    domain, index, n=5, # puppets
+    domain,
+    index,
+    n=5,  # puppets
 ) -> P.Script:
     "A script without idle time and without a question: everybody does one thing after another."
     dice = P.Dice("rehearsal", domain, index)
@@ -108,138 +170,245 @@ def rehearsal(
     for k, slot in enumerate(dice.shuffle(range(n))):
         shirt, trousers = dice.shuffle(P.COLOURS)[:2]
         height = 124 - 42 * (k + dice.roll()) / n
-        p = P.Puppet(shirt, trousers, dice.pick(P.HATS), dice.whole(0, 3), height, 168 + (height - 84) * .85 + dice.real(-8, 8),
-                     320 * (.5 + (slot - (n - 1) / 2) * (.78 / n + .02)), 0, s.frames)
+        p = P.Puppet(
+            shirt,
+            trousers,
+            dice.pick(P.HATS),
+            dice.whole(0, 3),
+            height,
+            168 + (height - 84) * 0.85 + dice.real(-8, 8),
+            320 * (0.5 + (slot - (n - 1) / 2) * (0.78 / n + 0.02)),
+            0,
+            s.frames,
+        )
         s.puppets.append(p)
         f, x = dice.whole(0, 10), p.home
         while f < s.frames - 15:
-            action, end = dice.pick(P.ACTIONS[:6] + P.BRIEF + ("sit", "pick")), min(f + dice.whole(12, 32), s.frames)
+            action, end = (
+                dice.pick(P.ACTIONS[:6] + P.BRIEF + ("sit", "pick")),
+                min(f + dice.whole(12, 32), s.frames),
+            )
             e = P.Event(k, action, f, end, dice.pick((-1, 1)), x, x)
-            if action == "walk": e.x1 = x = min(max(x + e.side * dice.real(30, 110), 22), 298); e.side = 1 if e.x1 > e.x0 else -1
-            elif action == "sit": s.scenery.append(["stool", x - .02 * e.side * height, p.foot - 1, height * P.BODY[domain]["leg"] * .92])
-            elif action == "pick": s.props.append(P.Prop(dice.pick(P.PROPS), size=min(height / 100, 1))); e.prop = len(s.props) - 1
+            if action == "walk":
+                e.x1 = x = min(max(x + e.side * dice.real(30, 110), 22), 298)
+                e.side = 1 if e.x1 > e.x0 else -1
+            elif action == "sit":
+                s.scenery.append(
+                    [
+                        "stool",
+                        x - 0.02 * e.side * height,
+                        p.foot - 1,
+                        height * P.BODY[domain]["leg"] * 0.92,
+                    ]
+                )
+            elif action == "pick":
+                s.props.append(P.Prop(dice.pick(P.PROPS), size=min(height / 100, 1)))
+                e.prop = len(s.props) - 1
             s.events.append(e)
             f = end + dice.whole(1, 5)
-            if len(s.props) == OBJECTS - n: break
+            if len(s.props) == OBJECTS - n:
+                break
     return s
 
-def _script(split, domain, index): return rehearsal(domain, index) if split == "rehearsal" else P.make_script(split, domain, index)
+# %% ../nbs/04b_embedded.ipynb #cell-016-1
+def _script(split, domain, index):
+    return rehearsal(domain, index) if split == "rehearsal" else P.make_script(split, domain, index)
 
 # %% ../nbs/04b_embedded.ipynb #cell-018
 def make_clips(
-    out, needs, # folder; nothing
-    split="train", domains=("stage", "street"), count=1000, # clips of each domain; split "rehearsal" has no questions
+    out,
+    needs,  # folder; nothing
+    split="train",
+    domains=("stage", "street"),
+    count=1000,  # clips of each domain; split "rehearsal" has no questions
 ):
     "Render clips once: `frames.npy` (clips, FRAMES, H, W, 3) uint8, `places.npy`; clip i is number i // domains of domain i % domains."
     n, about = count * len(domains), dict(split=split, domains=list(domains), count=count)
-    if (out/"clips.json").is_file() and read_json(out/"clips.json") == about: return # rendered before
-    frames = np.lib.format.open_memmap(out/"frames.npy", "w+", np.uint8, (n, FRAMES, *SIZE, 3))
+    if (out / "clips.json").is_file() and read_json(out / "clips.json") == about:
+        return  # rendered before
+    frames = np.lib.format.open_memmap(out / "frames.npy", "w+", np.uint8, (n, FRAMES, *SIZE, 3))
     places = np.full((n, FRAMES, OBJECTS, 3), np.nan, np.float32)
-    for i in progress(range(n), f"clips {split}"): frames[i], places[i] = shoot(_script(split, domains[i % len(domains)], i // len(domains)))
-    np.save(out/"places.npy", places)
-    write_json(out/"clips.json", about)
+    for i in progress(range(n), f"clips {split}"):
+        frames[i], places[i] = shoot(_script(split, domains[i % len(domains)], i // len(domains)))
+    np.save(out / "places.npy", places)
+    write_json(out / "clips.json", about)
 
 # %% ../nbs/04b_embedded.ipynb #cell-019
 class Clips:
     "Rendered clips on disk with their scripts."
+
     def __init__(self, folder):
-        folder, about = Path(folder), read_json(Path(folder)/"clips.json")
-        self.frames, self.places = np.load(folder/"frames.npy", mmap_mode="r"), np.load(folder/"places.npy")
+        folder, about = Path(folder), read_json(Path(folder) / "clips.json")
+        self.frames, self.places = (
+            np.load(folder / "frames.npy", mmap_mode="r"),
+            np.load(folder / "places.npy"),
+        )
         d = about["domains"]
-        self.scripts = [_script(about["split"], d[i % len(d)], i // len(d)) for i in range(len(self.places))]
+        self.scripts = [
+            _script(about["split"], d[i % len(d)], i // len(d)) for i in range(len(self.places))
+        ]
         self._tables, self._asked, self._body = {}, {}, {}
-    def __len__(self): return len(self.scripts)
+
+    def __len__(self):
+        return len(self.scripts)
+
     def table(self, i):
         "Labels of clip `i`, see `tables`."
-        if i not in self._tables: self._tables[i] = tables(self.scripts[i])
+        if i not in self._tables:
+            self._tables[i] = tables(self.scripts[i])
         return self._tables[i]
+
     def body(self, i):
-        if i not in self._body: self._body[i] = body_points(self.scripts[i])
+        if i not in self._body:
+            self._body[i] = body_points(self.scripts[i])
         return self._body[i]
+
     def asked(self, i):
         "Questions about clip `i` with what an answer needs, see `study`; the clip's own first."
         if i not in self._asked:
             s = self.scripts[i]
-            self._asked[i] = [q | dict(facts=study(s, q["form"], q["answer"])) for q in questions(s, P.Dice("asked", s.name), 8)]
+            self._asked[i] = [
+                q | dict(facts=study(s, q["form"], q["answer"]))
+                for q in questions(s, P.Dice("asked", s.name), 8)
+            ]
         return self._asked[i]
 
-# %% ../nbs/04b_embedded.ipynb #cell-021
+# %% ../nbs/04b_embedded.ipynb #cell-021-0
 @dataclass
 class Marks:
     "Which number each object of a clip carries, and how well it is drawn."
-    numbers: dict # object (0-based) -> number
-    shown: np.ndarray # (FRAMES, OBJECTS) is the mark drawn?
-    places: np.ndarray # (FRAMES, OBJECTS, 2) x, y of its centre
 
+    numbers: dict  # object (0-based) -> number
+    shown: np.ndarray  # (FRAMES, OBJECTS) is the mark drawn?
+    places: np.ndarray  # (FRAMES, OBJECTS, 2) x, y of its centre
+
+# %% ../nbs/04b_embedded.ipynb #cell-021-1
 def deal(
-    script, places, # of `shoot`
+    script,
+    places,  # of `shoot`
     rng,
-    exact=False, # numbers 1.. in a random order, every mark where it belongs
+    exact=False,  # numbers 1.. in a random order, every mark where it belongs
 ):
     "Number a clip at random, with the faults of a tracker: things numbered too, gaps, marks missing for a while or beside the place."
     n, seen = len(script.puppets), ~np.isnan(places[..., 0])
     area = np.where(seen, places[..., 2], 0)
-    cast = list(range(n)) + ([n + q for q in range(len(script.props))] if not exact and rng.random() < .25 else [])
+    cast = list(range(n)) + (
+        [n + q for q in range(len(script.props))] if not exact and rng.random() < 0.25 else []
+    )
     cast = [k for k in cast if k < OBJECTS]
-    top = max(len(cast), 9 if not exact and rng.random() < .3 else len(cast))
-    numbers = dict(zip(cast, (1 + rng.permutation(top)[:len(cast)]).tolist()))
+    top = max(len(cast), 9 if not exact and rng.random() < 0.3 else len(cast))
+    numbers = dict(zip(cast, (1 + rng.permutation(top)[: len(cast)]).tolist()))
     largest = np.maximum(area[:, :n].max(1, keepdims=True), 1)
     shown, xy = seen & np.isin(np.arange(OBJECTS), cast), places[..., :2].copy()
     shown[:, :n] &= area[:, :n] >= largest / 3
-    if exact: return Marks(numbers, shown, xy)
+    if exact:
+        return Marks(numbers, shown, xy)
     for k in cast:
-        if rng.random() < .15: a = rng.integers(FRAMES); shown[a:a + rng.integers(1, 8), k] = False
-    xy += rng.normal(0, 1.0, (1, OBJECTS, 2)) + rng.normal(0, .5, xy.shape)
+        if rng.random() < 0.15:
+            a = rng.integers(FRAMES)
+            shown[a : a + rng.integers(1, 8), k] = False
+    xy += rng.normal(0, 1.0, (1, OBJECTS, 2)) + rng.normal(0, 0.5, xy.shape)
     return Marks(numbers, shown, xy)
 
-# %% ../nbs/04b_embedded.ipynb #cell-022
+# %% ../nbs/04b_embedded.ipynb #cell-022-0
 def write_mark(image, text, x, y, config):
     "Paint one mark in place, as `draw_marks` does."
     import cv2
+
     scale, thick = mark_style(image.shape[:2], config.mark_size)
     (tw, th), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
     h, w = image.shape[:2]
-    x = min(max(x - tw / 2, thick), max(w - tw - thick, thick)); y = min(max(y + th / 2, th + thick), h - 1 - thick)
-    cv2.putText(image, text, (int(round(x)), int(round(y))), cv2.FONT_HERSHEY_SIMPLEX, scale, colour(config.mark_colour), thick, cv2.LINE_AA)
+    x = min(max(x - tw / 2, thick), max(w - tw - thick, thick))
+    y = min(max(y + th / 2, th + thick), h - 1 - thick)
+    cv2.putText(
+        image,
+        text,
+        (int(round(x)), int(round(y))),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        scale,
+        colour(config.mark_colour),
+        thick,
+        cv2.LINE_AA,
+    )
 
+# %% ../nbs/04b_embedded.ipynb #cell-022-1
 def paint(frames, marks, areas, index, config):
     "Frames `index` of a clip with their marks: (n, H, W, 3) uint8; large objects first."
     out = np.array(frames[index])
     for image, f in zip(out, index):
-        for k in sorted((k for k in marks.numbers if marks.shown[f, k]), key=lambda k: -areas[f, k]):
+        for k in sorted(
+            (k for k in marks.numbers if marks.shown[f, k]), key=lambda k: -areas[f, k]
+        ):
             write_mark(image, str(marks.numbers[k]), *marks.places[f, k], config)
     return out
 
 # %% ../nbs/04b_embedded.ipynb #cell-026
-MEAN, STD = np.array([0.48145466, 0.4578275, 0.40821073], np.float32), np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+MEAN, STD = (
+    np.array([0.48145466, 0.4578275, 0.40821073], np.float32),
+    np.array([0.26862954, 0.26130258, 0.27577711], np.float32),
+)
 
-def patches(frames): # (T, H, W, 3) uint8 -> (T/2 * H/14 * W/14, 1176) float rows, as the processor makes them
+
+def patches(
+    frames,
+):  # (T, H, W, 3) uint8 -> (T/2 * H/14 * W/14, 1176) float rows, as the processor makes them
     "Pixel rows of the vision tower."
     import torch
+
     t, h, w, _ = frames.shape
-    x = (torch.from_numpy(np.ascontiguousarray(frames)).float() - torch.from_numpy(MEAN * 255)) / torch.from_numpy(STD * 255)
+    x = (
+        torch.from_numpy(np.ascontiguousarray(frames)).float() - torch.from_numpy(MEAN * 255)
+    ) / torch.from_numpy(STD * 255)
     x = x.view(t // 2, 2, h // 28, 2, 14, w // 28, 2, 14, 3).permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
     return x.reshape(-1, 1176)
 
-# %% ../nbs/04b_embedded.ipynb #cell-028
-VERBS = dict(walk="walks", jump="jumps", crouch="crouches", wave="waves", turn="turns", sit="sits", pick="picks", give="gives", take="takes")
-LONGEST = 30.0 # seconds that are single tokens
+# %% ../nbs/04b_embedded.ipynb #cell-028-0
+VERBS = dict(
+    walk="walks",
+    jump="jumps",
+    crouch="crouches",
+    wave="waves",
+    turn="turns",
+    sit="sits",
+    pick="picks",
+    give="gives",
+    take="takes",
+)
+LONGEST = 30.0  # seconds that are single tokens
 
-def half(frame, fps): return math.floor(2 * frame / fps + .5) / 2 # nearest half second
 
-def span(start, end, fps): # frames -> (seconds, seconds), at least half a second apart
+def half(frame, fps):
+    return math.floor(2 * frame / fps + 0.5) / 2  # nearest half second
+
+# %% ../nbs/04b_embedded.ipynb #cell-028-1
+def span(start, end, fps):  # frames -> (seconds, seconds), at least half a second apart
     a, b = half(start, fps), half(end, fps)
-    return (a, b) if b > a else (a, a + .5)
+    return (a, b) if b > a else (a, a + 0.5)
 
+# %% ../nbs/04b_embedded.ipynb #cell-028-2
 def word_list():
     "Words of questions and reasoning."
-    phrases = [f(p.format(t)) for row in P.PHRASES.values() for p in row for t in P.PROPS for f in (str, P.third)]
+    phrases = [
+        f(p.format(t))
+        for row in P.PHRASES.values()
+        for p in row
+        for t in P.PROPS
+        for f in (str, P.third)
+    ]
     plain = """the a an puppet person doll one that who which where is what in on of with without wearing shirt trousers hat and to from behind
     front left right after before first last does handed over by someone during none any seen yes no ; number""".split()
-    words = [w for p in (*phrases, *P.COLOURS, *P.RARE.values()) for w in p.split()] + plain + list(VERBS.values())
-    return [" " + w for w in dict.fromkeys(words)] + [" " + h for h in P.HATS[1:]] + "the a who which where what The A Who Which Where What".split()
+    words = (
+        [w for p in (*phrases, *P.COLOURS, *P.RARE.values()) for w in p.split()]
+        + plain
+        + list(VERBS.values())
+    )
+    return (
+        [" " + w for w in dict.fromkeys(words)]
+        + [" " + h for h in P.HATS[1:]]
+        + "the a who which where what The A Who Which Where What".split()
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-029
+# %% ../nbs/04b_embedded.ipynb #cell-029-0
 def prompt_lines():
     "The fixed lines of all prompts, each of which is one token."
     out, query = [], "QUERY"
@@ -248,88 +417,195 @@ def prompt_lines():
             text = build_prompt(task, query, think=think, query_norm="none")
             head, tail = text.split(query)
             body, _, example = tail.rpartition(" Write it exactly")
-            out += [l for l in head.splitlines(True) + body.splitlines(True)] + [" Write it exactly" + example]
+            out += [l for l in head.splitlines(True) + body.splitlines(True)] + [
+                " Write it exactly" + example
+            ]
     out += build_box_prompt(query, SIZE, query_norm="none").split(query)
     marked = next(l for l in out if " red" in l)
-    return [*dict.fromkeys(l for l in out if l is not marked and " red" not in l), *marked.split(" red")]
+    return [
+        *dict.fromkeys(l for l in out if l is not marked and " red" not in l),
+        *marked.split(" red"),
+    ]
 
-BOX_STEP = 4 # pixels; boxes are said on this grid
+# %% ../nbs/04b_embedded.ipynb #cell-029-1
+BOX_STEP = 4  # pixels; boxes are said on this grid
 
-def box_words(): # the parts a box is written with
-    return ['{"bbox_2d": [', *(f"{x}, " for x in range(0, max(SIZE) + 1, BOX_STEP)), *(f"{x}]}}" for x in range(0, max(SIZE) + 1, BOX_STEP))]
 
-def format_box(box): # x1, y1, x2, y2 in pixels of the frame as shown -> text
-    x = [int(BOX_STEP * round(min(max(v, 0), SIZE[1 - i % 2]) / BOX_STEP)) for i, v in enumerate(box)]
+def box_words():  # the parts a box is written with
+    return [
+        '{"bbox_2d": [',
+        *(f"{x}, " for x in range(0, max(SIZE) + 1, BOX_STEP)),
+        *(f"{x}]}}" for x in range(0, max(SIZE) + 1, BOX_STEP)),
+    ]
+
+# %% ../nbs/04b_embedded.ipynb #cell-029-2
+def format_box(box):  # x1, y1, x2, y2 in pixels of the frame as shown -> text
+    x = [
+        int(BOX_STEP * round(min(max(v, 0), SIZE[1 - i % 2]) / BOX_STEP)) for i, v in enumerate(box)
+    ]
     return '{"bbox_2d": [%d, %d, %d, %d]}' % tuple(x)
 
-CLIP_FIRST = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
-              "{% for c in m.content %}{% if c.type in ('video', 'image') %}<|vision_start|><|{{ c.type }}_pad|><|vision_end|>{% endif %}{% endfor %}"
-              "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-              "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}") # whatever the order of a message's parts
+# %% ../nbs/04b_embedded.ipynb #cell-029-3
+CLIP_FIRST = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content %}{% if c.type in ('video', 'image') %}<|vision_start|><|{{ c.type }}_pad|><|vision_end|>{% endif %}{% endfor %}"
+    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)  # whatever the order of a message's parts
+
 
 def new_processor():
     "The real Qwen2.5-VL processor around a tokenizer in which a word, a number, a time or a fixed line is one token; bytes for all else."
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen2_5_VLProcessor
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+        Qwen2_5_VLProcessor,
+    )
+
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     raw = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    raw.pre_tokenizer, raw.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        decoders.ByteLevel(),
+    )
     raw.add_special_tokens(SPECIALS)
-    form = ["user\n", "assistant\n", "<think>", "</think>", "<answer>", "</answer>", "Target ID:", ", Time range:", "Time range:"]
+    form = [
+        "user\n",
+        "assistant\n",
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "Target ID:",
+        ", Time range:",
+        "Time range:",
+    ]
     times = [f" {k / 2:.2f}" for k in range(int(2 * LONGEST) + 1)]
-    extra = form + times + [f" {k}" for k in range(1, 13)] + word_list() + prompt_lines() + box_words()
+    extra = (
+        form + times + [f" {k}" for k in range(1, 13)] + word_list() + prompt_lines() + box_words()
+    )
     raw.add_tokens([AddedToken(t, normalized=False, special=False) for t in dict.fromkeys(extra)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left")
-    return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(cap_pixels_per_frame=False), chat_template=CLIP_FIRST)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left"
+    )
+    return Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(),
+        tokenizer,
+        Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
+        chat_template=CLIP_FIRST,
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-033
-def new_model(vocab, tokens, seed=0, vision=144, depth=4, hidden=192, layers=4, heads=6, kv_heads=2, intermediate=384,
-              rope=(1e6, [4, 6, 6])): # base of the rotary positions; how many frequencies are for time, row and column
+# %% ../nbs/04b_embedded.ipynb #cell-033-0
+def new_model(
+    vocab,
+    tokens,
+    seed=0,
+    vision=144,
+    depth=4,
+    hidden=192,
+    layers=4,
+    heads=6,
+    kv_heads=2,
+    intermediate=384,
+    rope=(1e6, [4, 6, 6]),
+):  # base of the rotary positions; how many frequencies are for time, row and column
     "Qwen2.5-VL with about three million random weights."
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
     torch.manual_seed(seed)
-    text = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
-                intermediate_size=intermediate, max_position_embeddings=4096, initializer_range=.04, bos_token_id=None, tie_word_embeddings=True,
-                rope_parameters=dict(rope_type="default", rope_theta=rope[0], mrope_section=list(rope[1])),
-                eos_token_id=tokens["<|im_end|>"], pad_token_id=tokens["<|endoftext|>"])
-    tower = dict(depth=depth, hidden_size=vision, intermediate_size=2 * vision, num_heads=4, out_hidden_size=hidden, tokens_per_second=2,
-                 fullatt_block_indexes=list(range(depth)), initializer_range=.04)
-    ids = {f"{name.strip('<|>').replace('pad', 'token')}_id": i for name, i in tokens.items() if "pad" in name}
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=tower, **ids, vision_start_token_id=tokens["<|vision_start|>"],
-                              vision_end_token_id=tokens["<|vision_end|>"], tie_word_embeddings=True)
+    text = dict(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocab,
+        intermediate_size=intermediate,
+        max_position_embeddings=4096,
+        initializer_range=0.04,
+        bos_token_id=None,
+        tie_word_embeddings=True,
+        rope_parameters=dict(rope_type="default", rope_theta=rope[0], mrope_section=list(rope[1])),
+        eos_token_id=tokens["<|im_end|>"],
+        pad_token_id=tokens["<|endoftext|>"],
+    )
+    tower = dict(
+        depth=depth,
+        hidden_size=vision,
+        intermediate_size=2 * vision,
+        num_heads=4,
+        out_hidden_size=hidden,
+        tokens_per_second=2,
+        fullatt_block_indexes=list(range(depth)),
+        initializer_range=0.04,
+    )
+    ids = {
+        f"{name.strip('<|>').replace('pad', 'token')}_id": i
+        for name, i in tokens.items()
+        if "pad" in name
+    }
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=tower,
+        **ids,
+        vision_start_token_id=tokens["<|vision_start|>"],
+        vision_end_token_id=tokens["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = tokens["<|im_end|>"], tokens["<|endoftext|>"]
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
+        tokens["<|im_end|>"],
+        tokens["<|endoftext|>"],
+    )
     return model
 
-def token_heads(width, heads): # -> one linear map whose outputs are split by `heads`
+# %% ../nbs/04b_embedded.ipynb #cell-033-1
+def token_heads(width, heads):  # -> one linear map whose outputs are split by `heads`
     import torch
+
     return torch.nn.Linear(width, sum(heads.values()))
 
-# %% ../nbs/04b_embedded.ipynb #cell-035
-def messages(text): # chat messages: the clip, then the words
+# %% ../nbs/04b_embedded.ipynb #cell-035-0
+def messages(text):  # chat messages: the clip, then the words
     return [dict(role="user", content=[dict(type="video"), dict(type="text", text=text)])]
 
-def encode_text(processor, text): # ids of a chat with one video token
+
+def encode_text(processor, text):  # ids of a chat with one video token
     return encode_prompt(processor, messages(text), Video((1, 2, 2), 1.0)).ids
 
+# %% ../nbs/04b_embedded.ipynb #cell-035-1
 class Speech:
     "Token ids of prompts and replies."
+
     def __init__(self, processor):
         self.processor, self.tokenizer = processor, processor.tokenizer
-        self.end, self.video, self.stop = (self.tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "<|video_pad|>", "<|vision_end|>"))
-        self._ids = lru_cache(200000)(lambda text: tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        self.end, self.video, self.stop = (
+            self.tokenizer.convert_tokens_to_ids(t)
+            for t in ("<|im_end|>", "<|video_pad|>", "<|vision_end|>")
+        )
+        self._ids = lru_cache(200000)(
+            lambda text: tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        )
         self.times = [self.ids(f" {k / 2:.2f}")[0] for k in range(int(2 * LONGEST) + 1)]
-    def ids(self, text): return list(self._ids(text))
-    def chat(self, text): # -> ids before the clip's tokens, ids after them
+
+    def ids(self, text):
+        return list(self._ids(text))
+
+    def chat(self, text):  # -> ids before the clip's tokens, ids after them
         whole = encode_text(self.processor, text)
         at = whole.index(self.video)
-        return whole[:at], whole[at + 1:]
+        return whole[:at], whole[at + 1 :]
 
-# %% ../nbs/04b_embedded.ipynb #cell-037
-_RELATIONS, CLOTHES = ("left", "right", "behind", "front", "after", "before"), ("shirt", "trousers", "hat")
+# %% ../nbs/04b_embedded.ipynb #cell-037-0
+_RELATIONS, CLOTHES = (
+    ("left", "right", "behind", "front", "after", "before"),
+    ("shirt", "trousers", "hat"),
+)
 
-def anchor(script, form): # -> (puppet or None, event or None)
+
+def anchor(script, form):  # -> (puppet or None, event or None)
     "Whom a relational question refers to, and the event of theirs that it names."
     for key in _RELATIONS:
         if key in form:
@@ -339,20 +615,39 @@ def anchor(script, form): # -> (puppet or None, event or None)
             return k, (events[0] if len(events) == 1 else None)
     return None, None
 
+# %% ../nbs/04b_embedded.ipynb #cell-037-1
 def relation(script, e, form, k, event, x, here):
     "Where or when event `e` is, seen from the anchor: a word or nothing."
-    if k is None: return ""
+    if k is None:
+        return ""
     if {"after", "before"} & set(form):
-        return "" if event is None else "after" if e.start >= event.end else "before" if e.end <= event.start else "during"
-    if e.puppet == k: return ""
+        return (
+            ""
+            if event is None
+            else "after"
+            if e.start >= event.end
+            else "before"
+            if e.end <= event.start
+            else "during"
+        )
+    if e.puppet == k:
+        return ""
     if {"left", "right"} & set(form):
         f = slice(e.start, e.end)
         d = x[f, e.puppet] - x[f, k]
         return "left" if (d < 0).all() else "right" if (d > 0).all() else ""
-    return next((w for w, s in (("behind", -1), ("front", 1)) if P._passes(script, e, dict(shirt=script.puppets[k].shirt), s, x, here)), "")
+    return next(
+        (
+            w
+            for w, s in (("behind", -1), ("front", 1))
+            if P._passes(script, e, dict(shirt=script.puppets[k].shirt), s, x, here)
+        ),
+        "",
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-038
+# %% ../nbs/04b_embedded.ipynb #cell-038-0
 ACTS = ("none", "walk", "jump", "crouch", "wave", "turn", "sit", "pick", "give", "take", "door")
+
 
 def acts(script):
     "What each puppet does in each sampled frame: (FRAMES, puppets) index into `ACTS`."
@@ -363,32 +658,53 @@ def acts(script):
         out[inside, e.puppet] = ACTS.index("door" if e.action in ("enter", "leave") else e.action)
     return out
 
-def strips(script): # -> {puppet: [a verb or nothing, for each pair of frames]}
+# %% ../nbs/04b_embedded.ipynb #cell-038-1
+def strips(script):  # -> {puppet: [a verb or nothing, for each pair of frames]}
     "What everybody is seen to do, second by second."
     a = acts(script)
     both = np.where(a[1::2] > 0, a[1::2], a[::2])
     return {k: [VERBS.get(ACTS[v], "") for v in both[:, k]] for k in range(len(script.puppets))}
 
-def presence(script): # the same for who is there at all
+# %% ../nbs/04b_embedded.ipynb #cell-038-2
+def presence(script):  # the same for who is there at all
     here = P.positions(script)[1][sample_indices(script.frames, script.fps, 2.0, "linspace")]
-    return {k: ["seen" if pair.any() else "" for pair in here[:, k].reshape(-1, 2)] for k in range(len(script.puppets))}
+    return {
+        k: ["seen" if pair.any() else "" for pair in here[:, k].reshape(-1, 2)]
+        for k in range(len(script.puppets))
+    }
 
-# %% ../nbs/04b_embedded.ipynb #cell-039
-def plain(form): # logical form -> words in a fixed order: shirt, trousers and hat asked for or "any", verb, thing, relation, order
+# %% ../nbs/04b_embedded.ipynb #cell-039-0
+def plain(
+    form,
+):  # logical form -> words in a fixed order: shirt, trousers and hat asked for or "any", verb, thing, relation, order
     "The question in the words of the reasoning."
     who, words = form.get("who") or {}, []
     for key in (*_RELATIONS, "to", "from"):
-        if key in form: words += [key, form[key].get("who", form[key])["shirt"], *([VERBS[form[key]["action"]]] if "action" in form[key] else [])]
-    return [*(who.get(k, "any") for k in ("shirt", "trousers", "hat")), VERBS.get(form.get("action"), "seen"), *filter(None, [form.get("object")]), *words,
-            *filter(None, [form.get("order")])]
+        if key in form:
+            words += [
+                key,
+                form[key].get("who", form[key])["shirt"],
+                *([VERBS[form[key]["action"]]] if "action" in form[key] else []),
+            ]
+    return [
+        *(who.get(k, "any") for k in ("shirt", "trousers", "hat")),
+        VERBS.get(form.get("action"), "seen"),
+        *filter(None, [form.get("object")]),
+        *words,
+        *filter(None, [form.get("order")]),
+    ]
 
-def clothes_of(script, k): p = script.puppets[k]; return p.shirt, p.trousers, p.hat
+# %% ../nbs/04b_embedded.ipynb #cell-039-1
+def clothes_of(script, k):
+    p = script.puppets[k]
+    return p.shirt, p.trousers, p.hat
 
+# %% ../nbs/04b_embedded.ipynb #cell-039-2
 def study(
-    script, # Script
-    form, # logical form of the question
-    answer, # (puppet, start, end) in frames
-) -> dict: # what a reply needs, with puppets in place of numbers
+    script,  # Script
+    form,  # logical form of the question
+    answer,  # (puppet, start, end) in frames
+) -> dict:  # what a reply needs, with puppets in place of numbers
     "The facts behind a reply."
     fps, (k0, event), action = script.fps, anchor(script, form), form.get("action")
     x, here = P.positions(script)
@@ -397,230 +713,455 @@ def study(
     if action:
         for e in sorted((e for e in script.events if e.action == action), key=lambda e: e.start):
             thing = script.props[e.prop].kind if e.prop >= 0 else ""
-            found[e.puppet].append((span(e.start, e.end, fps), thing, e.partner, relation(script, e, form, k0, event, x, here),
-                                    (e.puppet, e.start, e.end) in hits))
+            found[e.puppet].append(
+                (
+                    span(e.start, e.end, fps),
+                    thing,
+                    e.partner,
+                    relation(script, e, form, k0, event, x, here),
+                    (e.puppet, e.start, e.end) in hits,
+                )
+            )
     else:
-        for k, p in enumerate(script.puppets): found[k].append((span(p.enter, p.leave, fps), "", None, "", (k, p.enter, p.leave) in hits))
-    relations = {key: form[key].get("who", form[key])["shirt"] for key in (*_RELATIONS, "to", "from") if key in form}
-    asked = {name: word for name, word in dict(thing=form.get("object"), partner=relations.get("to") or relations.get("from"),
-             order=next((w for w in ("after", "before") if w in form), None), side=next((w for w in _RELATIONS[:4] if w in form), None)).items() if word}
+        for k, p in enumerate(script.puppets):
+            found[k].append(
+                (span(p.enter, p.leave, fps), "", None, "", (k, p.enter, p.leave) in hits)
+            )
+    relations = {
+        key: form[key].get("who", form[key])["shirt"]
+        for key in (*_RELATIONS, "to", "from")
+        if key in form
+    }
+    asked = {
+        name: word
+        for name, word in dict(
+            thing=form.get("object"),
+            partner=relations.get("to") or relations.get("from"),
+            order=next((w for w in ("after", "before") if w in form), None),
+            side=next((w for w in _RELATIONS[:4] if w in form), None),
+        ).items()
+        if word
+    }
     who = {label: form["who"][label] for label in CLOTHES if label in (form.get("who") or {})}
-    return dict(plain=plain(form), who=who, asked=asked, sought=next((relations[w] for w in _RELATIONS if w in relations), None), clothes=[clothes_of(script, k) for k in range(len(script.puppets))], fits=[P.fits(p, form.get("who") or {}) for p in script.puppets],
-                strips=strips(script) if action else presence(script), events=found, verb=VERBS.get(action, "seen"), anchor=k0,
-                event=(VERBS[event.action], span(event.start, event.end, fps)) if event else (), target=answer[0], span=span(*answer[1:], fps))
+    return dict(
+        plain=plain(form),
+        who=who,
+        asked=asked,
+        sought=next((relations[w] for w in _RELATIONS if w in relations), None),
+        clothes=[clothes_of(script, k) for k in range(len(script.puppets))],
+        fits=[P.fits(p, form.get("who") or {}) for p in script.puppets],
+        strips=strips(script) if action else presence(script),
+        events=found,
+        verb=VERBS.get(action, "seen"),
+        anchor=k0,
+        event=(VERBS[event.action], span(event.start, event.end, fps)) if event else (),
+        target=answer[0],
+        span=span(*answer[1:], fps),
+    )
 
 # %% ../nbs/04b_embedded.ipynb #cell-041
-SEEN = ("act", "idle", "clothes", "listed", "side") # kinds of words that only the video tells
+SEEN = ("act", "idle", "clothes", "listed", "side")  # kinds of words that only the video tells
+
 
 class Telling:
     """A text that is being said: token ids, what should have been said in their place, weight in the loss and kind of each, and looks:
     (token, pair of frames or None, number)."""
+
     def __init__(self, speech, prompt=()):
-        self.speech, self.text, self.ids, self.truth, self.looks, self._due = speech, "", list(prompt), list(prompt), [], None
+        self.speech, self.text, self.ids, self.truth, self.looks, self._due = (
+            speech,
+            "",
+            list(prompt),
+            list(prompt),
+            [],
+            None,
+        )
         self.weights, self.kinds = [0.0] * len(prompt), [""] * len(prompt)
-    def say(self, text, weight=1.0, kind="", look=None): # look: where to look for the word after this text
+
+    def say(
+        self, text, weight=1.0, kind="", look=None
+    ):  # look: where to look for the word after this text
         return self._add(text, self.speech.ids(text), weight, kind, look)
+
     def _add(self, text, ids, weight, kind, look=None):
         truth = list(ids)
         first = weight, kind
-        if self._due is not None: (truth[0], first), self._due = self._due, None
-        self.text += text; self.ids += ids; self.truth += truth
-        self.weights += [first[0], *[weight] * (len(ids) - 1)]; self.kinds += [first[1], *[kind] * (len(ids) - 1)]
-        if look is not None: self.looks.append((len(self.ids) - 1, *look))
+        if self._due is not None:
+            (truth[0], first), self._due = self._due, None
+        self.text += text
+        self.ids += ids
+        self.truth += truth
+        self.weights += [first[0], *[weight] * (len(ids) - 1)]
+        self.kinds += [first[1], *[kind] * (len(ids) - 1)]
+        if look is not None:
+            self.looks.append((len(self.ids) - 1, *look))
         return self
-    def end(self): return self._add("", [self.speech.end], .2, "")
+
+    def end(self):
+        return self._add("", [self.speech.end], 0.2, "")
+
     def wear(self, clothes, look, weight=1.0):
-        for i, word in enumerate(clothes): self.say(f" {word}", weight, "clothes", look if i + 1 < len(clothes) else None)
+        for i, word in enumerate(clothes):
+            self.say(f" {word}", weight, "clothes", look if i + 1 < len(clothes) else None)
         return self
-    def match(self, is_so, asked, kind): # what is so, what was asked for, and whether they are the same
-        self.say(f" {is_so}", 1.0, kind).say(f" {asked}", 1.0, "asked").say(" yes" if is_so == asked else " no", 2.0, "same")
+
+    def match(
+        self, is_so, asked, kind
+    ):  # what is so, what was asked for, and whether they are the same
+        self.say(f" {is_so}", 1.0, kind).say(f" {asked}", 1.0, "asked").say(
+            " yes" if is_so == asked else " no", 2.0, "same"
+        )
         return is_so == asked
-    def strip(self, done, number, times=None, idle=.3, read=None): # what `number` does at these steps; read: what it is taken to do
+
+    def strip(
+        self, done, number, times=None, idle=0.3, read=None
+    ):  # what `number` does at these steps; read: what it is taken to do
         times, before, read = list(range(STEPS)) if times is None else list(times), "", read or done
         for i, (act, seen, t) in enumerate(zip(done, read, times)):
-            self.say(f" {t:.2f}", .5 if i == 0 else .1 if before else idle, "" if i == 0 or before else "idle", (i, number))
+            self.say(
+                f" {t:.2f}",
+                0.5 if i == 0 else 0.1 if before else idle,
+                "" if i == 0 or before else "idle",
+                (i, number),
+            )
             after = self.speech.ids(f" {times[i + 1]:.2f}")[0] if i + 1 < len(times) else None
-            if act: self._due = self.speech.ids(f" {act}")[0], (1.0, "act") # whatever is said
-            elif seen and after is not None: self._due = after, (idle, "idle") # nothing is done, something is said
-            if seen: self.say(f" {seen}", 0.0) # what is due there has its own weight
+            if act:
+                self._due = self.speech.ids(f" {act}")[0], (1.0, "act")  # whatever is said
+            elif seen and after is not None:
+                self._due = after, (idle, "idle")  # nothing is done, something is said
+            if seen:
+                self.say(f" {seen}", 0.0)  # what is due there has its own weight
             before = seen
         return self
 
-# %% ../nbs/04b_embedded.ipynb #cell-042
+# %% ../nbs/04b_embedded.ipynb #cell-042-0
 def _find_anchor(telling, facts, cast, see):
     for n, k in cast:
-        if telling.say(f" {n}", .5, "", (None, n)).match(facts["clothes"][k][0], facts["sought"], "clothes"): break
+        if telling.say(f" {n}", 0.5, "", (None, n)).match(
+            facts["clothes"][k][0], facts["sought"], "clothes"
+        ):
+            break
     if facts["event"] and k == facts["anchor"]:
-        telling.strip(facts["strips"][k], n, read=see(facts["strips"][k])).say(f" {facts['event'][0]}", 1.0, "verb").say(" {:.2f} {:.2f}".format(*facts["event"][1]), 1.0, "span")
+        telling.strip(facts["strips"][k], n, read=see(facts["strips"][k])).say(
+            f" {facts['event'][0]}", 1.0, "verb"
+        ).say(" {:.2f} {:.2f}".format(*facts["event"][1]), 1.0, "span")
     telling.say(" ;")
 
-def _fits(telling, facts, k, n): # clothes, then one asked-for piece after the other, up to the first that differs
-    if facts["who"]: telling.wear(facts["clothes"][k], (None, n))
-    return all(telling.say(f" {label}", .3).match(facts["clothes"][k][CLOTHES.index(label)], word, "copied") for label, word in facts["who"].items())
+# %% ../nbs/04b_embedded.ipynb #cell-042-1
+def _fits(
+    telling, facts, k, n
+):  # clothes, then one asked-for piece after the other, up to the first that differs
+    if facts["who"]:
+        telling.wear(facts["clothes"][k], (None, n))
+    return all(
+        telling.say(f" {label}", 0.3).match(
+            facts["clothes"][k][CLOTHES.index(label)], word, "copied"
+        )
+        for label, word in facts["who"].items()
+    )
 
-def _as_asked(telling, facts, thing, partner, word, numbers): # thing, partner and place of an event, up to the first that differs
+# %% ../nbs/04b_embedded.ipynb #cell-042-2
+def _as_asked(
+    telling, facts, thing, partner, word, numbers
+):  # thing, partner and place of an event, up to the first that differs
     asked = facts["asked"]
-    if "thing" in asked and not telling.match(thing or "none", asked["thing"], "listed"): return False
+    if "thing" in asked and not telling.match(thing or "none", asked["thing"], "listed"):
+        return False
     if "partner" in asked and partner in numbers:
         n = numbers[partner]
-        if not telling.say(f" {n}", 1.0, "listed", (None, n)).match(facts["clothes"][partner][0], asked["partner"], "clothes"): return False
+        if not telling.say(f" {n}", 1.0, "listed", (None, n)).match(
+            facts["clothes"][partner][0], asked["partner"], "clothes"
+        ):
+            return False
     return "side" not in asked or telling.match(word or "none", asked["side"], "side")
 
+# %% ../nbs/04b_embedded.ipynb #cell-042-3
 def _tell_events(telling, facts, k, numbers):
     for times, thing, partner, word, fits in facts["events"][k]:
         telling.say(f" {facts['verb']}", 2.0, "verb")
-        if not _as_asked(telling, facts, thing, partner, word, numbers): continue
+        if not _as_asked(telling, facts, thing, partner, word, numbers):
+            continue
         time = " {:.2f} {:.2f}".format(*times)
         telling.say(time, 1.0, "span")
-        if "order" in facts["asked"] and not telling.match(word or "during", facts["asked"]["order"], "verdict"): continue
+        if "order" in facts["asked"] and not telling.match(
+            word or "during", facts["asked"]["order"], "verdict"
+        ):
+            continue
         telling.say(" yes" if fits else " no", 2.0, "verdict")
-        if fits: telling.say(f" {numbers[k]}{time}")
-    if not facts["events"][k]: telling.say(" no", 2.0, "verb")
+        if fits:
+            telling.say(f" {numbers[k]}{time}")
+    if not facts["events"][k]:
+        telling.say(" no", 2.0, "verb")
 
-# %% ../nbs/04b_embedded.ipynb #cell-044
+# %% ../nbs/04b_embedded.ipynb #cell-044-0
 def _reason(telling, facts, numbers, cast, see):
-    for word in facts["plain"]: telling.say(f" {word}", 1.0, "plain")
+    for word in facts["plain"]:
+        telling.say(f" {word}", 1.0, "plain")
     telling.say(" ;").say(" number", look=(None, cast[0][0]) if cast else None)
-    for (n, k), after in zip(cast, [*cast[1:], None]): telling.say(f" {n}", 1.0, "listed", after and (None, after[0]))
+    for (n, k), after in zip(cast, [*cast[1:], None]):
+        telling.say(f" {n}", 1.0, "listed", after and (None, after[0]))
     telling.say(" ;", 1.0, "listed")
-    if facts["anchor"] is not None: _find_anchor(telling, facts, cast, see)
+    if facts["anchor"] is not None:
+        _find_anchor(telling, facts, cast, see)
     for n, k in cast:
-        telling.say(f" {n}", .5, "", (None, n))
-        if _fits(telling, facts, k, n): telling.strip(facts["strips"][k], n, read=see(facts["strips"][k])); _tell_events(telling, facts, k, numbers)
+        telling.say(f" {n}", 0.5, "", (None, n))
+        if _fits(telling, facts, k, n):
+            telling.strip(facts["strips"][k], n, read=see(facts["strips"][k]))
+            _tell_events(telling, facts, k, numbers)
         telling.say(" ;")
 
+# %% ../nbs/04b_embedded.ipynb #cell-044-1
 def tell(
-    telling, # Telling, at the end of its prompt
-    facts, # of `study`
-    numbers, # {puppet: number}; puppets without a number are left out
-    think=True, # reason first? "empty": tags with nothing in them
-    see=None, # strip -> how it is read; None: rightly
+    telling,  # Telling, at the end of its prompt
+    facts,  # of `study`
+    numbers,  # {puppet: number}; puppets without a number are left out
+    think=True,  # reason first? "empty": tags with nothing in them
+    see=None,  # strip -> how it is read; None: rightly
 ):
     "Reasoning and answer, the whole completion."
-    cast, see = sorted((n, k) for k, n in numbers.items() if k < len(facts["clothes"])), see or (lambda strip: strip)
-    if think: telling.say("<think>", .2)
-    if think and think != "empty": _reason(telling, facts, numbers, cast, see)
-    if think: telling.say("</think>")
+    cast, see = (
+        sorted((n, k) for k, n in numbers.items() if k < len(facts["clothes"])),
+        see or (lambda strip: strip),
+    )
+    if think:
+        telling.say("<think>", 0.2)
+    if think and think != "empty":
+        _reason(telling, facts, numbers, cast, see)
+    if think:
+        telling.say("</think>")
     a, b = (f" {t:.2f}" for t in facts["span"])
-    telling.say("<answer>").say("Target ID:").say(f" {numbers[facts['target']]}", 1.0, "id").say(", Time range:")
+    telling.say("<answer>").say("Target ID:").say(f" {numbers[facts['target']]}", 1.0, "id").say(
+        ", Time range:"
+    )
     telling.say(a, 1.0, "when").say(" to").say(b, 1.0, "when").say("</answer>")
     return telling.end()
 
-def tell_unmarked(telling, facts, number, see=None, think=True): # number: of the target, for looking only
+# %% ../nbs/04b_embedded.ipynb #cell-044-2
+def tell_unmarked(
+    telling, facts, number, see=None, think=True
+):  # number: of the target, for looking only
     "The same without numbers: one strip, of the puppet that is meant, and only of what is asked."
-    done, times = [a if a == facts["verb"] else "" for a in facts["strips"][facts["target"]]], " {:.2f} {:.2f}".format(*facts["span"])
-    telling.say("<think>", .2)
+    done, times = (
+        [a if a == facts["verb"] else "" for a in facts["strips"][facts["target"]]],
+        " {:.2f} {:.2f}".format(*facts["span"]),
+    )
+    telling.say("<think>", 0.2)
     if think != "empty":
-        for word in facts["plain"]: telling.say(f" {word}", 1.0, "plain")
-        telling.say(" ;").strip(done, number, read=see and see(done)).say(f" {facts['verb']}", 1.0, "verb").say(times, 1.0, "span")
+        for word in facts["plain"]:
+            telling.say(f" {word}", 1.0, "plain")
+        telling.say(" ;").strip(done, number, read=see and see(done)).say(
+            f" {facts['verb']}", 1.0, "verb"
+        ).say(times, 1.0, "span")
     telling.say("</think>")
     telling.say("<answer>").say("Time range:")
     a, b = (f" {t:.2f}" for t in facts["span"])
     return telling.say(a, 1.0, "when").say(" to").say(b, 1.0, "when").say("</answer>").end()
 
-def reply(speech, facts, numbers, think=True) -> str: return tell(Telling(speech), facts, numbers, think).text
+# %% ../nbs/04b_embedded.ipynb #cell-044-3
+def reply(speech, facts, numbers, think=True) -> str:
+    return tell(Telling(speech), facts, numbers, think).text
 
-# %% ../nbs/04b_embedded.ipynb #cell-049
-ASKED = (("attribute_action", 0.30), ("action", 0.20), ("relational", 0.42), ("attribute", 0.08)) # of the further questions
+# %% ../nbs/04b_embedded.ipynb #cell-049-0
+ASKED = (
+    ("attribute_action", 0.30),
+    ("action", 0.20),
+    ("relational", 0.42),
+    ("attribute", 0.08),
+)  # of the further questions
+
 
 def _forms(script, dice):
     "One random logical form about a clip."
     kind, t = P._choose(ASKED, dice.roll()), dice.whole(0, len(script.puppets) - 1)
     p = script.puppets[t]
     clothes = lambda keys: {k: getattr(p, k) for k in keys}
-    if kind == "attribute": return kind, dict(action=None, who=clothes(dice.pick((("shirt", "hat"), ("shirt", "trousers")))))
+    if kind == "attribute":
+        return kind, dict(
+            action=None, who=clothes(dice.pick((("shirt", "hat"), ("shirt", "trousers"))))
+        )
     events = [e for e in script.events if e.puppet == t and e.action in P.ACTIONS + ("take",)]
-    if not events: return None
+    if not events:
+        return None
     e = dice.pick(events)
     form = dict(action=e.action, **(dict(object=script.props[e.prop].kind) if e.prop >= 0 else {}))
     if e.action in ("give", "take"):
-        return "relational", dict(form, **{"to" if e.action == "give" else "from": dict(shirt=script.puppets[e.partner].shirt)})
-    if kind == "attribute_action": return kind, dict(form, who=clothes(dice.pick(P.KEYS)))
-    if kind == "action": return kind, form | dice.pick(({}, {}, dict(order="first"), dict(order="last")))
+        return "relational", dict(
+            form,
+            **{"to" if e.action == "give" else "from": dict(shirt=script.puppets[e.partner].shirt)},
+        )
+    if kind == "attribute_action":
+        return kind, dict(form, who=clothes(dice.pick(P.KEYS)))
+    if kind == "action":
+        return kind, form | dice.pick(({}, {}, dict(order="first"), dict(order="last")))
     others = [q for k, q in enumerate(script.puppets) if k != t]
     a = dice.pick(others)
-    key = dice.pick(("left", "right", "after", "before", "after", "before") if e.action != "walk" else ("behind", "front", "after", "before"))
-    if key not in ("after", "before"): return kind, dict(form, **{key: dict(shirt=a.shirt)})
-    theirs = [q for q in script.events if script.puppets[q.puppet] is a and q.action in P.ACTIONS[:6] and q.action != e.action]
-    return (kind, {**form, key: dict(who=dict(shirt=a.shirt), action=dice.pick(theirs).action)}) if theirs else None
+    key = dice.pick(
+        ("left", "right", "after", "before", "after", "before")
+        if e.action != "walk"
+        else ("behind", "front", "after", "before")
+    )
+    if key not in ("after", "before"):
+        return kind, dict(form, **{key: dict(shirt=a.shirt)})
+    theirs = [
+        q
+        for q in script.events
+        if script.puppets[q.puppet] is a and q.action in P.ACTIONS[:6] and q.action != e.action
+    ]
+    return (
+        (kind, {**form, key: dict(who=dict(shirt=a.shirt), action=dice.pick(theirs).action)})
+        if theirs
+        else None
+    )
 
+# %% ../nbs/04b_embedded.ipynb #cell-049-1
 def questions(
-    script, # Script
-    dice, # Dice
-    n=4, # questions besides the clip's own
-) -> list: # of dict(query, form, answer: (puppet, start, end), type)
+    script,  # Script
+    dice,  # Dice
+    n=4,  # questions besides the clip's own
+) -> list:  # of dict(query, form, answer: (puppet, start, end), type)
     "The clip's own question and others that have exactly one answer."
-    out = [dict(query=script.query, form=script.form, answer=(script.target, script.start, script.end), type=script.type)]
+    out = [
+        dict(
+            query=script.query,
+            form=script.form,
+            answer=(script.target, script.start, script.end),
+            type=script.type,
+        )
+    ]
     for _ in range(12 * n):
-        if len(out) > n: break
+        if len(out) > n:
+            break
         made = _forms(script, dice)
-        if made is None or any(made[1] == q["form"] for q in out): continue
-        k0 = next((v.get("who", v) for q, v in made[1].items() if isinstance(v, dict) and q != "who"), None)
-        if k0 is not None and P.the_one(script, k0) is None: continue
+        if made is None or any(made[1] == q["form"] for q in out):
+            continue
+        k0 = next(
+            (v.get("who", v) for q, v in made[1].items() if isinstance(v, dict) and q != "who"),
+            None,
+        )
+        if k0 is not None and P.the_one(script, k0) is None:
+            continue
         found = P.answers(script, made[1])
-        if len(found) != 1 or (made[0] == "attribute" and found[0][1:] == (0, script.frames)): continue
+        if len(found) != 1 or (made[0] == "attribute" and found[0][1:] == (0, script.frames)):
+            continue
         statement, question = P.phrase(made[1], P.Speaker(dice))
-        out.append(dict(query=statement if dice.chance(.8) else question, form=made[1], answer=found[0], type=made[0]))
+        out.append(
+            dict(
+                query=statement if dice.chance(0.8) else question,
+                form=made[1],
+                answer=found[0],
+                type=made[0],
+            )
+        )
     return out
 
 # %% ../nbs/04b_embedded.ipynb #cell-052
 BODY = ("head", "hip", "hand_l", "hand_r", "knee_l", "knee_r", "foot_l", "foot_r")
-POSE = 2 * (2 * len(BODY) + 2) # of a pair of frames: x and y of these joints, sine and cosine of the way it faces
-HEADS = dict(number=9, shirt=8, trousers=8, hat=4, first=len(ACTS), second=len(ACTS), pose=POSE) # what is read off a visual token
+POSE = 2 * (
+    2 * len(BODY) + 2
+)  # of a pair of frames: x and y of these joints, sine and cosine of the way it faces
+HEADS = dict(
+    number=9, shirt=8, trousers=8, hat=4, first=len(ACTS), second=len(ACTS), pose=POSE
+)  # what is read off a visual token
+
 
 def looks(script):
     "Clothes of each puppet: (puppets, 3) shirt, trousers, hat."
-    return np.array([(P.COLOURS.index(p.shirt), P.COLOURS.index(p.trousers), P.HATS.index(p.hat)) for p in script.puppets])
+    return np.array(
+        [
+            (P.COLOURS.index(p.shirt), P.COLOURS.index(p.trousers), P.HATS.index(p.hat))
+            for p in script.puppets
+        ]
+    )
 
 # %% ../nbs/04b_embedded.ipynb #cell-053
 def tables(script):
     "Labels of each puppet in each pair of frames: {head: (STEPS, puppets)}."
     act, look = acts(script), looks(script)
-    return dict(first=act[::2], second=act[1::2], **{h: np.broadcast_to(look[:, i], (STEPS, len(look))) for i, h in enumerate(("shirt", "trousers", "hat"))})
+    return dict(
+        first=act[::2],
+        second=act[1::2],
+        **{
+            h: np.broadcast_to(look[:, i], (STEPS, len(look)))
+            for i, h in enumerate(("shirt", "trousers", "hat"))
+        },
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-054
+# %% ../nbs/04b_embedded.ipynb #cell-054-0
 def body_points(script):
     """Pose of each puppet in the sampled frames: joints (FRAMES, puppets, joints, 2) in pixels of the model's frame, NaN when not there;
     facing (FRAMES, puppets, 2)."""
-    wanted, (x, here), v = sample_indices(script.frames, script.fps, 2.0, "linspace"), P.positions(script), P.views(script)
+    wanted, (x, here), v = (
+        sample_indices(script.frames, script.fps, 2.0, "linspace"),
+        P.positions(script),
+        P.views(script),
+    )
     out, facing = np.full((len(wanted), len(script.puppets), len(BODY), 2), np.nan, np.float32), []
     for k in range(len(script.puppets)):
         J = P.skeleton(script, k, x)
-        for j, name in enumerate(BODY): out[:, k, j] = np.stack([J[name][c] * v[:, 0] + v[:, 1 + c] for c in (0, 1)], 1)[wanted]
+        for j, name in enumerate(BODY):
+            out[:, k, j] = np.stack([J[name][c] * v[:, 0] + v[:, 1 + c] for c in (0, 1)], 1)[wanted]
         turn = J["angles"]["yaw"][wanted] / 360
         facing.append(np.stack([P.sine(turn), P.cosine(turn)], 1))
     out[~here[wanted]] = np.nan
-    return out * np.array([SIZE[1] / script.width, SIZE[0] / script.height], np.float32), np.stack(facing, 1).astype(np.float32)
+    return out * np.array([SIZE[1] / script.width, SIZE[0] / script.height], np.float32), np.stack(
+        facing, 1
+    ).astype(np.float32)
 
-def cell(x, y): # pixels -> visual token
+# %% ../nbs/04b_embedded.ipynb #cell-054-1
+def cell(x, y):  # pixels -> visual token
     return min(max(int(y // 28), 0), GRID[0] - 1) * GRID[1] + min(max(int(x // 28), 0), GRID[1] - 1)
 
 
-def drawn(marks, t): # yields (object, number, frames it is drawn in, its visual token) of pair of frames `t`
+def drawn(
+    marks, t
+):  # yields (object, number, frames it is drawn in, its visual token) of pair of frames `t`
     for k, number in marks.numbers.items():
         pair = [f for f in (2 * t, 2 * t + 1) if marks.shown[f, k]]
-        if pair and number <= 9: yield k, number, pair, cell(*marks.places[pair, k].mean(0))
+        if pair and number <= 9:
+            yield k, number, pair, cell(*marks.places[pair, k].mean(0))
 
 # %% ../nbs/04b_embedded.ipynb #cell-055
 def token_labels(table, marks, steps, body):
     "What each visual token of some pairs of frames shows: {head: (pairs, tokens, ...) labels}, -100 where it says nothing."
     tokens, n = GRID[0] * GRID[1], table["first"].shape[1]
-    number, owner = np.zeros((len(steps), tokens, 9), np.float32), np.full((len(steps), tokens), -1) # -1 nobody, -2 several
+    number, owner = (
+        np.zeros((len(steps), tokens, 9), np.float32),
+        np.full((len(steps), tokens), -1),
+    )  # -1 nobody, -2 several
     joints, facing = body
-    def claim(i, at, k): owner[i, at] = k if owner[i, at] in (-1, k) else -2
+
+    def claim(i, at, k):
+        owner[i, at] = k if owner[i, at] in (-1, k) else -2
+
     for i, t in enumerate(steps):
         for k, number_k, pair, at in drawn(marks, t):
-            number[i, at, number_k - 1] = 1; claim(i, at, k if k < n else -2)
-            if k >= n: continue
-            for x, y in (joints[pair, k, 0].mean(0), joints[pair, k, 6:].mean((0, 1))): # head and feet
-                if 0 < x < SIZE[1] and 0 < y < SIZE[0]: claim(i, cell(x, y), k)
+            number[i, at, number_k - 1] = 1
+            claim(i, at, k if k < n else -2)
+            if k >= n:
+                continue
+            for x, y in (
+                joints[pair, k, 0].mean(0),
+                joints[pair, k, 6:].mean((0, 1)),
+            ):  # head and feet
+                if 0 < x < SIZE[1] and 0 < y < SIZE[0]:
+                    claim(i, cell(x, y), k)
     i, at = np.nonzero(owner >= 0)
     out = {h: np.full(owner.shape, -100) for h in table}
-    for h, v in table.items(): out[h][i, at] = v[np.asarray(steps)[i], owner[i, at]]
+    for h, v in table.items():
+        out[h][i, at] = v[np.asarray(steps)[i], owner[i, at]]
     pose, frame = np.full((*owner.shape, POSE), np.nan, np.float32), 2 * np.asarray(steps)[i]
     centre = np.stack([28 * (at % GRID[1]) + 14, 28 * (at // GRID[1]) + 14], 1)[:, None]
-    pose[i, at] = np.concatenate([v for f in (frame, frame + 1) for v in (((joints[f, owner[i, at]] - centre) / 28).reshape(len(i), 2 * len(BODY)),
-                                                                           facing[f, owner[i, at]])], 1)
+    pose[i, at] = np.concatenate(
+        [
+            v
+            for f in (frame, frame + 1)
+            for v in (
+                ((joints[f, owner[i, at]] - centre) / 28).reshape(len(i), 2 * len(BODY)),
+                facing[f, owner[i, at]],
+            )
+        ],
+        1,
+    )
     return dict(number=number, pose=pose, **out)
 
 # %% ../nbs/04b_embedded.ipynb #cell-058
@@ -628,25 +1169,32 @@ def head_loss(logits, labels, heads):
     "Loss of the labels on visual tokens, and how many are right: ({head: (right, all)})."
     import torch
     import torch.nn.functional as F
+
     loss, right = 0.0, {}
     for name, part in zip(heads, logits.split(list(heads.values()), -1)):
         y = torch.from_numpy(labels[name]).reshape(-1, *labels[name].shape[2:])
         part = part.reshape(-1, part.shape[-1])
         if name == "number":
             marked = y.sum(-1) > 0
-            loss = loss + F.binary_cross_entropy_with_logits(part, y, reduction="sum") / marked.sum().clamp(min=1)
+            loss = loss + F.binary_cross_entropy_with_logits(
+                part, y, reduction="sum"
+            ) / marked.sum().clamp(min=1)
             one = y.sum(-1) == 1
             right[name] = int((part[one].argmax(-1) == y[one].argmax(-1)).sum()), int(one.sum())
         elif name == "pose":
             keep = y.isfinite()
-            gap = F.smooth_l1_loss(part[keep], y[keep], beta=.1, reduction="sum") / keep.sum().clamp(min=1)
+            gap = F.smooth_l1_loss(
+                part[keep], y[keep], beta=0.1, reduction="sum"
+            ) / keep.sum().clamp(min=1)
             loss = loss + 5 * gap
             right[name] = gap.item(), 1
         else:
             keep = y >= 0
             idle = torch.ones(part.shape[-1])
-            if name in ("first", "second"): idle[0] = .4 # doing nothing is the commonest thing to do
-            if keep.any(): loss = loss + F.cross_entropy(part[keep], y[keep], idle)
+            if name in ("first", "second"):
+                idle[0] = 0.4  # doing nothing is the commonest thing to do
+            if keep.any():
+                loss = loss + F.cross_entropy(part[keep], y[keep], idle)
             right[name] = int((part[keep].argmax(-1) == y[keep]).sum()), int(keep.sum())
     return loss, right
 
@@ -658,362 +1206,650 @@ def pairs_batch(clips, rng, n, config, exact=False):
         t = int(rng.integers(STEPS))
         marks = deal(clips.scripts[c], clips.places[c], rng, exact)
         frames = paint(clips.frames[c], marks, clips.places[c][..., 2], [2 * t, 2 * t + 1], config)
-        rows.append(frames); labels.append(token_labels(clips.table(c), marks, [t], clips.body(c)))
+        rows.append(frames)
+        labels.append(token_labels(clips.table(c), marks, [t], clips.body(c)))
     import torch
+
     grid = torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n)
-    return patches(np.concatenate(rows)), grid, {h: np.concatenate([l[h] for l in labels]) for h in HEADS}
+    return (
+        patches(np.concatenate(rows)),
+        grid,
+        {h: np.concatenate([l[h] for l in labels]) for h in HEADS},
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-061
-def schedule(step, steps, lr, warm=100, low=.05):
+# %% ../nbs/04b_embedded.ipynb #cell-061-0
+def schedule(step, steps, lr, warm=100, low=0.05):
     "Learning rate: up over `warm` steps, then a cosine down to `low` of it."
-    return lr * min(1, (step + 1) / warm) * (low + (1 - low) * .5 * (1 + math.cos(math.pi * step / steps)))
+    return (
+        lr
+        * min(1, (step + 1) / warm)
+        * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    )
 
-def optimizers(parameters, lr, muon, decay=.02): # {name: weight}; learning rate of the matrices inside, lr: of all else
+# %% ../nbs/04b_embedded.ipynb #cell-061-1
+def optimizers(
+    parameters, lr, muon, decay=0.02
+):  # {name: weight}; learning rate of the matrices inside, lr: of all else
     import torch
-    matrices = {n: p for n, p in parameters.items() if p.ndim == 2 and "embed" not in n and "eyes" not in n}
-    return [torch.optim.Muon(matrices.values(), lr=muon),
-            torch.optim.AdamW([p for n, p in parameters.items() if n not in matrices], lr=lr, betas=(.9, .98), weight_decay=decay)]
 
-def average(weights): # gradients, over the processes that train together
+    matrices = {
+        n: p for n, p in parameters.items() if p.ndim == 2 and "embed" not in n and "eyes" not in n
+    }
+    return [
+        torch.optim.Muon(matrices.values(), lr=muon),
+        torch.optim.AdamW(
+            [p for n, p in parameters.items() if n not in matrices],
+            lr=lr,
+            betas=(0.9, 0.98),
+            weight_decay=decay,
+        ),
+    ]
+
+# %% ../nbs/04b_embedded.ipynb #cell-061-2
+def average(weights):  # gradients, over the processes that train together
     import torch
     import torch.distributed as dist
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights])
-    dist.all_reduce(flat)
-    for p, g in zip(weights, flat.div_(dist.get_world_size()).split([p.numel() for p in weights])): p.grad = g.view_as(p)
 
-def fit(loss_of, parameters, steps, lr, log, name, muon, low=.05) -> bool: # is this the process that keeps the result?
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
+    )
+    dist.all_reduce(flat)
+    for p, g in zip(weights, flat.div_(dist.get_world_size()).split([p.numel() for p in weights])):
+        p.grad = g.view_as(p)
+
+# %% ../nbs/04b_embedded.ipynb #cell-061-3
+def fit(
+    loss_of, parameters, steps, lr, log, name, muon, low=0.05
+) -> bool:  # is this the process that keeps the result?
     "Minimise `loss_of(step) -> (loss, numbers to log)`; a line of means every 50 steps."
     import torch
-    both, began, seen, (rank, processes) = optimizers(parameters, lr, muon), time.process_time(), {}, place()
-    groups, weights = [(g, g["lr"]) for o in both for g in o.param_groups], list(parameters.values())
+
+    both, began, seen, (rank, processes) = (
+        optimizers(parameters, lr, muon),
+        time.process_time(),
+        {},
+        place(),
+    )
+    groups, weights = (
+        [(g, g["lr"]) for o in both for g in o.param_groups],
+        list(parameters.values()),
+    )
     for step in progress(range(steps), name):
-        for g, rate in groups: g["lr"] = schedule(step, steps, rate, low=low)
-        for o in both: o.zero_grad(set_to_none=True)
+        for g, rate in groups:
+            g["lr"] = schedule(step, steps, rate, low=low)
+        for o in both:
+            o.zero_grad(set_to_none=True)
         loss, numbers = loss_of(step)
         loss.backward()
-        if processes > 1: average(weights)
+        if processes > 1:
+            average(weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for o in both: o.step()
-        for k, (a, b) in ({"loss": (loss.item(), 1)} | numbers).items(): s = seen.setdefault(k, [0, 0]); s[0] += a; s[1] += b
+        for o in both:
+            o.step()
+        for k, (a, b) in ({"loss": (loss.item(), 1)} | numbers).items():
+            s = seen.setdefault(k, [0, 0])
+            s[0] += a
+            s[1] += b
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            log(dict(step=step + 1, seconds=round(time.process_time() - began, 1), **{k: round(a / max(b, 1), 4) for k, (a, b) in seen.items()}))
+            log(
+                dict(
+                    step=step + 1,
+                    seconds=round(time.process_time() - began, 1),
+                    **{k: round(a / max(b, 1), 4) for k, (a, b) in seen.items()},
+                )
+            )
             seen = {}
     return rank == 0
 
-def dice_of(seed, kind): # random numbers of this process
+# %% ../nbs/04b_embedded.ipynb #cell-061-4
+def dice_of(seed, kind):  # random numbers of this process
     rank, _ = place()
     return np.random.default_rng([seed, kind, rank] if rank else [seed, kind])
 
-def part(n): # of a batch of n, what this process makes
+
+def part(n):  # of a batch of n, what this process makes
     rank, processes = place()
     return max(1, (n + rank) // processes)
 
-# %% ../nbs/04b_embedded.ipynb #cell-063
-NOTED, LOOKING, LOOKERS = 0, 2, 3 # layer whose output names its second; layer that is shown where to look, and how many of its heads
+# %% ../nbs/04b_embedded.ipynb #cell-063-0
+NOTED, LOOKING, LOOKERS = (
+    0,
+    2,
+    3,
+)  # layer whose output names its second; layer that is shown where to look, and how many of its heads
+
 
 def watched(module, query, key, *args, **kwargs):
     "`shared_prefix`, leaving queries and keys of one layer where training finds them."
-    if getattr(module, "watch", False): module.watch = query, key
+    if getattr(module, "watch", False):
+        module.watch = query, key
     return shared_prefix(module, query, key, *args, **kwargs)
 
+# %% ../nbs/04b_embedded.ipynb #cell-063-1
 class Learner:
     "A model in training, its words, and linear maps that read labels off its visual tokens."
+
     def __init__(self, model, processor, config):
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask
-        self.model, self.speech, self.config = share_prefix(correct_positions(model)), Speech(processor), config
+
+        self.model, self.speech, self.config = (
+            share_prefix(correct_positions(model)),
+            Speech(processor),
+            config,
+        )
         self.base = vision_language(model)
         self.eyes = token_heads(model.config.text_config.hidden_size, HEADS)
-        AttentionInterface.register("watched", watched); AttentionMaskInterface.register("watched", sdpa_mask)
+        AttentionInterface.register("watched", watched)
+        AttentionMaskInterface.register("watched", sdpa_mask)
         self.base.set_attn_implementation({"text_config": "watched"})
         layers = self.base.language_model.layers
         layers[NOTED].register_forward_hook(lambda m, args, out: setattr(self, "noted", out))
         self.looking = layers[LOOKING].self_attn
-    def words(self): # {name: weight} of the language model
-        return {n: p for n, p in self.model.named_parameters() if "visual" not in n}
-    def sight(self): # {name: weight} of the tower and of the map that reads its labels
-        return {f"{m}.{n}": p for m, part in (("visual", self.base.visual), ("eyes", self.eyes)) for n, p in part.named_parameters()}
 
+    def words(self):  # {name: weight} of the language model
+        return {n: p for n, p in self.model.named_parameters() if "visual" not in n}
+
+    def sight(self):  # {name: weight} of the tower and of the map that reads its labels
+        return {
+            f"{m}.{n}": p
+            for m, part in (("visual", self.base.visual), ("eyes", self.eyes))
+            for n, p in part.named_parameters()
+        }
+
+# %% ../nbs/04b_embedded.ipynb #cell-063-2
 def new_learner(seed=0, **sizes):
     "A random model, its processor and its teaching heads; near times begin as near vectors."
     import torch
+
     processor = new_processor()
     special = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in SPECIALS}
-    learner = Learner(new_model(len(processor.tokenizer), special, seed, **sizes), processor, preset(**MARK))
+    learner = Learner(
+        new_model(len(processor.tokenizer), special, seed, **sizes), processor, preset(**MARK)
+    )
     table, dice = learner.model.get_input_embeddings().weight, torch.Generator().manual_seed(3)
-    turns = 2 * math.pi * torch.arange(len(learner.speech.times))[:, None] / 2 * torch.tensor([1 / 40, 1 / 20, 1 / 10, 1 / 5, 2 / 5])
-    waves = torch.cat([turns.sin(), turns.cos()], 1) @ torch.randn(10, table.shape[1], generator=dice)
-    with torch.no_grad(): table[learner.speech.times] = .85 * .04 * waves / waves.std() + .5 * table[learner.speech.times]
+    turns = (
+        2
+        * math.pi
+        * torch.arange(len(learner.speech.times))[:, None]
+        / 2
+        * torch.tensor([1 / 40, 1 / 20, 1 / 10, 1 / 5, 2 / 5])
+    )
+    waves = torch.cat([turns.sin(), turns.cos()], 1) @ torch.randn(
+        10, table.shape[1], generator=dice
+    )
+    with torch.no_grad():
+        table[learner.speech.times] = (
+            0.85 * 0.04 * waves / waves.std() + 0.5 * table[learner.speech.times]
+        )
     return learner
 
-# %% ../nbs/04b_embedded.ipynb #cell-064
-def note_loss(learner, packed, steps): # steps (visual tokens,): the pair of frames of each
+# %% ../nbs/04b_embedded.ipynb #cell-064-0
+def note_loss(learner, packed, steps):  # steps (visual tokens,): the pair of frames of each
     "Does every visual token name its second?"
     import torch.nn.functional as F
+
     seen = learner.noted[0][packed.ids[0] == learner.speech.video]
-    said = F.rms_norm(seen, seen.shape[-1:]) @ learner.model.get_input_embeddings().weight[learner.speech.times[:2 * STEPS:2]].T
+    said = (
+        F.rms_norm(seen, seen.shape[-1:])
+        @ learner.model.get_input_embeddings().weight[learner.speech.times[: 2 * STEPS : 2]].T
+    )
     return F.cross_entropy(said, steps), (int((said.argmax(-1) == steps).sum()), len(steps))
 
+# %% ../nbs/04b_embedded.ipynb #cell-064-1
 def gaze_loss(
-    query, key, # (1, heads, S, d) and (1, kv heads, S, d), with positions
-    looks, # [(row of the query, rows that are right, (first, end) row of the clip), ...]
-): # (loss, share of the attention that is right)
+    query,
+    key,  # (1, heads, S, d) and (1, kv heads, S, d), with positions
+    looks,  # [(row of the query, rows that are right, (first, end) row of the clip), ...]
+):  # (loss, share of the attention that is right)
     "Do the looking heads look where they should?"
     import torch
+
     rows, right, clips = zip(*looks)
-    score = torch.einsum("hrd,sd->hrs", query[0, :LOOKERS, list(rows)], key[0, 0]) * query.shape[-1] ** -.5
+    score = (
+        torch.einsum("hrd,sd->hrs", query[0, :LOOKERS, list(rows)], key[0, 0])
+        * query.shape[-1] ** -0.5
+    )
     inside, here = (torch.full(score.shape[1:], -math.inf) for _ in range(2))
-    for r, (at, (a, b)) in enumerate(zip(right, clips)): inside[r, a:b] = 0; here[r, at] = 0
+    for r, (at, (a, b)) in enumerate(zip(right, clips)):
+        inside[r, a:b] = 0
+        here[r, at] = 0
     gap = torch.logsumexp(score + inside, -1) - torch.logsumexp(score + here, -1)
     return gap.mean(), (float((-gap.detach()).exp().mean()), 1)
 
-def count_right(said, truth, kinds, weights): # -> {kind: (right, all)}
+# %% ../nbs/04b_embedded.ipynb #cell-064-2
+def count_right(said, truth, kinds, weights):  # -> {kind: (right, all)}
     ok = said == truth
-    return {k: (int(ok[m].sum()), int(m.sum())) for k in sorted(set(kinds[weights > 0])) if k and (m := (kinds == k) & (weights > 0)).any()}
+    return {
+        k: (int(ok[m].sum()), int(m.sum()))
+        for k in sorted(set(kinds[weights > 0]))
+        if k and (m := (kinds == k) & (weights > 0)).any()
+    }
 
-# %% ../nbs/04b_embedded.ipynb #cell-066
+# %% ../nbs/04b_embedded.ipynb #cell-066-0
 @dataclass
 class Scene:
     "A clip that something is said about, as the tower sees it."
-    features: np.ndarray # (pairs, tokens, hidden) float32
-    cells: np.ndarray # (pairs, tokens, 9) is this number on this token?
-    said: list # of Telling
-    times: np.ndarray = field(default_factory=lambda: np.arange(STEPS)) # (pairs,) second of each pair, ascending
-    still: bool = False # one image: what is said follows at once
 
-def pack_scenes(learner, scenes): # -> Packed, arguments of the model, seconds of the visual tokens, looks
+    features: np.ndarray  # (pairs, tokens, hidden) float32
+    cells: np.ndarray  # (pairs, tokens, 9) is this number on this token?
+    said: list  # of Telling
+    times: np.ndarray = field(
+        default_factory=lambda: np.arange(STEPS)
+    )  # (pairs,) second of each pair, ascending
+    still: bool = False  # one image: what is said follows at once
+
+# %% ../nbs/04b_embedded.ipynb #cell-066-1
+def pack_scenes(
+    learner, scenes
+):  # -> Packed, arguments of the model, seconds of the visual tokens, looks
     "All scenes in one row, each clip once."
     import torch
+
     start, speech, prompts, answers = learner.speech.chat("x")[0], learner.speech, [], []
     for s in scenes:
         grid = len(s.features), 2 * GRID[0], 2 * GRID[1]
-        clip = Video(grid, 1.0, features=torch.from_numpy(np.ascontiguousarray(s.features.reshape(-1, s.features.shape[-1]))))
-        prompts.append(Prompt(start + [speech.video] * clip.tokens + [speech.stop], (clip,))); answers.append([t.ids for t in s.said])
+        clip = Video(
+            grid,
+            1.0,
+            features=torch.from_numpy(
+                np.ascontiguousarray(s.features.reshape(-1, s.features.shape[-1]))
+            ),
+        )
+        prompts.append(Prompt(start + [speech.video] * clip.tokens + [speech.stop], (clip,)))
+        answers.append([t.ids for t in s.said])
     packed, seconds, looks, at, n = pack(prompts, answers, learner.base), [], [], 0, len(start)
     for (first, shared, sizes), s in zip(packed.layout.groups, scenes):
         second = torch.from_numpy(np.repeat(s.times, s.features.shape[1]))
-        if not s.still: packed.positions[:, 0, first + shared:first + shared + sum(sizes)] += n + 2 * STEPS - 1 - int(packed.positions[0, 0, first + shared])
-        packed.positions[0, 0, first + n:first + n + len(second)] = n + 2 * second
+        if not s.still:
+            packed.positions[:, 0, first + shared : first + shared + sum(sizes)] += (
+                n + 2 * STEPS - 1 - int(packed.positions[0, 0, first + shared])
+            )
+        packed.positions[0, 0, first + n : first + n + len(second)] = n + 2 * second
         seconds.append(second)
         for t, size in zip(s.said, sizes):
             for token, pair, number in t.looks:
-                if token + 1 >= size or number > 9: continue
-                right = np.flatnonzero(s.cells[..., number - 1].ravel() if pair is None else
-                                       (np.arange(len(second)) // s.features.shape[1] == pair) & (s.cells[..., number - 1].ravel() > 0))
-                if len(right): looks.append((int(packed.layout.keep[at + token + 1]), first + n + right, (first + n, first + n + len(second))))
+                if token + 1 >= size or number > 9:
+                    continue
+                right = np.flatnonzero(
+                    s.cells[..., number - 1].ravel()
+                    if pair is None
+                    else (np.arange(len(second)) // s.features.shape[1] == pair)
+                    & (s.cells[..., number - 1].ravel() > 0)
+                )
+                if len(right):
+                    looks.append(
+                        (
+                            int(packed.layout.keep[at + token + 1]),
+                            first + n + right,
+                            (first + n, first + n + len(second)),
+                        )
+                    )
             at += size
     return packed, clip_inputs(prompts, packed.ids.device, packed.layout), torch.cat(seconds), looks
 
-# %% ../nbs/04b_embedded.ipynb #cell-067
-def scenes_loss(learner, scenes, aid=.3): # -> (loss, {name: (right, all)}); aid: weight of each of the two helping losses
+# %% ../nbs/04b_embedded.ipynb #cell-067-0
+def scenes_loss(
+    learner, scenes, aid=0.3
+):  # -> (loss, {name: (right, all)}); aid: weight of each of the two helping losses
     "Loss of what is said about some scenes, of naming the second and of looking."
     import torch
+
     packed, inputs, seconds, looks = pack_scenes(learner, scenes)
     learner.looking.watch = True
-    hidden = learner.base(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **inputs).last_hidden_state
+    hidden = learner.base(
+        input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **inputs
+    ).last_hidden_state
     told = [t for s in scenes for t in s.said]
-    logits, truth = learner.model.get_output_embeddings()(hidden[0]), torch.tensor(sum((t.truth for t in told), []))
-    weights, kinds = torch.tensor(sum((t.weights for t in told), [])), np.array(sum((t.kinds for t in told), []))
-    text = (torch.nn.functional.cross_entropy(logits, truth, reduction="none") * weights).sum() / weights.sum()
-    right = {"text": (text.item(), 1)} | count_right(logits.argmax(-1), truth, kinds, weights.numpy())
+    logits, truth = (
+        learner.model.get_output_embeddings()(hidden[0]),
+        torch.tensor(sum((t.truth for t in told), [])),
+    )
+    weights, kinds = (
+        torch.tensor(sum((t.weights for t in told), [])),
+        np.array(sum((t.kinds for t in told), [])),
+    )
+    text = (
+        torch.nn.functional.cross_entropy(logits, truth, reduction="none") * weights
+    ).sum() / weights.sum()
+    right = {"text": (text.item(), 1)} | count_right(
+        logits.argmax(-1), truth, kinds, weights.numpy()
+    )
     note, right["second"] = note_loss(learner, packed, seconds)
     gaze, right["gaze"] = gaze_loss(*learner.looking.watch, looks)
     return text + aid * (note + gaze), right
 
-def words_loss(learner, told): # list of Telling -> (loss, {name: (right, all)})
+# %% ../nbs/04b_embedded.ipynb #cell-067-1
+def words_loss(learner, told):  # list of Telling -> (loss, {name: (right, all)})
     "Loss of what follows from the words alone, for texts without a clip."
     import torch
+
     wide = max(len(t.ids) for t in told)
     ids = torch.tensor([t.ids + [learner.speech.end] * (wide - len(t.ids)) for t in told])
-    weights = torch.tensor([[0.0 if k in SEEN else w for k, w in zip(t.kinds, t.weights)] + [0.0] * (wide - len(t.ids)) for t in told])[:, 1:]
-    weights = torch.where(weights < .2, 0, weights)
+    weights = torch.tensor(
+        [
+            [0.0 if k in SEEN else w for k, w in zip(t.kinds, t.weights)]
+            + [0.0] * (wide - len(t.ids))
+            for t in told
+        ]
+    )[:, 1:]
+    weights = torch.where(weights < 0.2, 0, weights)
     kinds, keep = np.array([t.kinds + [""] * (wide - len(t.ids)) for t in told])[:, 1:], weights > 0
-    logits = learner.model.get_output_embeddings()(learner.base(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[keep])
+    logits = learner.model.get_output_embeddings()(
+        learner.base(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[keep]
+    )
     truth, w = ids[:, 1:][keep], weights[keep]
     right = count_right(logits.argmax(-1), truth, kinds[keep.numpy()], w.numpy())
-    return (torch.nn.functional.cross_entropy(logits, truth, reduction="none") * w).sum() / w.sum(), {f"{k}, read": v for k, v in right.items()}
+    return (
+        torch.nn.functional.cross_entropy(logits, truth, reduction="none") * w
+    ).sum() / w.sum(), {f"{k}, read": v for k, v in right.items()}
 
-
-
-# %% ../nbs/04b_embedded.ipynb #cell-069
+# %% ../nbs/04b_embedded.ipynb #cell-069-0
 def save_learner(learner, path):
     "Weights of the model and of the maps that read labels, float32."
     from safetensors.torch import save_file
-    state = {f"{n}.{k}": v for n in ("model", "eyes") for k, v in getattr(learner, n).state_dict().items() if k != "lm_head.weight"}
-    with atomic_path(path) as temporary: save_file({k: v.detach().contiguous().clone() for k, v in state.items()}, temporary)
 
+    state = {
+        f"{n}.{k}": v
+        for n in ("model", "eyes")
+        for k, v in getattr(learner, n).state_dict().items()
+        if k != "lm_head.weight"
+    }
+    with atomic_path(path) as temporary:
+        save_file({k: v.detach().contiguous().clone() for k, v in state.items()}, temporary)
+
+# %% ../nbs/04b_embedded.ipynb #cell-069-1
 def load_learner(learner, folder, only=""):
     "Weights of another unit: all of them, or those whose name holds `only`."
     from safetensors.torch import load_file
-    state = {k: v for k, v in load_file(Path(folder)/"weights.safetensors").items() if only in k}
+
+    state = {k: v for k, v in load_file(Path(folder) / "weights.safetensors").items() if only in k}
     for n in ("model", "eyes"):
-        part = {k[len(n) + 1:]: v for k, v in state.items() if k.startswith(n + ".")}
-        if part: getattr(learner, n).load_state_dict(part, strict=False)
+        part = {k[len(n) + 1 :]: v for k, v in state.items() if k.startswith(n + ".")}
+        if part:
+            getattr(learner, n).load_state_dict(part, strict=False)
     return learner
 
 # %% ../nbs/04b_embedded.ipynb #cell-070
 def learn_detector(out, needs):
     "Unit: the detector of chapter 01b; its files in the package are kept where they belong to its settings."
     from stvg_nb.detector import train_detector
-    train_detector(work=out/"work", progress=True)
+
+    train_detector(work=out / "work", progress=True)
 
 # %% ../nbs/04b_embedded.ipynb #cell-071
-def marks_batch(clips, rng, n, config, share=.7):
+def marks_batch(clips, rng, n, config, share=0.7):
     "Unmarked pairs of frames strewn with numbers, at most one a token: pixel rows, grids, labels."
     import torch
+
     rows, labels, tokens = [], np.zeros((n, GRID[0] * GRID[1], 9), np.float32), GRID[0] * GRID[1]
     for i, c in enumerate(rng.integers(len(clips.frames), size=n)):
         t = int(rng.integers(STEPS))
-        pair = np.array(clips.frames[c, 2 * t:2 * t + 2])
+        pair = np.array(clips.frames[c, 2 * t : 2 * t + 2])
         for at in np.flatnonzero(rng.random(tokens) < share):
             x, y = (28 * k + rng.uniform(1, 27) for k in (at % GRID[1], at // GRID[1]))
-            number, (dx, dy) = int(rng.integers(1, 10)), rng.normal(0, 2, 2) * (rng.random() < .3)
-            for image, side in zip(pair, (-.5, .5)): write_mark(image, str(number), x + dx * side, y + dy * side, config)
+            number, (dx, dy) = int(rng.integers(1, 10)), rng.normal(0, 2, 2) * (rng.random() < 0.3)
+            for image, side in zip(pair, (-0.5, 0.5)):
+                write_mark(image, str(number), x + dx * side, y + dy * side, config)
             labels[i, at, number - 1] = 1
         rows.append(pair)
-    return patches(np.concatenate(rows)), torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n), dict(number=labels)
+    return (
+        patches(np.concatenate(rows)),
+        torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n),
+        dict(number=labels),
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-072
-def learn_marks(out, needs, steps=1000, batch=12, lr=1e-3, muon=.02, seed=0):
+# %% ../nbs/04b_embedded.ipynb #cell-072-0
+def learn_marks(out, needs, steps=1000, batch=12, lr=1e-3, muon=0.02, seed=0):
     "Unit: read numbers anywhere in a frame."
     learner, clips, rng = new_learner(seed), Clips(needs["clips-train"]), dice_of(seed, 1)
+
     def loss_of(step):
         x, grid, labels = marks_batch(clips, rng, part(batch), learner.config)
-        return head_loss(learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output)[:, :9], labels, dict(number=9))
-    if not fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "marks", muon=muon): return
-    save_learner(learner, out/"weights.safetensors")
+        return head_loss(
+            learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output)[:, :9],
+            labels,
+            dict(number=9),
+        )
 
-def sums(parts): # [{name: (right, all)}] -> {name: share}
+    if not fit(loss_of, learner.sight(), steps, lr, log_to(out / "log.jsonl"), "marks", muon=muon):
+        return
+    save_learner(learner, out / "weights.safetensors")
+
+# %% ../nbs/04b_embedded.ipynb #cell-072-1
+def sums(parts):  # [{name: (right, all)}] -> {name: share}
     total = {}
     for part in parts:
-        for k, (a, b) in part.items(): s = total.setdefault(k, [0, 0]); s[0] += a; s[1] += b
+        for k, (a, b) in part.items():
+            s = total.setdefault(k, [0, 0])
+            s[0] += a
+            s[1] += b
     return {k: round(a / max(b, 1), 4) for k, (a, b) in total.items()}
 
-# %% ../nbs/04b_embedded.ipynb #cell-074
+# %% ../nbs/04b_embedded.ipynb #cell-074-0
 def check_frames(learner, clips, batches=20, seed=1):
     "Shares of right labels on numbered pairs of other clips."
     import torch
+
     rng, parts = np.random.default_rng(seed), []
     with torch.no_grad():
         for _ in range(batches):
             x, grid, labels = pairs_batch(clips, rng, 24, learner.config, exact=True)
-            parts.append(head_loss(learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output), labels, HEADS)[1])
+            parts.append(
+                head_loss(
+                    learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output), labels, HEADS
+                )[1]
+            )
     return sums(parts)
 
-def learn_frames(out, needs, steps=2000, batch=20, extra=5, lr=1e-3, muon=.02, low=.4, seed=0, start="marks"):
+# %% ../nbs/04b_embedded.ipynb #cell-074-1
+def learn_frames(
+    out, needs, steps=2000, batch=20, extra=5, lr=1e-3, muon=0.02, low=0.4, seed=0, start="marks"
+):
     "Unit: marks, clothes and actions at every visual token of numbered pairs of frames."
     import torch
+
     learner = load_learner(new_learner(seed), needs[start], "visual")
     clips, val, rng = Clips(needs["clips-train"]), Clips(needs["clips-val"]), dice_of(seed, 2)
     cut = part(batch) * GRID[0] * GRID[1]
+
     def loss_of(step):
-        (x, g, labels), (x2, g2, strewn) = pairs_batch(clips, rng, part(batch), learner.config), marks_batch(clips, rng, part(extra), learner.config)
-        read = learner.eyes(learner.base.visual(torch.cat([x, x2]), grid_thw=torch.cat([g, g2])).pooler_output)
-        (a, right), (b, _) = head_loss(read[:cut], labels, HEADS), head_loss(read[cut:, :9], strewn, dict(number=9))
+        (x, g, labels), (x2, g2, strewn) = (
+            pairs_batch(clips, rng, part(batch), learner.config),
+            marks_batch(clips, rng, part(extra), learner.config),
+        )
+        read = learner.eyes(
+            learner.base.visual(torch.cat([x, x2]), grid_thw=torch.cat([g, g2])).pooler_output
+        )
+        (a, right), (b, _) = (
+            head_loss(read[:cut], labels, HEADS),
+            head_loss(read[cut:, :9], strewn, dict(number=9)),
+        )
         return a + b, right
-    if not fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "frames", low=low, muon=muon): return
-    save_learner(learner, out/"weights.safetensors")
-    write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
+
+    if not fit(
+        loss_of, learner.sight(), steps, lr, log_to(out / "log.jsonl"), "frames", low=low, muon=muon
+    ):
+        return
+    save_learner(learner, out / "weights.safetensors")
+    write_json(out / "metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
 # %% ../nbs/04b_embedded.ipynb #cell-075
-def learn_poses(out, needs, steps=2600, batch=12, busy=12, lr=1e-3, muon=.015, low=.4, seed=0, start="frames"):
+def learn_poses(
+    out, needs, steps=2600, batch=12, busy=12, lr=1e-3, muon=0.015, low=0.4, seed=0, start="frames"
+):
     "Unit: actions, on frames of rehearsals beside frames of clips."
     import torch
+
     learner = load_learner(new_learner(seed), needs[start])
     clips, val, rehearsals = (Clips(needs[n]) for n in ("clips-train", "clips-val", "rehearsals"))
     rng = dice_of(seed, 6)
+
     def loss_of(step):
-        parts = [pairs_batch(clips, rng, part(batch), learner.config), pairs_batch(rehearsals, rng, part(busy), learner.config)]
+        parts = [
+            pairs_batch(clips, rng, part(batch), learner.config),
+            pairs_batch(rehearsals, rng, part(busy), learner.config),
+        ]
         x, grid = (torch.cat([p[i] for p in parts]) for i in (0, 1))
         labels = {h: np.concatenate([p[2][h] for p in parts]) for h in HEADS}
-        return head_loss(learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output), labels, HEADS)
-    if not fit(loss_of, learner.sight(), steps, lr, log_to(out/"log.jsonl"), "poses", low=low, muon=muon): return
-    save_learner(learner, out/"weights.safetensors")
-    write_json(out/"metrics.json", dict(val=check_frames(learner, val)), indent=1)
+        return head_loss(
+            learner.eyes(learner.base.visual(x, grid_thw=grid).pooler_output), labels, HEADS
+        )
 
-
+    if not fit(
+        loss_of, learner.sight(), steps, lr, log_to(out / "log.jsonl"), "poses", low=low, muon=muon
+    ):
+        return
+    save_learner(learner, out / "weights.safetensors")
+    write_json(out / "metrics.json", dict(val=check_frames(learner, val)), indent=1)
 
 # %% ../nbs/04b_embedded.ipynb #cell-076
-def calm(learner, share=.1): # -> learner
+def calm(learner, share=0.1):  # -> learner
     "The tower turned down, so that what the layers add to a visual token weighs as much as what it comes with."
     import torch
+
     last = learner.base.visual.merger.mlp[-1]
-    with torch.no_grad(): last.weight *= share; last.bias *= share
+    with torch.no_grad():
+        last.weight *= share
+        last.bias *= share
     return learner
 
-# %% ../nbs/04b_embedded.ipynb #cell-078
+# %% ../nbs/04b_embedded.ipynb #cell-078-0
 def see_clips(out, needs, tower="poses", split="train", rounds=1, seed=0, count=None, bare=False):
     "Unit: visual tokens of numbered clips and what the numbers are; `bare`: where the numbers would be, without painting them."
     import torch
-    learner, clips, rng = calm(load_learner(new_learner(), needs[tower], "visual")), Clips(needs[f"clips-{split}"]), dice_of(seed, 11)
-    n, tokens, shape = min(count or len(clips), len(clips)), GRID[0] * GRID[1], torch.tensor([[STEPS, 2 * GRID[0], 2 * GRID[1]]])
-    features = np.lib.format.open_memmap(out/"features.npy", "w+", np.float16, (n * rounds, STEPS, tokens, learner.model.config.text_config.hidden_size))
+
+    learner, clips, rng = (
+        calm(load_learner(new_learner(), needs[tower], "visual")),
+        Clips(needs[f"clips-{split}"]),
+        dice_of(seed, 11),
+    )
+    n, tokens, shape = (
+        min(count or len(clips), len(clips)),
+        GRID[0] * GRID[1],
+        torch.tensor([[STEPS, 2 * GRID[0], 2 * GRID[1]]]),
+    )
+    features = np.lib.format.open_memmap(
+        out / "features.npy",
+        "w+",
+        np.float16,
+        (n * rounds, STEPS, tokens, learner.model.config.text_config.hidden_size),
+    )
     cells, numbers = np.zeros((n * rounds, STEPS, tokens, 9), np.int8), []
     with torch.no_grad():
         for i in progress(range(n * rounds), f"seen {split}"):
-            marks, frames = deal(clips.scripts[i % n], clips.places[i % n], rng, exact=bare), np.array(clips.frames[i % n])
-            if not bare: frames = paint(frames, marks, clips.places[i % n][..., 2], list(range(FRAMES)), learner.config)
-            features[i] = learner.base.visual(patches(frames), grid_thw=shape).pooler_output.view(STEPS, tokens, -1).half().numpy()
+            marks, frames = (
+                deal(clips.scripts[i % n], clips.places[i % n], rng, exact=bare),
+                np.array(clips.frames[i % n]),
+            )
+            if not bare:
+                frames = paint(
+                    frames, marks, clips.places[i % n][..., 2], list(range(FRAMES)), learner.config
+                )
+            features[i] = (
+                learner.base.visual(patches(frames), grid_thw=shape)
+                .pooler_output.view(STEPS, tokens, -1)
+                .half()
+                .numpy()
+            )
             cells[i] = number_cells(marks)
-            numbers.append({int(k): int(m) for k, m in marks.numbers.items() if marks.shown[:, k].any()})
+            numbers.append(
+                {int(k): int(m) for k, m in marks.numbers.items() if marks.shown[:, k].any()}
+            )
     features.flush()
-    np.savez_compressed(out/"cells.npz", cells=cells)
-    write_json(out/"numbers.json", dict(clips=n, numbers=numbers))
+    np.savez_compressed(out / "cells.npz", cells=cells)
+    write_json(out / "numbers.json", dict(clips=n, numbers=numbers))
 
-def number_cells(marks): # -> (STEPS, tokens, 9) is this number on this token?
+# %% ../nbs/04b_embedded.ipynb #cell-078-1
+def number_cells(marks):  # -> (STEPS, tokens, 9) is this number on this token?
     out = np.zeros((STEPS, GRID[0] * GRID[1], 9), np.int8)
     for t in range(STEPS):
-        for _, number, _, at in drawn(marks, t): out[t, at, number - 1] = 1
+        for _, number, _, at in drawn(marks, t):
+            out[t, at, number - 1] = 1
     return out
 
+# %% ../nbs/04b_embedded.ipynb #cell-078-2
 class Seen:
     "Kept visual tokens of clips with their numbers, scripts and questions."
+
     def __init__(self, folder, clips):
-        self.features, self.cells, self.clips = np.load(folder/"features.npy", mmap_mode="r"), np.load(folder/"cells.npz")["cells"], clips
-        about = read_json(folder/"numbers.json")
-        self.numbers, self.n, self._strips = [{int(k): m for k, m in row.items()} for row in about["numbers"]], about["clips"], {}
+        self.features, self.cells, self.clips = (
+            np.load(folder / "features.npy", mmap_mode="r"),
+            np.load(folder / "cells.npz")["cells"],
+            clips,
+        )
+        about = read_json(folder / "numbers.json")
+        self.numbers, self.n, self._strips = (
+            [{int(k): m for k, m in row.items()} for row in about["numbers"]],
+            about["clips"],
+            {},
+        )
         self.shift = number_vectors(self.features[:300].astype(np.float32), self.cells[:300])
-    def __len__(self): return len(self.numbers)
-    def clip(self, i): return i % self.n
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def clip(self, i):
+        return i % self.n
+
     def strips(self, i):
-        if self.clip(i) not in self._strips: self._strips[self.clip(i)] = strips(self.clips.scripts[self.clip(i)])
+        if self.clip(i) not in self._strips:
+            self._strips[self.clip(i)] = strips(self.clips.scripts[self.clip(i)])
         return self._strips[self.clip(i)]
-    def busy(self, i): # pairs of frames in which somebody does something
+
+    def busy(self, i):  # pairs of frames in which somebody does something
         return np.flatnonzero([any(s[t] for s in self.strips(i).values()) for t in range(STEPS)])
 
-def number_vectors(features, cells): # -> (9, hidden): what a number adds to its token, about the mean of all numbers
+# %% ../nbs/04b_embedded.ipynb #cell-078-3
+def number_vectors(
+    features, cells
+):  # -> (9, hidden): what a number adds to its token, about the mean of all numbers
     x, y = features.reshape(-1, features.shape[-1]), cells.reshape(-1, 9).astype(np.float32)
     one = y.sum(1) == 1
-    means = np.stack([x[one & (y[:, n] > 0)].mean(0) if (one & (y[:, n] > 0)).any() else x[one].mean(0) for n in range(9)])
+    means = np.stack(
+        [
+            x[one & (y[:, n] > 0)].mean(0) if (one & (y[:, n] > 0)).any() else x[one].mean(0)
+            for n in range(9)
+        ]
+    )
     return means - means.mean(0)
 
-# %% ../nbs/04b_embedded.ipynb #cell-079
-def renumbered(seen, i, order, rng, top): # -> features, cells, numbers; order: pairs of frames to show
+# %% ../nbs/04b_embedded.ipynb #cell-079-0
+def renumbered(
+    seen, i, order, rng, top
+):  # -> features, cells, numbers; order: pairs of frames to show
     "Some pairs of frames of a kept clip with other numbers, the first `top` among themselves."
     perm = np.concatenate([rng.permutation(top), np.arange(top, 9)])
     cells, back = seen.cells[i][order].astype(np.float32), np.argsort(perm)
     moved = cells[..., perm]
-    return seen.features[i][order].astype(np.float32) + (moved - cells) @ seen.shift, moved, {k: int(back[n - 1]) + 1 for k, n in seen.numbers[i].items() if n <= 9}
+    return (
+        seen.features[i][order].astype(np.float32) + (moved - cells) @ seen.shift,
+        moved,
+        {k: int(back[n - 1]) + 1 for k, n in seen.numbers[i].items() if n <= 9},
+    )
 
-def highest(seen, i, rng): # numbers up to this one are exchanged: those in use, or all nine
-    return 9 if rng.random() < .3 else min(9, max(5, *seen.numbers[i].values(), 0))
+# %% ../nbs/04b_embedded.ipynb #cell-079-1
+def highest(seen, i, rng):  # numbers up to this one are exchanged: those in use, or all nine
+    return 9 if rng.random() < 0.3 else min(9, max(5, *seen.numbers[i].values(), 0))
 
-def shuffled_order(rng, busy, m): # -> pairs of frames to show, seconds they are shown at
+# %% ../nbs/04b_embedded.ipynb #cell-079-2
+def shuffled_order(rng, busy, m):  # -> pairs of frames to show, seconds they are shown at
     "`m` pairs in a random order at random seconds; all of them: turned round, rolled, cut and joined."
     if m < STEPS:
         order = rng.permutation(STEPS)[:m]
-        if len(busy): order[0] = busy[rng.integers(len(busy))]
+        if len(busy):
+            order[0] = busy[rng.integers(len(busy))]
         order = rng.permutation(np.unique(order))
-        return order, np.sort(rng.permutation(STEPS)[:len(order)])
-    order = np.arange(STEPS)[::-1 if rng.random() < .5 else 1]
+        return order, np.sort(rng.permutation(STEPS)[: len(order)])
+    order = np.arange(STEPS)[:: -1 if rng.random() < 0.5 else 1]
     order = np.roll(order, int(rng.integers(STEPS)))
-    if rng.random() < .3:
+    if rng.random() < 0.3:
         a, b = np.sort(rng.choice(np.arange(1, STEPS), 2, replace=False))
         order = np.concatenate([order[b:], order[a:b], order[:a]])
     return order, np.arange(STEPS)
 
-# %% ../nbs/04b_embedded.ipynb #cell-081
-def practice_scene(seen, speech, rng, m, wild=0.0): # -> Scene
+# %% ../nbs/04b_embedded.ipynb #cell-081-0
+def practice_scene(seen, speech, rng, m, wild=0.0):  # -> Scene
     "A shuffled clip of `m` pairs: everybody's clothes, and strips of up to four of them."
     i = int(rng.integers(len(seen)))
     order, times = shuffled_order(rng, seen.busy(i), m)
@@ -1021,291 +1857,619 @@ def practice_scene(seen, speech, rng, m, wild=0.0): # -> Scene
     script, done = seen.clips.scripts[seen.clip(i)], seen.strips(i)
     cast = sorted((n, k) for k, n in numbers.items() if k < len(script.puppets))
     dress, act = Telling(speech).say(" ;", 0.0), Telling(speech).say(" ;", 0.0)
-    for n, k in cast: dress.say(f" {n}", .5, "listed", (None, n)).wear(clothes_of(script, k), (None, n), .5)
-    for n, k in [cast[q] for q in rng.permutation(len(cast))[:4]]: act.say(f" ; {n}", 0.0).strip(d := [done[k][t] for t in order], n, times, read=faulty(d, rng, wild=wild))
+    for n, k in cast:
+        dress.say(f" {n}", 0.5, "listed", (None, n)).wear(clothes_of(script, k), (None, n), 0.5)
+    for n, k in [cast[q] for q in rng.permutation(len(cast))[:4]]:
+        act.say(f" ; {n}", 0.0).strip(
+            d := [done[k][t] for t in order], n, times, read=faulty(d, rng, wild=wild)
+        )
     return Scene(features, cells, [dress, act], times)
 
-def collage_scene(seen, speech, rng, m): # -> Scene
+# %% ../nbs/04b_embedded.ipynb #cell-081-1
+def collage_scene(seen, speech, rng, m):  # -> Scene
     "Pairs of frames of `m` clips as one: second and number, then clothes and action."
     times, parts, lines = np.sort(rng.permutation(STEPS)[:m]), [], []
     for pair, second in enumerate(times):
         i = int(rng.integers(len(seen)))
         busy, script = seen.busy(i), seen.clips.scripts[seen.clip(i)]
-        t = int(busy[rng.integers(len(busy))]) if len(busy) and rng.random() < .7 else int(rng.integers(STEPS))
+        t = (
+            int(busy[rng.integers(len(busy))])
+            if len(busy) and rng.random() < 0.7
+            else int(rng.integers(STEPS))
+        )
         features, cells, numbers = renumbered(seen, i, [t], rng, 5)
         parts.append((features, cells))
-        lines += [(pair, second, n, clothes_of(script, k), seen.strips(i)[k][t]) for k, n in numbers.items()
-                  if k < len(script.puppets) and cells[0, :, n - 1].any()]
+        lines += [
+            (pair, second, n, clothes_of(script, k), seen.strips(i)[k][t])
+            for k, n in numbers.items()
+            if k < len(script.puppets) and cells[0, :, n - 1].any()
+        ]
     said = Telling(speech).say(" ;", 0.0)
     for pair, second, n, clothes, act in [lines[q] for q in rng.permutation(len(lines))[:24]]:
-        said.say(f" {second:.2f} {n}", 0.0, "", (pair, n)).wear(clothes, (pair, n), .5).looks.append((len(said.ids) - 1, pair, n))
-        said.say(f" {act or 'no'}", 1.0 if act else .3, "act" if act else "idle")
+        said.say(f" {second:.2f} {n}", 0.0, "", (pair, n)).wear(
+            clothes, (pair, n), 0.5
+        ).looks.append((len(said.ids) - 1, pair, n))
+        said.say(f" {act or 'no'}", 1.0 if act else 0.3, "act" if act else "idle")
     return Scene(*(np.concatenate(p) for p in zip(*parts)), [said], times)
 
-# %% ../nbs/04b_embedded.ipynb #cell-083
-def question_scene(seen, speech, rng, k, colour, at_once=.05, wild=0.0, brief=0.0): # -> Scene or None
+# %% ../nbs/04b_embedded.ipynb #cell-083-0
+def question_scene(
+    seen, speech, rng, k, colour, at_once=0.05, wild=0.0, brief=0.0
+):  # -> Scene or None
     "A clip with `k` of its questions, answered."
     i = int(rng.integers(len(seen)))
     features, cells, numbers = renumbered(seen, i, np.arange(STEPS), rng, highest(seen, i, rng))
-    usable = [q for q in seen.clips.asked(seen.clip(i)) if q["facts"]["target"] in numbers and q["facts"]["anchor"] in (None, *numbers)]
+    usable = [
+        q
+        for q in seen.clips.asked(seen.clip(i))
+        if q["facts"]["target"] in numbers and q["facts"]["anchor"] in (None, *numbers)
+    ]
     said = []
     for q in [usable[j] for j in rng.permutation(len(usable))[:k]]:
         think = rng.random() >= at_once
         prompt = speech.chat(build_prompt("stvg", q["query"], think=think, colour=colour))[1][1:]
-        if think and brief and rng.random() < brief: think = "empty"
-        said.append(tell(Telling(speech, prompt), q["facts"], numbers, think, lambda strip: faulty(strip, rng, .3, wild)))
+        if think and brief and rng.random() < brief:
+            think = "empty"
+        said.append(
+            tell(
+                Telling(speech, prompt),
+                q["facts"],
+                numbers,
+                think,
+                lambda strip: faulty(strip, rng, 0.3, wild),
+            )
+        )
     return Scene(features, cells, said) if said else None
 
-def bare_scene(seen, speech, rng, k, wild=0.0, brief=0.0): # -> Scene or None; seen: of clips without marks
+# %% ../nbs/04b_embedded.ipynb #cell-083-1
+def bare_scene(
+    seen, speech, rng, k, wild=0.0, brief=0.0
+):  # -> Scene or None; seen: of clips without marks
     "A clip without marks and `k` of its questions."
     i, said = int(rng.integers(len(seen))), []
     usable = [q for q in seen.clips.asked(seen.clip(i)) if q["facts"]["target"] in seen.numbers[i]]
     for q in [usable[j] for j in rng.permutation(len(usable))[:k]]:
         telling = Telling(speech, speech.chat(build_prompt("vtg", q["query"]))[1][1:])
-        said.append(tell_unmarked(telling, q["facts"], seen.numbers[i][q["facts"]["target"]], lambda strip: faulty(strip, rng, .3, wild),
-                                 "empty" if brief and rng.random() < brief else True))
+        said.append(
+            tell_unmarked(
+                telling,
+                q["facts"],
+                seen.numbers[i][q["facts"]["target"]],
+                lambda strip: faulty(strip, rng, 0.3, wild),
+                "empty" if brief and rng.random() < brief else True,
+            )
+        )
     return Scene(seen.features[i].astype(np.float32), seen.cells[i], said) if said else None
 
-def faulty(strip, rng, most=.6, wild=0.0): # some of what is said in a strip is wrong; with probability `wild` long stretches of it
+# %% ../nbs/04b_embedded.ipynb #cell-083-2
+def faulty(
+    strip, rng, most=0.6, wild=0.0
+):  # some of what is said in a strip is wrong; with probability `wild` long stretches of it
     share = most * rng.random()
-    pool = [a for a in strip if a] + list(VERBS.values()) * (not set(strip) & {"seen"}) + ["seen"] * ("seen" in strip)
+    pool = (
+        [a for a in strip if a]
+        + list(VERBS.values()) * (not set(strip) & {"seen"})
+        + ["seen"] * ("seen" in strip)
+    )
+
     def misread(act):
-        if act: return "" if rng.random() < .5 else pool[rng.integers(len(pool))]
-        return pool[rng.integers(len(pool))] if rng.random() < .5 else ""
+        if act:
+            return "" if rng.random() < 0.5 else pool[rng.integers(len(pool))]
+        return pool[rng.integers(len(pool))] if rng.random() < 0.5 else ""
+
     read = list(strip)
     if pool and rng.random() < wild:
         late = int(rng.integers(-2, 3))
         read = [read[min(max(t - late, 0), len(read) - 1)] for t in range(len(read))]
         for _ in range(rng.integers(4)):
             a, n = int(rng.integers(len(read))), int(rng.integers(2, 9))
-            read[a:a + n] = [pool[rng.integers(len(pool))] if rng.random() < .6 else ""] * len(read[a:a + n])
+            read[a : a + n] = [pool[rng.integers(len(pool))] if rng.random() < 0.6 else ""] * len(
+                read[a : a + n]
+            )
     return [misread(a) if rng.random() < share else a for a in read]
 
-def with_strangers(facts, who, rng, most=2): # -> facts with nine people; `most` of the new ones fit
+# %% ../nbs/04b_embedded.ipynb #cell-083-3
+def with_strangers(
+    facts, who, rng, most=2
+):  # -> facts with nine people; `most` of the new ones fit
     "More people to be judged by their clothes; those that fit do nothing that is asked for."
     clothes, fits, old = list(facts["clothes"]), list(facts["fits"]), len(facts["clothes"])
     doing, events = dict(facts["strips"]), dict(facts["events"])
     while len(clothes) < 9:
         look = [P.COLOURS[rng.integers(8)], P.COLOURS[rng.integers(8)], P.HATS[rng.integers(4)]]
-        if rng.random() < .5: word = list(who.values())[rng.integers(len(who))]; look[2 if word in P.HATS else rng.integers(2)] = word
+        if rng.random() < 0.5:
+            word = list(who.values())[rng.integers(len(who))]
+            look[2 if word in P.HATS else rng.integers(2)] = word
         fit = all(look[("shirt", "trousers", "hat").index(k)] == v for k, v in who.items())
-        if fit and sum(fits[old:]) == most: continue
-        doing[len(clothes)] = ["" if a == facts["verb"] else a for a in facts["strips"][int(rng.integers(old))]]; events[len(clothes)] = []
-        clothes.append(tuple(look)); fits.append(fit)
+        if fit and sum(fits[old:]) == most:
+            continue
+        doing[len(clothes)] = [
+            "" if a == facts["verb"] else a for a in facts["strips"][int(rng.integers(old))]
+        ]
+        events[len(clothes)] = []
+        clothes.append(tuple(look))
+        fits.append(fit)
     return facts | dict(clothes=clothes, fits=fits, strips=doing, events=events)
 
-def read_text(clips, speech, rng, colour): # -> Telling
+# %% ../nbs/04b_embedded.ipynb #cell-083-4
+def read_text(clips, speech, rng, colour):  # -> Telling
     "A question of some clip, answered without the clip."
     asked = clips.asked(int(rng.integers(len(clips))))
     q = asked[rng.integers(len(asked))]
     facts, who = q["facts"], q["form"].get("who")
-    if who and q["form"].get("action") and rng.random() < .7: facts = with_strangers(facts, who, rng)
+    if who and q["form"].get("action") and rng.random() < 0.7:
+        facts = with_strangers(facts, who, rng)
     n = len(facts["clothes"])
-    numbers = dict(enumerate((1 + rng.permutation(9 if rng.random() < .3 else max(n, 5))[:n]).tolist()))
+    numbers = dict(
+        enumerate((1 + rng.permutation(9 if rng.random() < 0.3 else max(n, 5))[:n]).tolist())
+    )
     before, after = speech.chat(build_prompt("stvg", q["query"], colour=colour))
-    return tell(Telling(speech, before[:-1] + after[1:]), facts, numbers, see=lambda strip: faulty(strip, rng, .2))
+    return tell(
+        Telling(speech, before[:-1] + after[1:]),
+        facts,
+        numbers,
+        see=lambda strip: faulty(strip, rng, 0.2),
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-085
+# %% ../nbs/04b_embedded.ipynb #cell-085-0
 def see_stills(out, needs, tower="poses", split="train", count=2000, seed=0):
     "Unit: visual tokens of single frames, a question about each, and the box of the puppet that is meant."
     import cv2
     import torch
-    learner, clips, rng = calm(load_learner(new_learner(), needs[tower], "visual")), Clips(needs[f"clips-{split}"]), dice_of(seed, 12)
-    features, cells, asked = np.zeros((count, 1, GRID[0] * GRID[1], learner.model.config.text_config.hidden_size), np.float16), np.zeros((count, 1, GRID[0] * GRID[1], 9), np.int8), []
+
+    learner, clips, rng = (
+        calm(load_learner(new_learner(), needs[tower], "visual")),
+        Clips(needs[f"clips-{split}"]),
+        dice_of(seed, 12),
+    )
+    features, cells, asked = (
+        np.zeros(
+            (count, 1, GRID[0] * GRID[1], learner.model.config.text_config.hidden_size), np.float16
+        ),
+        np.zeros((count, 1, GRID[0] * GRID[1], 9), np.int8),
+        [],
+    )
     i = 0
     for c in progress(range(2 * count), f"stills {split}"):
-        if i == count: break
+        if i == count:
+            break
         script, choice = clips.scripts[c % len(clips)], clips.asked(c % len(clips))
         q = choice[rng.integers(len(choice))]
         puppet, a, b = q["answer"]
         [(frame, labels)] = sketch(script, [int(rng.integers(a, b))])
         rows, columns = np.nonzero(labels == puppet + 1)
-        if len(rows) < 40: continue # hidden or hardly there
+        if len(rows) < 40:
+            continue  # hidden or hardly there
         across, down = SIZE[1] / script.width, SIZE[0] / script.height
-        box = columns.min() * across, rows.min() * down, (columns.max() + 1) * across, (rows.max() + 1) * down
+        box = (
+            columns.min() * across,
+            rows.min() * down,
+            (columns.max() + 1) * across,
+            (rows.max() + 1) * down,
+        )
         image = cv2.resize(frame, SIZE[::-1], interpolation=cv2.INTER_AREA)
-        with torch.no_grad(): features[i, 0] = learner.base.visual(patches(np.stack([image, image])), grid_thw=torch.tensor([[1, 2 * GRID[0], 2 * GRID[1]]])).pooler_output.half().numpy()
-        for x, y in zip(columns * across, rows * down): cells[i, 0, cell(x, y), 0] = 1
-        asked.append(dict(query=q["query"], box=[round(float(v), 2) for v in box])); i += 1
-    np.savez_compressed(out/"stills.npz", features=features[:i], cells=cells[:i])
-    write_json(out/"asked.json", asked)
+        with torch.no_grad():
+            features[i, 0] = (
+                learner.base.visual(
+                    patches(np.stack([image, image])),
+                    grid_thw=torch.tensor([[1, 2 * GRID[0], 2 * GRID[1]]]),
+                )
+                .pooler_output.half()
+                .numpy()
+            )
+        for x, y in zip(columns * across, rows * down):
+            cells[i, 0, cell(x, y), 0] = 1
+        asked.append(dict(query=q["query"], box=[round(float(v), 2) for v in box]))
+        i += 1
+    np.savez_compressed(out / "stills.npz", features=features[:i], cells=cells[:i])
+    write_json(out / "asked.json", asked)
 
+# %% ../nbs/04b_embedded.ipynb #cell-085-1
 class Stills:
     def __init__(self, folder):
-        kept = np.load(folder/"stills.npz")
-        self.features, self.cells, self.asked = kept["features"].astype(np.float32), kept["cells"], read_json(folder/"asked.json")
-    def scene(self, speech, i): # -> Scene
-        said = Telling(speech, speech.chat(build_box_prompt(self.asked[i]["query"], SIZE))[1][1:])
-        for part in box_parts(format_box(self.asked[i]["box"])): said.say(part, 1.0, "box" if part[0].isdigit() else "", (0, 1))
-        return Scene(self.features[i], self.cells[i], [said.end()], np.zeros(1, np.int64), still=True)
+        kept = np.load(folder / "stills.npz")
+        self.features, self.cells, self.asked = (
+            kept["features"].astype(np.float32),
+            kept["cells"],
+            read_json(folder / "asked.json"),
+        )
 
-def box_parts(text): # '{"bbox_2d": [12, 4, 56, 112]}' -> its tokens
-    head, numbers = text[:text.index("[") + 1], text[text.index("[") + 1:-2].split(", ")
+    def scene(self, speech, i):  # -> Scene
+        said = Telling(speech, speech.chat(build_box_prompt(self.asked[i]["query"], SIZE))[1][1:])
+        for part in box_parts(format_box(self.asked[i]["box"])):
+            said.say(part, 1.0, "box" if part[0].isdigit() else "", (0, 1))
+        return Scene(
+            self.features[i], self.cells[i], [said.end()], np.zeros(1, np.int64), still=True
+        )
+
+# %% ../nbs/04b_embedded.ipynb #cell-085-2
+def box_parts(text):  # '{"bbox_2d": [12, 4, 56, 112]}' -> its tokens
+    head, numbers = text[: text.index("[") + 1], text[text.index("[") + 1 : -2].split(", ")
     return [head, *(f"{x}, " for x in numbers[:-1]), numbers[-1] + "]}"]
 
-# %% ../nbs/04b_embedded.ipynb #cell-086
-def check(learner, scenes): # mean shares of `scenes_loss` over lists of scenes
+# %% ../nbs/04b_embedded.ipynb #cell-086-0
+def check(learner, scenes):  # mean shares of `scenes_loss` over lists of scenes
     import torch
-    with torch.no_grad(): return sums(scenes_loss(learner, s)[1] for s in scenes)
 
-def learn_lookups(out, needs, tower="poses", pairs=(2, 20), steps=900, batch=4, lr=2e-3, muon=.03, seed=0):
+    with torch.no_grad():
+        return sums(scenes_loss(learner, s)[1] for s in scenes)
+
+# %% ../nbs/04b_embedded.ipynb #cell-086-1
+def learn_lookups(
+    out, needs, tower="poses", pairs=(2, 20), steps=900, batch=4, lr=2e-3, muon=0.03, seed=0
+):
     "Unit: who wears what, and who does what at which second, in scenes that grow longer."
     learner = calm(load_learner(new_learner(seed), needs[tower], "visual"))
     seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 9)
+
     def scenes(step):
         grown = min(1, 1.25 * step / steps)
         m = round(pairs[0] * (pairs[1] / pairs[0]) ** grown)
-        if m < STEPS: m = int(rng.integers(max(1, m // 2), m + 1))
-        return [collage_scene(seen, learner.speech, rng, min(m, 8)) if rng.random() < .3 else practice_scene(seen, learner.speech, rng, m)
-                for _ in range(part(int(batch * 24 / (m + 4))))]
-    if not fit(lambda step: scenes_loss(learner, scenes(step)), learner.words(), steps, lr, log_to(out/"log.jsonl"), "lookups", low=.1, muon=muon): return
-    save_learner(learner, out/"weights.safetensors")
+        if m < STEPS:
+            m = int(rng.integers(max(1, m // 2), m + 1))
+        return [
+            collage_scene(seen, learner.speech, rng, min(m, 8))
+            if rng.random() < 0.3
+            else practice_scene(seen, learner.speech, rng, m)
+            for _ in range(part(int(batch * 24 / (m + 4))))
+        ]
+
+    if not fit(
+        lambda step: scenes_loss(learner, scenes(step)),
+        learner.words(),
+        steps,
+        lr,
+        log_to(out / "log.jsonl"),
+        "lookups",
+        low=0.1,
+        muon=muon,
+    ):
+        return
+    save_learner(learner, out / "weights.safetensors")
     val, rng = Seen(needs["seen-val"], Clips(needs["clips-val"])), np.random.default_rng(1)
-    write_json(out/"metrics.json", dict(val=check(learner, ([practice_scene(val, learner.speech, rng, STEPS)] for _ in range(40)))), indent=1)
+    write_json(
+        out / "metrics.json",
+        dict(
+            val=check(
+                learner, ([practice_scene(val, learner.speech, rng, STEPS)] for _ in range(40))
+            )
+        ),
+        indent=1,
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-087
-def learn_replies(out, needs, start, wild=.6, steps=1000, clips=4, questions=3, texts=12, stills=6, lr=1.5e-3, muon=.02, low=.1, seed=0, count=60):
+# %% ../nbs/04b_embedded.ipynb #cell-087-0
+def learn_replies(
+    out,
+    needs,
+    start,
+    wild=0.6,
+    steps=1000,
+    clips=4,
+    questions=3,
+    texts=12,
+    stills=6,
+    lr=1.5e-3,
+    muon=0.02,
+    low=0.1,
+    seed=0,
+    count=60,
+):
     "Unit: questions about whole clips and about no clip, reasoning and answer; goes on where unit `start` ended."
-    _learn_replies(out, needs, start, wild, steps, clips, questions, texts, stills, lr, muon, low, seed, count)
+    _learn_replies(
+        out, needs, start, wild, steps, clips, questions, texts, stills, lr, muon, low, seed, count
+    )
 
-def learn_habits(out, needs, start, brief=.75, wild=.6, steps=300, clips=4, questions=3, texts=4, stills=6, lr=7e-4, muon=.01, low=.02, seed=3, count=60):
+# %% ../nbs/04b_embedded.ipynb #cell-087-1
+def learn_habits(
+    out,
+    needs,
+    start,
+    brief=0.75,
+    wild=0.6,
+    steps=300,
+    clips=4,
+    questions=3,
+    texts=4,
+    stills=6,
+    lr=7e-4,
+    muon=0.01,
+    low=0.02,
+    seed=3,
+    count=60,
+):
     "Unit: the same, and a share `brief` of the answers about whole clips comes without reasoning."
-    _learn_replies(out, needs, start, wild, steps, clips, questions, texts, stills, lr, muon, low, seed, count, brief)
+    _learn_replies(
+        out,
+        needs,
+        start,
+        wild,
+        steps,
+        clips,
+        questions,
+        texts,
+        stills,
+        lr,
+        muon,
+        low,
+        seed,
+        count,
+        brief,
+    )
 
-def _learn_replies(out, needs, start, wild, steps, clips, questions, texts, stills, lr, muon, low, seed, count, brief=0.0):
+# %% ../nbs/04b_embedded.ipynb #cell-087-2
+def _learn_replies(
+    out,
+    needs,
+    start,
+    wild,
+    steps,
+    clips,
+    questions,
+    texts,
+    stills,
+    lr,
+    muon,
+    low,
+    seed,
+    count,
+    brief=0.0,
+):
     learner = load_learner(new_learner(seed), needs[start])
     seen, rng = Seen(needs["seen-train"], Clips(needs["clips-train"])), dice_of(seed, 5)
-    bare, pictures, speech, colour = Seen(needs["seen-bare"], seen.clips), Stills(needs["seen-stills"]), learner.speech, learner.config.mark_colour
+    bare, pictures, speech, colour = (
+        Seen(needs["seen-bare"], seen.clips),
+        Stills(needs["seen-stills"]),
+        learner.speech,
+        learner.config.mark_colour,
+    )
+
     def scenes():
         for _ in range(part(clips)):
             what = rng.random()
-            yield (collage_scene(seen, speech, rng, 8) if what < .1 else practice_scene(seen, speech, rng, STEPS, wild) if what < .2 else
-                   bare_scene(bare, speech, rng, questions, wild, brief) if what < .3 else question_scene(seen, speech, rng, questions, colour, wild=wild, brief=brief))
-        for i in rng.integers(len(pictures.asked), size=part(stills)): yield pictures.scene(speech, i)
+            yield (
+                collage_scene(seen, speech, rng, 8)
+                if what < 0.1
+                else practice_scene(seen, speech, rng, STEPS, wild)
+                if what < 0.2
+                else bare_scene(bare, speech, rng, questions, wild, brief)
+                if what < 0.3
+                else question_scene(seen, speech, rng, questions, colour, wild=wild, brief=brief)
+            )
+        for i in rng.integers(len(pictures.asked), size=part(stills)):
+            yield pictures.scene(speech, i)
+
     def loss_of(step):
         a, right = scenes_loss(learner, [s for s in scenes() if s])
-        b, read = words_loss(learner, [read_text(seen.clips, speech, rng, colour) for _ in range(part(texts))])
+        b, read = words_loss(
+            learner, [read_text(seen.clips, speech, rng, colour) for _ in range(part(texts))]
+        )
         return a + b, right | read
-    if not fit(loss_of, learner.words(), steps, lr, log_to(out/"log.jsonl"), out.name, low=low, muon=muon): return
-    save_learner(learner, out/"weights.safetensors")
+
+    if not fit(
+        loss_of, learner.words(), steps, lr, log_to(out / "log.jsonl"), out.name, low=low, muon=muon
+    ):
+        return
+    save_learner(learner, out / "weights.safetensors")
     val, rng = Seen(needs["seen-val"], Clips(needs["clips-val"])), np.random.default_rng(1)
     rows = examine(learner.model, speech.processor, val.clips, learner.config, count)
-    write_json(out/"predictions.json", rows)
+    write_json(out / "predictions.json", rows)
     pairs = ([s] for s in (question_scene(val, speech, rng, 3, colour) for _ in range(40)) if s)
-    write_json(out/"metrics.json", dict(val=marks_of(rows), words=check(learner, pairs)), indent=1)
+    write_json(
+        out / "metrics.json", dict(val=marks_of(rows), words=check(learner, pairs)), indent=1
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-098
+# %% ../nbs/04b_embedded.ipynb #cell-098-0
 @dataclass(frozen=True)
 class Unit:
     "One resumable piece of training, at most twenty minutes."
-    name: str
-    function: str # dotted path of `f(out, needs, **config)`; out: folder, needs: {name: folder}
-    config: dict = field(default_factory=dict)
-    needs: tuple = () # names of units whose results it takes
-    processes: int = 1 # that train together
 
-def unit_keys(plan): # list of Unit -> {name: hash}
+    name: str
+    function: str  # dotted path of `f(out, needs, **config)`; out: folder, needs: {name: folder}
+    config: dict = field(default_factory=dict)
+    needs: tuple = ()  # names of units whose results it takes
+    processes: int = 1  # that train together
+
+# %% ../nbs/04b_embedded.ipynb #cell-098-1
+def unit_keys(plan):  # list of Unit -> {name: hash}
     "A unit's hash covers its function, all its settings and the hashes of what it needs."
     keys = {}
     for u in plan:
         missing = [n for n in u.needs if n not in keys]
-        if missing: raise InputError(f"unit {u.name}", f"needs {missing[0]}, which does not come before it")
-        usual = {n: p.default for n, p in inspect.signature(resolve(u.function)).parameters.items() if p.default is not p.empty}
-        keys[u.name] = config_hash(dict(function=u.function, config=usual | u.config, needs=[keys[n] for n in u.needs], puppets=P.VERSION)
-                                   | (dict(processes=u.processes) if u.processes > 1 else {}))
+        if missing:
+            raise InputError(f"unit {u.name}", f"needs {missing[0]}, which does not come before it")
+        usual = {
+            n: p.default
+            for n, p in inspect.signature(resolve(u.function)).parameters.items()
+            if p.default is not p.empty
+        }
+        keys[u.name] = config_hash(
+            dict(
+                function=u.function,
+                config=usual | u.config,
+                needs=[keys[n] for n in u.needs],
+                puppets=P.VERSION,
+            )
+            | (dict(processes=u.processes) if u.processes > 1 else {})
+        )
     return keys
 
-def unit_folder(name, key, root=None): return Path(root or runs_dir("weights"))/f"{name}-{key[7:17]}"
+# %% ../nbs/04b_embedded.ipynb #cell-098-2
+def unit_folder(name, key, root=None):
+    return Path(root or runs_dir("weights")) / f"{name}-{key[7:17]}"
 
-def unit_done(folder): return (Path(folder)/"provenance.json").is_file()
 
-# %% ../nbs/04b_embedded.ipynb #cell-099
+def unit_done(folder):
+    return (Path(folder) / "provenance.json").is_file()
+
+# %% ../nbs/04b_embedded.ipynb #cell-099-0
 def _one_of(rank, unit, meeting, out, needs):
     import torch
     import torch.distributed as dist
+
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=unit.processes)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=unit.processes
+    )
     resolve(unit.function)(out, needs, **unit.config)
     dist.destroy_process_group()
 
+# %% ../nbs/04b_embedded.ipynb #cell-099-1
 def work(unit, out, needs):
     "A unit's function, in as many processes as it asks for."
-    if unit.processes == 1: return resolve(unit.function)(out, needs, **unit.config)
+    if unit.processes == 1:
+        return resolve(unit.function)(out, needs, **unit.config)
     import torch.multiprocessing as mp
-    with tempfile.TemporaryDirectory() as folder: mp.spawn(_one_of, (unit, f"{folder}/meeting", out, needs), nprocs=unit.processes)
 
-def cpu_seconds(): # of this process and of those it has waited for
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_one_of, (unit, f"{folder}/meeting", out, needs), nprocs=unit.processes)
 
+# %% ../nbs/04b_embedded.ipynb #cell-099-2
+def cpu_seconds():  # of this process and of those it has waited for
+    return sum(
+        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+
+# %% ../nbs/04b_embedded.ipynb #cell-099-3
 def run_unit(
-    unit:Unit, keys, # of `unit_keys`
-    root=None, # folder of all units; default runs/weights
-) -> bool: # False: it was finished before
+    unit: Unit,
+    keys,  # of `unit_keys`
+    root=None,  # folder of all units; default runs/weights
+) -> bool:  # False: it was finished before
     "Run a unit unless it is finished; its provenance is written last."
     out = unit_folder(unit.name, keys[unit.name], root)
-    if unit_done(out): return False
+    if unit_done(out):
+        return False
     needs = {n: unit_folder(n, keys[n], root) for n in unit.needs}
     for n, folder in needs.items():
-        if not unit_done(folder): raise InputError(f"unit {unit.name}", f"needs unit {n}, which is not finished")
+        if not unit_done(folder):
+            raise InputError(f"unit {unit.name}", f"needs unit {n}, which is not finished")
     out.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.perf_counter(), cpu_seconds()
     work(unit, out, needs)
-    spent = dict(wall_seconds=round(time.perf_counter() - wall, 1), cpu_seconds=round(cpu_seconds() - cpu, 1))
-    write_json(out/"provenance.json", dict(unit=asdict(unit), key=keys[unit.name], needs={n: keys[n] for n in unit.needs}, **spent,
-                                           environment=environment(), code=git_state(),
-                                           files={p.name: sha256_file(p) for p in sorted(out.glob("*.safetensors"))}), indent=1)
+    spent = dict(
+        wall_seconds=round(time.perf_counter() - wall, 1), cpu_seconds=round(cpu_seconds() - cpu, 1)
+    )
+    write_json(
+        out / "provenance.json",
+        dict(
+            unit=asdict(unit),
+            key=keys[unit.name],
+            needs={n: keys[n] for n in unit.needs},
+            **spent,
+            environment=environment(),
+            code=git_state(),
+            files={p.name: sha256_file(p) for p in sorted(out.glob("*.safetensors"))},
+        ),
+        indent=1,
+    )
     return True
 
-def log_to(path): # a function that appends one JSON line; of processes that train together the first one writes
+# %% ../nbs/04b_embedded.ipynb #cell-099-4
+def log_to(
+    path,
+):  # a function that appends one JSON line; of processes that train together the first one writes
     path = Path(path)
-    if place()[0]: return lambda line: None
+    if place()[0]:
+        return lambda line: None
     path.unlink(missing_ok=True)
+
     def log(line):
-        with open(path, "a") as f: f.write(json.dumps(line) + "\n")
+        with open(path, "a") as f:
+            f.write(json.dumps(line) + "\n")
+
     return log
 
-# %% ../nbs/04b_embedded.ipynb #cell-100
-def plan(): # -> list of Unit
+# %% ../nbs/04b_embedded.ipynb #cell-100-0
+def plan():  # -> list of Unit
     "Everything that is shipped, in the order in which it is trained."
     here, clips = "stvg_nb.embedded.", ("clips-train", "clips-val")
-    def unit(name, function, needs=(), processes=1, **config): return Unit(name, here + function, config, needs, processes)
-    kept = ("seen-train", "seen-val", "seen-bare", "seen-stills", *clips)
-    return [unit("detector", "learn_detector"),
-            unit("clips-val", "make_clips", split="val", count=60), unit("clips-train", "make_clips", split="train", count=1000),
-            unit("marks", "learn_marks", clips[:1]),
-            unit("frames", "learn_frames", (*clips, "marks")),
-            unit("rehearsals", "make_clips", split="rehearsal", count=250),
-            unit("poses", "learn_poses", (*clips, "rehearsals", "frames"), processes=2),
-            unit("poses-2", "learn_poses", (*clips, "rehearsals", "poses"), processes=2, start="poses", muon=.01, low=.02, seed=1),
-            unit("seen-val", "see_clips", ("clips-val", "poses-2"), tower="poses-2", split="val"),
-            unit("seen-train", "see_clips", ("clips-train", "poses-2"), tower="poses-2"),
-            unit("seen-bare", "see_clips", ("clips-train", "poses-2"), tower="poses-2", count=600, bare=True),
-            unit("seen-stills", "see_stills", ("clips-train", "poses-2"), tower="poses-2"),
-            unit("lookups", "learn_lookups", ("seen-train", "seen-val", *clips, "poses-2"), processes=2, tower="poses-2"),
-            unit("replies", "learn_replies", (*kept, "lookups"), processes=2, start="lookups", low=.5),
-            unit("replies-2", "learn_replies", (*kept, "replies"), processes=2, start="replies", low=.5, seed=1),
-            unit("replies-3", "learn_replies", (*kept, "replies-2"), processes=2, start="replies-2", low=.02, seed=2),
-            unit("habits", "learn_habits", (*kept, "replies-3"), processes=2, start="replies-3"),
-            unit("policy-base", "ship_base", (*clips, "habits"), start="habits")]
 
+    def unit(name, function, needs=(), processes=1, **config):
+        return Unit(name, here + function, config, needs, processes)
+
+    kept = ("seen-train", "seen-val", "seen-bare", "seen-stills", *clips)
+    return [
+        unit("detector", "learn_detector"),
+        unit("clips-val", "make_clips", split="val", count=60),
+        unit("clips-train", "make_clips", split="train", count=1000),
+        unit("marks", "learn_marks", clips[:1]),
+        unit("frames", "learn_frames", (*clips, "marks")),
+        unit("rehearsals", "make_clips", split="rehearsal", count=250),
+        unit("poses", "learn_poses", (*clips, "rehearsals", "frames"), processes=2),
+        unit(
+            "poses-2",
+            "learn_poses",
+            (*clips, "rehearsals", "poses"),
+            processes=2,
+            start="poses",
+            muon=0.01,
+            low=0.02,
+            seed=1,
+        ),
+        unit("seen-val", "see_clips", ("clips-val", "poses-2"), tower="poses-2", split="val"),
+        unit("seen-train", "see_clips", ("clips-train", "poses-2"), tower="poses-2"),
+        unit(
+            "seen-bare",
+            "see_clips",
+            ("clips-train", "poses-2"),
+            tower="poses-2",
+            count=600,
+            bare=True,
+        ),
+        unit("seen-stills", "see_stills", ("clips-train", "poses-2"), tower="poses-2"),
+        unit(
+            "lookups",
+            "learn_lookups",
+            ("seen-train", "seen-val", *clips, "poses-2"),
+            processes=2,
+            tower="poses-2",
+        ),
+        unit("replies", "learn_replies", (*kept, "lookups"), processes=2, start="lookups", low=0.5),
+        unit(
+            "replies-2",
+            "learn_replies",
+            (*kept, "replies"),
+            processes=2,
+            start="replies",
+            low=0.5,
+            seed=1,
+        ),
+        unit(
+            "replies-3",
+            "learn_replies",
+            (*kept, "replies-2"),
+            processes=2,
+            start="replies-2",
+            low=0.02,
+            seed=2,
+        ),
+        unit("habits", "learn_habits", (*kept, "replies-3"), processes=2, start="replies-3"),
+        unit("policy-base", "ship_base", (*clips, "habits"), start="habits"),
+    ]
+
+# %% ../nbs/04b_embedded.ipynb #cell-100-1
 def run_plan(
-    units=None, # list of Unit; None: `plan()`
-    only=None, # name of one unit
+    units=None,  # list of Unit; None: `plan()`
+    only=None,  # name of one unit
     say=print,
 ):
     "Run the units that are not finished."
     units = units or plan()
     keys = unit_keys(units)
     for u in units:
-        if only and u.name != only: continue
+        if only and u.name != only:
+            continue
         say(f"{u.name}: {'trained' if run_unit(u, keys) else 'kept'}")
 
-# %% ../nbs/04b_embedded.ipynb #cell-103
-def weights_dir(name="base"): return package_dir()/"weights"/f"policy-{name}"
+# %% ../nbs/04b_embedded.ipynb #cell-103-0
+def weights_dir(name="base"):
+    return package_dir() / "weights" / f"policy-{name}"
 
+# %% ../nbs/04b_embedded.ipynb #cell-103-1
 def ship(learner, folder=None):
     "Write a trained model without its teaching heads: bf16 safetensors, config, tokenizer and processor files."
     import torch
+
     folder, model = Path(folder or weights_dir()), type(learner.model)(learner.model.config)
     model.load_state_dict(learner.model.state_dict())
     model.generation_config = learner.model.generation_config
@@ -1313,63 +2477,93 @@ def ship(learner, folder=None):
     learner.speech.processor.save_pretrained(folder)
     return folder
 
-def available() -> list: # names that `load` takes
+# %% ../nbs/04b_embedded.ipynb #cell-103-2
+def available() -> list:  # names that `load` takes
     "Shipped policies: the base and the differences to it."
-    root = package_dir()/"weights"
-    return sorted(p.name.removeprefix("policy-") for p in root.glob("policy-*") if (p/"model.safetensors").is_file() or (p/"delta.safetensors").is_file())
+    root = package_dir() / "weights"
+    return sorted(
+        p.name.removeprefix("policy-")
+        for p in root.glob("policy-*")
+        if (p / "model.safetensors").is_file() or (p / "delta.safetensors").is_file()
+    )
 
-# %% ../nbs/04b_embedded.ipynb #cell-104
+# %% ../nbs/04b_embedded.ipynb #cell-104-0
 @contextmanager
-def quiet_loading(): # a bar for half a second is noise
+def quiet_loading():  # a bar for half a second is noise
     from transformers.utils import logging
+
     was = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
-    try: yield
-    finally: was and logging.enable_progress_bar()
+    try:
+        yield
+    finally:
+        was and logging.enable_progress_bar()
 
+# %% ../nbs/04b_embedded.ipynb #cell-104-1
 def load(
-    name="base", # one of `available()`
+    name="base",  # one of `available()`
     device="cpu",
-): # (model in float32, processor)
+):  # (model in float32, processor)
     "The shipped policy, or the base with a difference added."
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
     if name not in available():
-        raise InputError(f"embedded:{name}", f"is not shipped with this package (there are: {', '.join(available()) or 'none'}); train it with `make weights`")
+        raise InputError(
+            f"embedded:{name}",
+            f"is not shipped with this package (there are: {', '.join(available()) or 'none'}); train it with `make weights`",
+        )
     base = weights_dir()
-    with quiet_loading(): model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
-    if (weights_dir(name)/"delta.safetensors").is_file(): add_delta(model, weights_dir(name)/"delta.safetensors")
+    with quiet_loading():
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    if (weights_dir(name) / "delta.safetensors").is_file():
+        add_delta(model, weights_dir(name) / "delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
 # %% ../nbs/04b_embedded.ipynb #cell-105
-DELTA_BYTES = 300_000 # a difference may have this many, header included
+DELTA_BYTES = 300_000  # a difference may have this many, header included
+
 
 def save_delta(
-    model, base, # trained and untrained model of the same shape
-    path, # .safetensors
-    limit=DELTA_BYTES, # None: matrices are kept whole
-) -> dict: # {"bytes", "share": of the squared difference that is kept}
+    model,
+    base,  # trained and untrained model of the same shape
+    path,  # .safetensors
+    limit=DELTA_BYTES,  # None: matrices are kept whole
+) -> dict:  # {"bytes", "share": of the squared difference that is kept}
     "The difference of two models: vectors as they are, matrices as the products of thin ones that keep the most for their bytes; bf16."
     import torch
     from safetensors.torch import save_file
+
     old, pairs, small, total, kept = dict(base.named_parameters()), [], {}, 0.0, 0.0
     for name, p in model.named_parameters():
         d = p.detach().float() - old[name].detach().float()
-        if not d.any() or limit is None and torch.equal(p.bfloat16(), old[name].bfloat16()): continue
+        if not d.any() or limit is None and torch.equal(p.bfloat16(), old[name].bfloat16()):
+            continue
         total += float(d.square().sum())
-        if d.ndim == 1 or limit is None: small[f"{name}.whole"] = d.bfloat16(); kept += float(d.square().sum()); continue
+        if d.ndim == 1 or limit is None:
+            small[f"{name}.whole"] = d.bfloat16()
+            kept += float(d.square().sum())
+            continue
         u, s, v = torch.linalg.svd(d.flatten(1), full_matrices=False)
-        pairs += [(float(s[r]) ** 2, len(u) + v.shape[1], name, u[:, r] * s[r].sqrt(), v[r] * s[r].sqrt()) for r in range(int((s > 1e-6 * s[0]).sum()))]
+        pairs += [
+            (float(s[r]) ** 2, len(u) + v.shape[1], name, u[:, r] * s[r].sqrt(), v[r] * s[r].sqrt())
+            for r in range(int((s > 1e-6 * s[0]).sum()))
+        ]
     header = 1024 + 128 * (len(small) + 2 * len({p[2] for p in pairs}))
     room, chosen = ((limit or 0) - header) // 2 - sum(t.numel() for t in small.values()), {}
     for gain, cost, name, a, b in sorted(pairs, key=lambda p: -p[0] / p[1]):
-        if cost > room or kept > (1 - 1e-6) * total: continue
-        room -= cost; kept += gain
+        if cost > room or kept > (1 - 1e-6) * total:
+            continue
+        room -= cost
+        kept += gain
         chosen.setdefault(name, []).append((a, b))
     for name, columns in chosen.items():
-        small[f"{name}.left"], small[f"{name}.right"] = (torch.stack([c[i] for c in columns], 1 - i).bfloat16().contiguous() for i in (0, 1))
+        small[f"{name}.left"], small[f"{name}.right"] = (
+            torch.stack([c[i] for c in columns], 1 - i).bfloat16().contiguous() for i in (0, 1)
+        )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary: save_file(small, temporary)
+    with atomic_path(path) as temporary:
+        save_file(small, temporary)
     return dict(bytes=Path(path).stat().st_size, share=kept / total if total else 1.0)
 
 # %% ../nbs/04b_embedded.ipynb #cell-106
@@ -1377,70 +2571,118 @@ def add_delta(model, path):
     "Add a saved difference to a base model in place."
     import torch
     from safetensors.torch import load_file
+
     parts, weights = load_file(path), dict(model.named_parameters())
     with torch.no_grad():
         for key, value in parts.items():
             name, _, kind = key.rpartition(".")
-            if kind == "whole": weights[name] += value.float()
-            if kind == "left": weights[name] += (value.float() @ parts[name + ".right"].float()).view_as(weights[name])
+            if kind == "whole":
+                weights[name] += value.float()
+            if kind == "left":
+                weights[name] += (value.float() @ parts[name + ".right"].float()).view_as(
+                    weights[name]
+                )
     return model
 
-# %% ../nbs/04b_embedded.ipynb #cell-109
+# %% ../nbs/04b_embedded.ipynb #cell-109-0
 def numbered(clips, c, rng, config, exact=True):
     "Clip `c` with random numbers: (frames (FRAMES, H, W, 3) uint8, {puppet: number})."
     marks = deal(clips.scripts[c], clips.places[c], rng, exact)
     frames = paint(clips.frames[c], marks, clips.places[c][..., 2], list(range(FRAMES)), config)
-    return frames, {i: m for i, m in marks.numbers.items() if marks.shown[:, i].any() and i < len(clips.scripts[c].puppets)}
+    return frames, {
+        i: m
+        for i, m in marks.numbers.items()
+        if marks.shown[:, i].any() and i < len(clips.scripts[c].puppets)
+    }
 
+# %% ../nbs/04b_embedded.ipynb #cell-109-1
 def ask(model, processor, clips_and_texts, n=1, temperature=0.0, longest=320, seed=0, together=8):
     "Replies to (Video, text) requests: n texts each."
     import torch
     from transformers import GenerationConfig
+
     tokens = processor.tokenizer
-    how = dict(do_sample=True, temperature=temperature, top_k=0, top_p=1.0) if temperature else dict(do_sample=False)
-    config = GenerationConfig(max_new_tokens=longest, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id, **how)
+    how = (
+        dict(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+        if temperature
+        else dict(do_sample=False)
+    )
+    config = GenerationConfig(
+        max_new_tokens=longest,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+        **how,
+    )
     torch.manual_seed(seed)
     out = []
     for i in range(0, len(clips_and_texts), together):
-        prompts = [encode_prompt(processor, messages(text), video) for video, text in clips_and_texts[i:i + together]]
+        prompts = [
+            encode_prompt(processor, messages(text), video)
+            for video, text in clips_and_texts[i : i + together]
+        ]
         rows = rollout(model, prompts, n, config)
         texts = tokens.batch_decode(rows, skip_special_tokens=True)
-        out += [texts[j:j + n] for j in range(0, len(texts), n)]
+        out += [texts[j : j + n] for j in range(0, len(texts), n)]
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-110
+# %% ../nbs/04b_embedded.ipynb #cell-110-0
 def examine(model, processor, clips, config, count=None, n=1, temperature=0.0, seed=0, start=0):
     "Answers to the clips' own questions, with exact marks in random numbers: one record a clip."
     rng, asked, rows = np.random.default_rng(seed), [], []
     for c in range(start, min(len(clips), start + (count or len(clips)))):
         s = clips.scripts[c]
         frames, numbers = numbered(clips, c, rng, config)
-        asked.append((encode_clip(processor, frames, 2.0), build_prompt("stvg", s.query, colour=config.mark_colour)))
-        rows.append(dict(name=s.name, type=s.type, query=s.query, answer_id=numbers.get(s.target, 0), interval=[s.start / s.fps, s.end / s.fps], labels=s.labels))
-    was = model.training; model.eval()
+        asked.append(
+            (
+                encode_clip(processor, frames, 2.0),
+                build_prompt("stvg", s.query, colour=config.mark_colour),
+            )
+        )
+        rows.append(
+            dict(
+                name=s.name,
+                type=s.type,
+                query=s.query,
+                answer_id=numbers.get(s.target, 0),
+                interval=[s.start / s.fps, s.end / s.fps],
+                labels=s.labels,
+            )
+        )
+    was = model.training
+    model.eval()
     for row, texts in zip(rows, ask(model, processor, asked, n, temperature, seed=seed)):
         parsed = [parse(t, "stvg", duration=20.0) for t in texts]
         truth = Interval(*row["interval"])
-        row |= dict(replies=texts, id_correct=[float(p.id == row["answer_id"]) for p in parsed], format=[float(p.ok_format) for p in parsed],
-                    tiou=[p.interval.iou(truth) if p.interval else 0.0 for p in parsed])
+        row |= dict(
+            replies=texts,
+            id_correct=[float(p.id == row["answer_id"]) for p in parsed],
+            format=[float(p.ok_format) for p in parsed],
+            tiou=[p.interval.iou(truth) if p.interval else 0.0 for p in parsed],
+        )
     model.train(was)
     return rows
 
-def reasons(text): # is there anything between the tags?
+# %% ../nbs/04b_embedded.ipynb #cell-110-1
+def reasons(text):  # is there anything between the tags?
     return bool(text.partition("<think>")[2].partition("</think>")[0].strip())
 
-def marks_of(rows): # -> {"all" or type: {"n", "id", "tiou", "format", "reward", "reasons"}}
+# %% ../nbs/04b_embedded.ipynb #cell-110-2
+def marks_of(rows):  # -> {"all" or type: {"n", "id", "tiou", "format", "reward", "reasons"}}
     "Means by question type."
     out = {}
     for kind in ("all", *sorted({r["type"] for r in rows})):
         some = [r for r in rows if kind in ("all", r["type"])]
         mean = lambda key: round(float(np.mean([np.mean(r[key]) for r in some])), 3)
-        out[kind] = dict(n=len(some), id=mean("id_correct"), tiou=mean("tiou"), format=mean("format"))
+        out[kind] = dict(
+            n=len(some), id=mean("id_correct"), tiou=mean("tiou"), format=mean("format")
+        )
         out[kind]["reward"] = round(sum(out[kind][k] for k in ("id", "tiou", "format")), 3)
-        out[kind]["reasons"] = round(float(np.mean([reasons(t) for r in some for t in r["replies"]])), 3)
+        out[kind]["reasons"] = round(
+            float(np.mean([reasons(t) for r in some for t in r["replies"]])), 3
+        )
     return out
 
-# %% ../nbs/04b_embedded.ipynb #cell-112
+# %% ../nbs/04b_embedded.ipynb #cell-112-0
 CARD = """---
 license: apache-2.0
 pipeline_tag: video-text-to-text
@@ -1462,18 +2704,39 @@ Training took {minutes:.0f} CPU minutes on one core.
 It reads nothing but puppets: other videos, other sizes of numbers and other prompts give nonsense.
 """
 
+
 def write_card(folder, model, metrics, about):
     "README.md of a shipped policy."
     n = sum(p.numel() for p in model.parameters())
-    val, types = metrics["greedy"]["all"], "; ".join(f"{k} {v['id']:.3f} / {v['tiou']:.3f}" for k, v in metrics["greedy"].items() if k != "all")
-    text = CARD.format(millions=n / 1e6, megabytes=2 * n / 1e6, n=val["n"], id=val["id"], tiou=val["tiou"], m=metrics["samples"]["all"]["n"],
-                       reward=metrics["samples"]["all"]["reward"], types=types, greedy=val["reasons"], sampled=metrics["samples"]["all"]["reasons"], **about)
-    write_text(Path(folder)/"README.md", text)
+    val, types = (
+        metrics["greedy"]["all"],
+        "; ".join(
+            f"{k} {v['id']:.3f} / {v['tiou']:.3f}"
+            for k, v in metrics["greedy"].items()
+            if k != "all"
+        ),
+    )
+    text = CARD.format(
+        millions=n / 1e6,
+        megabytes=2 * n / 1e6,
+        n=val["n"],
+        id=val["id"],
+        tiou=val["tiou"],
+        m=metrics["samples"]["all"]["n"],
+        reward=metrics["samples"]["all"]["reward"],
+        types=types,
+        greedy=val["reasons"],
+        sampled=metrics["samples"]["all"]["reasons"],
+        **about,
+    )
+    write_text(Path(folder) / "README.md", text)
 
-def lineage(folder) -> dict: # {unit: its provenance}, what it needs first
+# %% ../nbs/04b_embedded.ipynb #cell-112-1
+def lineage(folder) -> dict:  # {unit: its provenance}, what it needs first
     "Everything that a finished unit came from."
-    mine, out = read_json(Path(folder)/"provenance.json"), {}
-    for name, key in mine["needs"].items(): out |= lineage(unit_folder(name, key, Path(folder).parent))
+    mine, out = read_json(Path(folder) / "provenance.json"), {}
+    for name, key in mine["needs"].items():
+        out |= lineage(unit_folder(name, key, Path(folder).parent))
     return out | {mine["unit"]["name"]: mine}
 
 # %% ../nbs/04b_embedded.ipynb #cell-113
@@ -1485,10 +2748,15 @@ def ship_base(out, needs, start, name="base", samples=16):
     greedy = examine(model, processor, val, preset(**MARK))
     sampled = examine(model, processor, val, preset(**MARK), samples, n=8, temperature=1.0)
     metrics = dict(greedy=marks_of(greedy), samples=marks_of(sampled))
-    write_json(out/"predictions.json", dict(greedy=greedy, samples=sampled))
+    write_json(out / "predictions.json", dict(greedy=greedy, samples=sampled))
     made = lineage(needs[start])
-    write_json(folder/"provenance.json", made, indent=1)
-    write_json(out/"metrics.json", metrics, indent=1); write_json(folder/"metrics.json", metrics, indent=1)
-    about = dict(name=name, clips=len(Clips(needs["clips-train"])), units=", ".join(made),
-                 minutes=sum(u["cpu_seconds"] for u in made.values()) / 60)
+    write_json(folder / "provenance.json", made, indent=1)
+    write_json(out / "metrics.json", metrics, indent=1)
+    write_json(folder / "metrics.json", metrics, indent=1)
+    about = dict(
+        name=name,
+        clips=len(Clips(needs["clips-train"])),
+        units=", ".join(made),
+        minutes=sum(u["cpu_seconds"] for u in made.values()) / 60,
+    )
     write_card(folder, model, metrics, about)

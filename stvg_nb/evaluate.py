@@ -18,68 +18,102 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import (InputError, Interval, MaskDatabase, config_hash, figures_dir, load_profile, probe, read_json, read_jsonl, repo_root, runs_dir,
-                          sha256_file, write_json, write_jsonl)
+from stvg_nb.core import (
+    InputError,
+    Interval,
+    MaskDatabase,
+    config_hash,
+    figures_dir,
+    load_profile,
+    probe,
+    read_json,
+    read_jsonl,
+    repo_root,
+    runs_dir,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
 from .metrics import evaluate
 from .repair import answer_tube, union_masks
 from .rewards import TASKS
 from .voting import vote
 
-# %% ../nbs/07_evaluate.ipynb #cell-010
+# %% ../nbs/07_evaluate.ipynb #cell-010-0
 def weights(
-    n:int, # clips
-    seeds=1, # trained seeds
-    draws=2000, # resampled populations
+    n: int,  # clips
+    seeds=1,  # trained seeds
+    draws=2000,  # resampled populations
     seed=0,
-) -> tuple: # (draws, seeds) and (draws, n) shares that sum to 1
+) -> tuple:  # (draws, seeds) and (draws, n) shares that sum to 1
     "How often each seed and each clip is drawn, by bootstrap."
-    if n < 1: raise InputError("bootstrap", "needs at least one clip")
+    if n < 1:
+        raise InputError("bootstrap", "needs at least one clip")
     rng = np.random.default_rng(seed)
-    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds, rng.multinomial(n, np.full(n, 1 / n), draws) / n
+    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds, rng.multinomial(
+        n, np.full(n, 1 / n), draws
+    ) / n
 
+# %% ../nbs/07_evaluate.ipynb #cell-010-1
 def resampled(
-    scores, # (S, n) per seed and clip
-    drawn, # of `weights`
-): # (draws,) means
+    scores,  # (S, n) per seed and clip
+    drawn,  # of `weights`
+):  # (draws,) means
     "Mean score of each resampled population."
     a, b = drawn
     return np.einsum("ds,sn,dn->d", a, np.asarray(scores, float), b, optimize=True)
 
-# %% ../nbs/07_evaluate.ipynb #cell-011
+# %% ../nbs/07_evaluate.ipynb #cell-011-0
 @dataclass(frozen=True)
 class Estimate:
     "A mean and its 95 % bootstrap interval."
-    mean: float; low: float; high: float
 
-    def __str__(self): return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
     @property
-    def half(self): return (self.high - self.low) / 2
+    def half(self):
+        return (self.high - self.low) / 2
 
+# %% ../nbs/07_evaluate.ipynb #cell-011-1
 def estimate(
-    scores, # (S, n) or (n,)
-    other=None, # of the same clips: the estimate is that of scores - other, paired by clip
-    draws=2000, seed=0,
+    scores,  # (S, n) or (n,)
+    other=None,  # of the same clips: the estimate is that of scores - other, paired by clip
+    draws=2000,
+    seed=0,
 ) -> Estimate:
     "Mean over seeds and clips with its interval; two rows are compared on the same resampled clips."
     x = np.atleast_2d(np.asarray(scores, float))
     means, mean = resampled(x, weights(x.shape[1], len(x), draws, seed)), x.mean()
     if other is not None:
         y = np.atleast_2d(np.asarray(other, float))
-        if y.shape[1] != x.shape[1]: raise InputError("estimate", f"{x.shape[1]} clips against {y.shape[1]}; compare rows of the same clips")
+        if y.shape[1] != x.shape[1]:
+            raise InputError(
+                "estimate",
+                f"{x.shape[1]} clips against {y.shape[1]}; compare rows of the same clips",
+            )
         a, b = weights(x.shape[1], len(x), draws, seed)
-        means, mean = means - resampled(y, (weights(1, len(y), draws, seed + 1)[0], b)), mean - y.mean()
+        means, mean = (
+            means - resampled(y, (weights(1, len(y), draws, seed + 1)[0], b)),
+            mean - y.mean(),
+        )
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(float(mean), float(low), float(high))
 
 # %% ../nbs/07_evaluate.ipynb #cell-017
 def annotate(
-    annotations, # HC-STVG file
-    database, # callable: key -> MaskDatabase, or None where there is none
-    output, # the copy, `.json` or `.json.gz`
-    min_iou=0.3, # a vote needs more than this
-) -> dict: # n, missed: counts
+    annotations,  # HC-STVG file
+    database,  # callable: key -> MaskDatabase, or None where there is none
+    output,  # the copy, `.json` or `.json.gz`
+    min_iou=0.3,  # a vote needs more than this
+) -> dict:  # n, missed: counts
     "A copy of the annotations that names the right number of each clip."
     from stvg_nb.benchmarks import load
+
     bench, records, missed = load("hcstvg", annotations), read_json(annotations), 0
     for sample in bench:
         db = database(sample.key)
@@ -89,97 +123,160 @@ def annotate(
     write_json(output, records)
     return dict(n=len(records), missed=missed)
 
-# %% ../nbs/07_evaluate.ipynb #cell-020
+# %% ../nbs/07_evaluate.ipynb #cell-020-0
 def look_up(
-    record:dict, # of `answer_all`: start_frame, end_frame, target_id
-    source, # MaskDatabase, Tracks or {ID: Tube} of the clip; None: nothing was found in it
-    repair="paper", # off | paper | code | no_largest
-    truth=None, # true frame Interval; only `code` reads it
-) -> dict: # the record with boxes
+    record: dict,  # of `answer_all`: start_frame, end_frame, target_id
+    source,  # MaskDatabase, Tracks or {ID: Tube} of the clip; None: nothing was found in it
+    repair="paper",  # off | paper | code | no_largest
+    truth=None,  # true frame Interval; only `code` reads it
+) -> dict:  # the record with boxes
     "Number and interval to a tube (STVG-R1 section 3.3)."
-    if record["start_frame"] is None or source is None: return record | dict(boxes={}, repaired=False)
-    a = answer_tube(source, record["target_id"], Interval.frames(record["start_frame"], record["end_frame"]), repair, truth=truth)
+    if record["start_frame"] is None or source is None:
+        return record | dict(boxes={}, repaired=False)
+    a = answer_tube(
+        source,
+        record["target_id"],
+        Interval.frames(record["start_frame"], record["end_frame"]),
+        repair,
+        truth=truth,
+    )
     return record | dict(boxes=a.tube.to_dict(), repaired=a.repaired.changed)
 
-def finished(record, db, repair="paper", task="stvg", truth=None, frames=None): # frames: those that masks are asked for; None: all
+# %% ../nbs/07_evaluate.ipynb #cell-020-1
+def finished(
+    record, db, repair="paper", task="stvg", truth=None, frames=None
+):  # frames: those that masks are asked for; None: all
     "A reply's record with the boxes or masks that its task asks for."
-    if task == "vtg": return record
-    if task != "rvos": return look_up(record, db, repair, truth if repair == "code" else None)
+    if task == "vtg":
+        return record
+    if task != "rvos":
+        return look_up(record, db, repair, truth if repair == "code" else None)
     masks, unknown = union_masks(db, record["ids"]) if db else ({}, [])
-    if frames is not None: masks = {i: masks[f] for i, f in enumerate(frames) if f in masks} # by position
+    if frames is not None:
+        masks = {i: masks[f] for i, f in enumerate(frames) if f in masks}  # by position
     return record | dict(masks={str(f): m for f, m in masks.items()}, unknown_ids=unknown)
 
 # %% ../nbs/07_evaluate.ipynb #cell-023
 @dataclass(eq=False)
 class Scores:
     "What a row scored, clip by clip."
-    keys: tuple # (n,) sample keys
-    values: dict # field -> (S, n): tiou, viou, id (1 right, 0 wrong); j, f of masks
-    types: tuple # (n,) query type of each clip, "" where it has none
-    counts: dict # over all seeds: samples, missing, unparsed
+
+    keys: tuple  # (n,) sample keys
+    values: dict  # field -> (S, n): tiou, viou, id (1 right, 0 wrong); j, f of masks
+    types: tuple  # (n,) query type of each clip, "" where it has none
+    counts: dict  # over all seeds: samples, missing, unparsed
     protocol: str = "clean"
 
-    def __len__(self): return len(self.keys)
+    def __len__(self):
+        return len(self.keys)
+
     def of(self, metric):
         "(S, n) values whose mean is the metric: m_tiou, m_viou, viou@0.5, id_accuracy, r1@0.5 of intervals alone, j_and_f of masks"
         name, at, threshold = metric.partition("@")
-        if metric == "id_accuracy": return self.values["id"]
-        if metric == "j_and_f": return (self.of("j") + self.of("f")) / 2
-        if name == "r1": return (self.values["tiou"] >= float(threshold)).astype(float)
+        if metric == "id_accuracy":
+            return self.values["id"]
+        if metric == "j_and_f":
+            return (self.of("j") + self.of("f")) / 2
+        if name == "r1":
+            return (self.values["tiou"] >= float(threshold)).astype(float)
         field = name.removeprefix("m_")
-        if field not in self.values: raise InputError(metric, f"was not scored; there are {', '.join(self.values)}")
+        if field not in self.values:
+            raise InputError(metric, f"was not scored; there are {', '.join(self.values)}")
         return (self.values[field] > float(threshold)).astype(float) if at else self.values[field]
 
-    def take(self, keep): # (n,) bool
+    def take(self, keep):  # (n,) bool
         "The same row on some of the clips."
         keep = np.asarray(keep, bool)
-        return Scores(tuple(k for k, x in zip(self.keys, keep) if x), {f: v[:, keep] for f, v in self.values.items()},
-                      tuple(t for t, x in zip(self.types, keep) if x), self.counts, self.protocol)
+        return Scores(
+            tuple(k for k, x in zip(self.keys, keep) if x),
+            {f: v[:, keep] for f, v in self.values.items()},
+            tuple(t for t, x in zip(self.types, keep) if x),
+            self.counts,
+            self.protocol,
+        )
 
-# %% ../nbs/07_evaluate.ipynb #cell-024
+# %% ../nbs/07_evaluate.ipynb #cell-024-0
 METRICS = ("m_tiou", "m_viou", "viou@0.3", "viou@0.5", "id_accuracy")
 
+
 def score(
-    annotations, # file that names the right numbers, see `annotate`
-    predictions, # one file or list of records a seed
-    benchmark="hcstvg", protocol=None, # as `evaluate`
-    masks=None, # mevis: the file of masks
+    annotations,  # file that names the right numbers, see `annotate`
+    predictions,  # one file or list of records a seed
+    benchmark="hcstvg",
+    protocol=None,  # as `evaluate`
+    masks=None,  # mevis: the file of masks
 ) -> Scores:
     "Score a row's seeds; a clip without a prediction scores 0."
-    records, fields, seeds = read_json(annotations), dict(hcstvg=("tiou", "viou"), mevis=("j", "f")).get(benchmark, ("tiou",)), []
+    records, fields, seeds = (
+        read_json(annotations),
+        dict(hcstvg=("tiou", "viou"), mevis=("j", "f")).get(benchmark, ("tiou",)),
+        [],
+    )
     numbered = records if benchmark == "hcstvg" else {}
     counts = dict(samples=0, missing=0, unparsed=0)
     for given in predictions:
         result = evaluate(benchmark, protocol, annotations, given, masks=masks, per_sample=True)
         row, said = result["per_sample"], {p["key"]: p.get("target_id") for p in _records(given)}
         seeds.append({f: [r.get(f, 0.0) for r in row.values()] for f in fields})
-        if numbered: seeds[-1]["id"] = [float((r.get("answer_id") or 0) > 0 and said.get(k) == r["answer_id"]) for k, r in numbered.items()]
-        for name in counts: counts[name] += result[f"n_{name}"]
-    return Scores(tuple(row), {f: np.array([s[f] for s in seeds]) for f in seeds[0]},
-                  tuple(numbered.get(k, {}).get("query_type", "") for k in row), counts, result["protocol"])
+        if numbered:
+            seeds[-1]["id"] = [
+                float((r.get("answer_id") or 0) > 0 and said.get(k) == r["answer_id"])
+                for k, r in numbered.items()
+            ]
+        for name in counts:
+            counts[name] += result[f"n_{name}"]
+    return Scores(
+        tuple(row),
+        {f: np.array([s[f] for s in seeds]) for f in seeds[0]},
+        tuple(numbered.get(k, {}).get("query_type", "") for k in row),
+        counts,
+        result["protocol"],
+    )
 
+# %% ../nbs/07_evaluate.ipynb #cell-024-1
 def _records(given):
     "Records of a prediction file, or the list itself."
-    if isinstance(given, list): return given
+    if isinstance(given, list):
+        return given
     lines = read_jsonl(given)
-    return lines[0]["predictions"] if "predictions" in lines[0] else lines[1:] if "schema" in lines[0] else lines
+    return (
+        lines[0]["predictions"]
+        if "predictions" in lines[0]
+        else lines[1:]
+        if "schema" in lines[0]
+        else lines
+    )
 
-# %% ../nbs/07_evaluate.ipynb #cell-028
+# %% ../nbs/07_evaluate.ipynb #cell-028-0
 def table_row(
-    label:str, scores:Scores,
+    label: str,
+    scores: Scores,
     metrics=METRICS,
-    **facts, # note, repair, ...: further columns that apply
-) -> dict: # a row of an `Artefact`: metrics with their intervals
+    **facts,  # note, repair, ...: further columns that apply
+) -> dict:  # a row of an `Artefact`: metrics with their intervals
     "Means with the ends of their 95 % intervals."
     out = {}
     for name in metrics:
         e = estimate(scores.of(name))
         out |= {name: e.mean, f"{name} low": e.low, f"{name} high": e.high}
     unread = scores.counts["unparsed"] + scores.counts["missing"]
-    return dict(label=label, kind="measured", benchmark="puppets", protocol=scores.protocol, missing="zero", n=len(scores), metrics=out,
-                seeds=len(next(iter(scores.values.values()))), unread=unread) | facts
+    return (
+        dict(
+            label=label,
+            kind="measured",
+            benchmark="puppets",
+            protocol=scores.protocol,
+            missing="zero",
+            n=len(scores),
+            metrics=out,
+            seeds=len(next(iter(scores.values.values()))),
+            unread=unread,
+        )
+        | facts
+    )
 
-def by_type(scores:Scores, metrics=METRICS) -> dict: # query type -> {n, metric: Estimate}
+# %% ../nbs/07_evaluate.ipynb #cell-028-1
+def by_type(scores: Scores, metrics=METRICS) -> dict:  # query type -> {n, metric: Estimate}
     "The same estimates for each type of query."
     out = {}
     for kind in sorted(set(scores.types)):
@@ -187,22 +284,33 @@ def by_type(scores:Scores, metrics=METRICS) -> dict: # query type -> {n, metric:
         out[kind] = dict(n=len(part)) | {m: estimate(part.of(m)) for m in metrics}
     return out
 
-# %% ../nbs/07_evaluate.ipynb #cell-031
+# %% ../nbs/07_evaluate.ipynb #cell-031-0
 def prediction_path(
-    artefact:str, row:str, # names
-    seed:int, profile:str,
-) -> Path: # figures/<profile>/predictions/<artefact>--<row>--seed<k>.jsonl.gz
+    artefact: str,
+    row: str,  # names
+    seed: int,
+    profile: str,
+) -> Path:  # figures/<profile>/predictions/<artefact>--<row>--seed<k>.jsonl.gz
     "Where a row's predictions are kept."
     clean = "".join(c if c.isalnum() or c in "+-_." else "-" for c in row)
     return figures_dir(profile) / "predictions" / f"{artefact}--{clean}--seed{seed}.jsonl.gz"
 
+# %% ../nbs/07_evaluate.ipynb #cell-031-1
 def keep(
-    records, # list of prediction records
-    path, # of `prediction_path`
-    **header, # config_hash, policy, repair, ...
-) -> dict: # {"path", "sha256"} for a provenance
+    records,  # list of prediction records
+    path,  # of `prediction_path`
+    **header,  # config_hash, policy, repair, ...
+) -> dict:  # {"path", "sha256"} for a provenance
     "Write a row's predictions, numbers rounded to hundredths of a pixel."
-    rows = [r | (dict(boxes={f: [round(float(x), 2) for x in b] for f, b in r["boxes"].items()}) if "boxes" in r else {}) for r in records]
+    rows = [
+        r
+        | (
+            dict(boxes={f: [round(float(x), 2) for x in b] for f, b in r["boxes"].items()})
+            if "boxes" in r
+            else {}
+        )
+        for r in records
+    ]
     write_jsonl(path, [dict(schema="stvg.predictions/1", benchmark="hcstvg") | header, *rows])
     return dict(path=f"predictions/{Path(path).name}", sha256=sha256_file(path))
 
@@ -210,55 +318,78 @@ def keep(
 @dataclass(eq=False)
 class Ready:
     "A split with its databases."
-    name: str # e.g. puppets/test/stage
-    annotations: Path # with the right numbers
-    rows: list # for `answer_all`: key, video, query, interval (frames), database
-    counts: dict # n, missed, failed
-    seconds: float = 0.0 # spent on numbering, in this run
+
+    name: str  # e.g. puppets/test/stage
+    annotations: Path  # with the right numbers
+    rows: list  # for `answer_all`: key, video, query, interval (frames), database
+    counts: dict  # n, missed, failed
+    seconds: float = 0.0  # spent on numbering, in this run
 
     @cached_property
-    def by_key(self): return {r["key"]: r for r in self.rows}
+    def by_key(self):
+        return {r["key"]: r for r in self.rows}
+
     def database(self, key):
         "MaskDatabase of a clip, None where there is none."
         row = self.by_key.get(key)
         return MaskDatabase.open(row["database"]) if row and row["database"] else None
-    def facts(self, key): # what `finished` takes
+
+    def facts(self, key):  # what `finished` takes
         row = self.by_key[key]
-        return dict(task=row.get("task", "stvg"), truth=Interval.frames(*row["interval"]), frames=row.get("frames"))
+        return dict(
+            task=row.get("task", "stvg"),
+            truth=Interval.frames(*row["interval"]),
+            frames=row.get("frames"),
+        )
 
     @property
-    def data(self): # entry of a provenance
-        return dict(name="Puppets", split=self.name, sha256=sha256_file(self.annotations), n_samples=len(self.rows), synthetic=True,
-                    licence="Apache-2.0", source="stvg_nb.puppets", missed=self.counts["missed"], failed=self.counts["failed"])
+    def data(self):  # entry of a provenance
+        return dict(
+            name="Puppets",
+            split=self.name,
+            sha256=sha256_file(self.annotations),
+            n_samples=len(self.rows),
+            synthetic=True,
+            licence="Apache-2.0",
+            source="stvg_nb.puppets",
+            missed=self.counts["missed"],
+            failed=self.counts["failed"],
+        )
 
-# %% ../nbs/07_evaluate.ipynb #cell-035
+# %% ../nbs/07_evaluate.ipynb #cell-035-0
 @contextmanager
 def locked(path):
     "Two processes that want the same file: the second one waits, and finds it made."
     import fcntl
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{path}.lock", "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
 
-def number_clip(path, config, device="cpu"): # -> Path or None
+# %% ../nbs/07_evaluate.ipynb #cell-035-1
+def number_clip(path, config, device="cpu"):  # -> Path or None
     "The database of a clip beside it, made where it is missing; None where the clip cannot be numbered."
     from stvg_nb.prompting import build_database, choose_detector, choose_tracker, database_config
+
     info = probe(path, quiet=True)
     detector, tracker = choose_detector(config, info, device)[0], choose_tracker(config, device)[0]
     key = config_hash(database_config(config, detector, tracker))
     out = path.parent.parent / "numbered" / key[7:15] / f"{path.stem}.masks.json.gz"
     with locked(out):
         if not out.is_file():
-            try: build_database(path, config, info, detector, tracker, device=device)[0].save(out)
-            except InputError: return None
+            try:
+                build_database(path, config, info, detector, tracker, device=device)[0].save(out)
+            except InputError:
+                return None
     return out
 
+# %% ../nbs/07_evaluate.ipynb #cell-035-2
 def ready_split(
-    split:str, # train | val | test
-    domain="stage", # stage | street
-    n=None, # first clips; None: all
-    config=None, # PromptingConfig; None: the preset
+    split: str,  # train | val | test
+    domain="stage",  # stage | street
+    n=None,  # first clips; None: all
+    config=None,  # PromptingConfig; None: the preset
     progress=True,
 ) -> Ready:
     "Render, number and vote; finished clips are kept."
@@ -267,387 +398,712 @@ def ready_split(
     from stvg_nb.policies import row_of
     from stvg_nb.prompting import preset
     from stvg_nb.puppets import write_split
-    began, config, folder = time.perf_counter(), config or preset(), runs_dir("splits", f"{split}-{domain}")
+
+    began, config, folder = (
+        time.perf_counter(),
+        config or preset(),
+        runs_dir("splits", f"{split}-{domain}"),
+    )
     asked = folder / f"asked-{n or 'all'}.json"
-    with locked(folder / "split"): # another chapter may ask for another number of clips
+    with locked(folder / "split"):  # another chapter may ask for another number of clips
         made = write_split(folder, split, domain, n, progress=progress)
         write_json(asked, read_json(made["load"]["annotations"]))
     samples, rows = list(load(**made["load"] | dict(annotations=asked))), []
-    for s in tqdm(samples, desc=f"{split}/{domain} numbered", unit="clip", disable=None if progress else True):
+    for s in tqdm(
+        samples, desc=f"{split}/{domain} numbered", unit="clip", disable=None if progress else True
+    ):
         video = folder / "videos" / s.video
         rows.append(dict(database=None) | row_of(s, video, number_clip(video, config)))
     found = config_hash([str(r["database"] and r["database"].parent.name) for r in rows])[7:15]
     out = folder / f"numbered-{len(rows)}-{found}.json"
     paths = {r["key"]: r["database"] for r in rows}
     counts = annotate(asked, lambda key: paths[key] and MaskDatabase.open(paths[key]), out)
-    return Ready(f"{split}/{domain}", out, rows, counts | dict(failed=sum(r["database"] is None for r in rows)), time.perf_counter() - began)
+    return Ready(
+        f"{split}/{domain}",
+        out,
+        rows,
+        counts | dict(failed=sum(r["database"] is None for r in rows)),
+        time.perf_counter() - began,
+    )
 
-# %% ../nbs/07_evaluate.ipynb #cell-038
+# %% ../nbs/07_evaluate.ipynb #cell-038-0
 def other_clips(rows) -> list:
     "The same questions, each shown the next row's clip; what is looked up is still the row's own."
     nearest = rows[1:] + rows[:1]
     return [r | dict(video=o["video"], database=o["database"]) for r, o in zip(rows, nearest)]
 
+
 def shuffled_clips(rows) -> list:
     "The same questions, each clip's sampled frames in an order of its own."
     return [r | dict(shuffled=i) for i, r in enumerate(rows)]
 
+# %% ../nbs/07_evaluate.ipynb #cell-038-1
 def grey_clips(rows, folder) -> list:
     "The same questions about a grey clip of the same size, rate and length, asked as if it were marked."
     from stvg_nb.core import write_video
+
     info = probe(rows[0]["video"], quiet=True)
     path = Path(folder) / f"grey-{info.width}x{info.height}-{info.frame_count}.mp4"
     frame = np.full((info.height, info.width, 3), 128, np.uint8)
-    if not path.is_file(): write_video(path, (frame for _ in range(info.frame_count)), info.fps)
+    if not path.is_file():
+        write_video(path, (frame for _ in range(info.frame_count)), info.fps)
     return [r | dict(video=str(path), database=None, marked=True) for r in rows]
 
-def oracle(records, annotations, what): # what: id | interval
+# %% ../nbs/07_evaluate.ipynb #cell-038-2
+def oracle(records, annotations, what):  # what: id | interval
     "Records in which one half of the answer is true."
     truth, out = read_json(annotations), []
     for r in records:
         t = truth[r["key"]]
-        if what == "id": out.append(r | dict(target_id=t["answer_id"] or None, ids=[t["answer_id"]] if t["answer_id"] else []))
-        else: out.append(r | dict(start_frame=t["st_frame"] - 1, end_frame=t["st_frame"] - 1 + len(t["bbox"])))
+        if what == "id":
+            out.append(
+                r
+                | dict(
+                    target_id=t["answer_id"] or None, ids=[t["answer_id"]] if t["answer_id"] else []
+                )
+            )
+        else:
+            out.append(
+                r
+                | dict(start_frame=t["st_frame"] - 1, end_frame=t["st_frame"] - 1 + len(t["bbox"]))
+            )
     return out
 
 # %% ../nbs/07_evaluate.ipynb #cell-041
 CONTROLS = ("", "other clip", "text only", "shuffled frames", "oracle ID", "oracle interval")
 
+
 def measure(
-    policy, # of the chapter on policies
-    ready:Ready,
-    config, # AnswerConfig
-    repair="paper", # off | paper | code | no_largest
-    control="", # of `CONTROLS`
-    snap=False, # two_stage: give its boxes the database's tracks
+    policy,  # of the chapter on policies
+    ready: Ready,
+    config,  # AnswerConfig
+    repair="paper",  # off | paper | code | no_largest
+    control="",  # of `CONTROLS`
+    snap=False,  # two_stage: give its boxes the database's tracks
     progress=True,
-) -> list: # records with boxes
+) -> list:  # records with boxes
     "One row, one seed: what the policy says about each clip of a split, as tubes."
     from stvg_nb.policies import answer_all, snapped
-    if control not in CONTROLS: raise InputError("control", f"{control!r} is not one of {', '.join(CONTROLS[1:])}")
-    changes = {"other clip": other_clips, "shuffled frames": shuffled_clips, "text only": lambda rows: grey_clips(rows, runs_dir("splits"))}
+
+    if control not in CONTROLS:
+        raise InputError("control", f"{control!r} is not one of {', '.join(CONTROLS[1:])}")
+    changes = {
+        "other clip": other_clips,
+        "shuffled frames": shuffled_clips,
+        "text only": lambda rows: grey_clips(rows, runs_dir("splits")),
+    }
     rows = changes.get(control, list)(ready.rows)
     put = [[r["key"], r["query"], r.get("task"), r["interval"]] for r in rows]
-    name = config_hash([policy.name, policy.fingerprint, ready.name, put, control if control in changes else "", asdict(config)])[7:19]
+    name = config_hash(
+        [
+            policy.name,
+            policy.fingerprint,
+            ready.name,
+            put,
+            control if control in changes else "",
+            asdict(config),
+        ]
+    )[7:19]
     path = runs_dir("answers", f"{name}.jsonl")
-    with locked(path): answer_all(policy, rows, path, config, progress)
+    with locked(path):
+        answer_all(policy, rows, path, config, progress)
     records = [r for r in read_jsonl(path) if "key" in r]
-    if control == "oracle ID" and "ids" in ready.rows[0]: records = [r | dict(ids=ready.by_key[r["key"]]["ids"]) for r in records] # several targets
-    elif control.startswith("oracle"): records = oracle(records, ready.annotations, control.split()[1].lower())
-    if config.method == "two_stage": return [snapped(r, ready.database(r["key"])) for r in records] if snap else records
+    if control == "oracle ID" and "ids" in ready.rows[0]:
+        records = [r | dict(ids=ready.by_key[r["key"]]["ids"]) for r in records]  # several targets
+    elif control.startswith("oracle"):
+        records = oracle(records, ready.annotations, control.split()[1].lower())
+    if config.method == "two_stage":
+        return [snapped(r, ready.database(r["key"])) for r in records] if snap else records
     return [finished(r, ready.database(r["key"]), repair, **ready.facts(r["key"])) for r in records]
 
-# %% ../nbs/07_evaluate.ipynb #cell-045
+# %% ../nbs/07_evaluate.ipynb #cell-045-0
 @dataclass(frozen=True)
 class Row:
     "A measured row of a table."
+
     label: str
-    policy: str = "embedded:base" # `{seed}` stands for the seed
+    policy: str = "embedded:base"  # `{seed}` stands for the seed
     seeds: tuple = (0,)
-    method: str = "direct" # two_stage: interval from plain video, then a box on each frame
-    think: bool = True # ask for reasoning
-    control: str = "" # of `CONTROLS`
+    method: str = "direct"  # two_stage: interval from plain video, then a box on each frame
+    think: bool = True  # ask for reasoning
+    control: str = ""  # of `CONTROLS`
     repair: str = "paper"
-    snap: bool = False # two_stage: boxes snapped to the tracks
-    task: str = "stvg" # stvg | svg | rvos | vtg
-    marks: bool = True # draw them?
-    look: tuple = () # ((setting, value), ...): how the marks look, in place of the profile's
+    snap: bool = False  # two_stage: boxes snapped to the tracks
+    task: str = "stvg"  # stvg | svg | rvos | vtg
+    marks: bool = True  # draw them?
+    look: tuple = ()  # ((setting, value), ...): how the marks look, in place of the profile's
     note: str | None = None
 
     @property
     def metrics(self):
-        if self.task == "rvos": return ("j", "f", "j_and_f")
-        if self.task == "vtg": return ("m_tiou", "r1@0.3", "r1@0.5")
-        some = METRICS[1:] if self.task == "svg" else METRICS # the interval is given
-        return some if self.method == "direct" else some[:-1] # two stages name no number
+        if self.task == "rvos":
+            return ("j", "f", "j_and_f")
+        if self.task == "vtg":
+            return ("m_tiou", "r1@0.3", "r1@0.5")
+        some = METRICS[1:] if self.task == "svg" else METRICS  # the interval is given
+        return some if self.method == "direct" else some[:-1]  # two stages name no number
 
-    def asked(self, profile, config=None): # config: PromptingConfig of the clips; -> AnswerConfig
+    def asked(self, profile, config=None):  # config: PromptingConfig of the clips; -> AnswerConfig
         from stvg_nb.policies import AnswerConfig
-        return AnswerConfig(method=self.method, think=self.think, marks=self.marks, sampling=profile.sampling, max_new_tokens=profile.train.answer_tokens,
-                            prompting=replace(config or profile.prompting, **dict(self.look)), batch_size=20)
 
+        return AnswerConfig(
+            method=self.method,
+            think=self.think,
+            marks=self.marks,
+            sampling=profile.sampling,
+            max_new_tokens=profile.train.answer_tokens,
+            prompting=replace(config or profile.prompting, **dict(self.look)),
+            batch_size=20,
+        )
+
+# %% ../nbs/07_evaluate.ipynb #cell-045-1
 def in_turn(
-    parts, # list of Ready
-    out=None, # where the joint annotations are written; None: runs/splits
+    parts,  # list of Ready
+    out=None,  # where the joint annotations are written; None: runs/splits
 ) -> Ready:
     "Several splits as one: the first clip of each, then the second of each, ..."
     from itertools import chain, zip_longest
+
     rows = [r for r in chain(*zip_longest(*(p.rows for p in parts))) if r is not None]
     truth = {k: v for p in parts for k, v in read_json(p.annotations).items()}
-    name, counts = "+".join(p.name for p in parts), {k: sum(p.counts[k] for p in parts) for k in parts[0].counts}
+    name, counts = (
+        "+".join(p.name for p in parts),
+        {k: sum(p.counts[k] for p in parts) for k in parts[0].counts},
+    )
     out = Path(out or runs_dir("splits", f"joint-{config_hash([name, *truth])[7:15]}.json"))
     write_json(out, {r["key"]: truth[r["key"]] for r in rows})
     return Ready(name, out, rows, counts, sum(p.seconds for p in parts))
 
-# %% ../nbs/07_evaluate.ipynb #cell-048
+# %% ../nbs/07_evaluate.ipynb #cell-048-0
 @dataclass(eq=False)
 class Population:
     "The clips of a table."
-    annotations: Path # kept beside the predictions
-    some: Ready # its first clips, which are always asked again
-    parts: tuple # (split, domain, clips) of the whole
-    config: object # PromptingConfig
-    turn: object = None # callable: Ready -> Ready with other questions about the same clips
-    benchmark: str = "hcstvg" # whose scorer
+
+    annotations: Path  # kept beside the predictions
+    some: Ready  # its first clips, which are always asked again
+    parts: tuple  # (split, domain, clips) of the whole
+    config: object  # PromptingConfig
+    turn: object = None  # callable: Ready -> Ready with other questions about the same clips
+    benchmark: str = "hcstvg"  # whose scorer
     task: str = "stvg"
 
     @cached_property
-    def whole(self): return _turned(self.parts, self.config, self.turn) # -> Ready
-    @property
-    def masks(self): return self.annotations.with_name(self.annotations.name.replace(".json", ".masks.json")) if self.benchmark == "mevis" else None
-    @property
-    def truth(self): # what `stvg evaluate` needs besides the predictions
-        files = dict(annotations=self.annotations) | (dict(masks=self.masks) if self.masks else {})
-        return dict(benchmark=self.benchmark) | {k: dict(path=f"predictions/{p.name}", sha256=sha256_file(p)) for k, p in files.items()}
-    @property
-    def data(self): # entry of a provenance
-        domains = "+".join(p[1] for p in self.parts)
-        return replace(self.some, annotations=self.annotations).data | dict(split=f"{self.parts[0][0]}, {domains}", n_samples=count_samples(self.annotations))
+    def whole(self):
+        return _turned(self.parts, self.config, self.turn)  # -> Ready
 
+    @property
+    def masks(self):
+        return (
+            self.annotations.with_name(self.annotations.name.replace(".json", ".masks.json"))
+            if self.benchmark == "mevis"
+            else None
+        )
+
+    @property
+    def truth(self):  # what `stvg evaluate` needs besides the predictions
+        files = dict(annotations=self.annotations) | (dict(masks=self.masks) if self.masks else {})
+        return dict(benchmark=self.benchmark) | {
+            k: dict(path=f"predictions/{p.name}", sha256=sha256_file(p)) for k, p in files.items()
+        }
+
+    @property
+    def data(self):  # entry of a provenance
+        domains = "+".join(p[1] for p in self.parts)
+        return replace(self.some, annotations=self.annotations).data | dict(
+            split=f"{self.parts[0][0]}, {domains}", n_samples=count_samples(self.annotations)
+        )
+
+# %% ../nbs/07_evaluate.ipynb #cell-048-1
 def _turned(parts, config, turn):
     ready = in_turn([ready_split(*part, config, progress=False) for part in parts])
     return turn(ready) if turn else ready
 
-def count_samples(annotations): # questions of a kept file
+
+def count_samples(annotations):  # questions of a kept file
     records = read_json(annotations)
-    if "videos" not in records: return len(records)
+    if "videos" not in records:
+        return len(records)
     return sum(len(v["expressions"]) for v in records["videos"].values())
 
-# %% ../nbs/07_evaluate.ipynb #cell-049
+# %% ../nbs/07_evaluate.ipynb #cell-049-0
 def population(
-    profile, # Profile
+    profile,  # Profile
     split="test",
-    n=None, # clips; None: the profile's limit
-    some=40, # clips that are always asked again
+    n=None,  # clips; None: the profile's limit
+    some=40,  # clips that are always asked again
     domains=("stage", "street"),
-    changes=(), # ((setting, value), ...) of the numbering, in place of the profile's
-    turn=None, # callable: Ready -> Ready with other questions about the same clips
-    name="puppets", # begins the name of the kept annotations
-    benchmark="hcstvg", task="stvg",
+    changes=(),  # ((setting, value), ...) of the numbering, in place of the profile's
+    turn=None,  # callable: Ready -> Ready with other questions about the same clips
+    name="puppets",  # begins the name of the kept annotations
+    benchmark="hcstvg",
+    task="stvg",
 ) -> Population:
     "Clips of several domains, in turn."
     n = min(n or profile.data.limit, profile.data.limit)
     size, config = (lambda k: -(-k // len(domains))), replace(profile.prompting, **dict(changes))
     parts, few = (tuple((split, d, size(k)) for d in domains) for k in (n, min(some, n)))
-    out = Population(figures_dir(profile.name)/"predictions"/f"{name}-{split}-{n}.json.gz", _turned(few, config, turn), parts, config, turn, benchmark, task)
+    out = Population(
+        figures_dir(profile.name) / "predictions" / f"{name}-{split}-{n}.json.gz",
+        _turned(few, config, turn),
+        parts,
+        config,
+        turn,
+        benchmark,
+        task,
+    )
     if not out.annotations.is_file():
         write_json(out.annotations, read_json(out.whole.annotations))
-        if out.masks: write_json(out.masks, read_json(masks_beside(out.whole.annotations)))
+        if out.masks:
+            write_json(out.masks, read_json(masks_beside(out.whole.annotations)))
     truth, fresh = (_samples(path) for path in (out.annotations, out.some.annotations))
     if stale := [key for key in fresh if truth.get(key) != fresh[key]]:
-        raise InputError(out.annotations, f"does not fit the clips as they are numbered here, first {stale[0]}; remove it to have it made again")
+        raise InputError(
+            out.annotations,
+            f"does not fit the clips as they are numbered here, first {stale[0]}; remove it to have it made again",
+        )
     return out
 
-def masks_beside(path): return Path(path).with_suffix(".masks.json")
-def _samples(path): return (lambda r: r.get("videos", r))(read_json(path))
+# %% ../nbs/07_evaluate.ipynb #cell-049-1
+def masks_beside(path):
+    return Path(path).with_suffix(".masks.json")
 
-# %% ../nbs/07_evaluate.ipynb #cell-051
+
+def _samples(path):
+    return (lambda r: r.get("videos", r))(read_json(path))
+
+# %% ../nbs/07_evaluate.ipynb #cell-051-0
 def answered(
-    row:Row, seed:int, artefact:str,
-    profile, # Profile
-    clips:Population,
-    every=False, # ask all, whatever is kept
+    row: Row,
+    seed: int,
+    artefact: str,
+    profile,  # Profile
+    clips: Population,
+    every=False,  # ask all, whatever is kept
     progress=True,
-) -> dict: # path, sha256, status, checked, differing: keys, seconds
+) -> dict:  # path, sha256, status, checked, differing: keys, seconds
     "The kept predictions of one row and seed, and what became of them."
     from stvg_nb.policies import load_policy
-    began, config, policy = time.perf_counter(), row.asked(profile, clips.config), load_policy(row.policy.format(seed=seed))
-    if policy.name.startswith("embedded:"): policy.keep_features(runs_dir("features")) # one tower serves all rows
-    made_of = config_hash([policy.fingerprint, asdict(config), row.control, row.repair, row.snap, read_json(clips.annotations)])
+
+    began, config, policy = (
+        time.perf_counter(),
+        row.asked(profile, clips.config),
+        load_policy(row.policy.format(seed=seed)),
+    )
+    if policy.name.startswith("embedded:"):
+        policy.keep_features(runs_dir("features"))  # one tower serves all rows
+    made_of = config_hash(
+        [
+            policy.fingerprint,
+            asdict(config),
+            row.control,
+            row.repair,
+            row.snap,
+            read_json(clips.annotations),
+        ]
+    )
     path, kept = prediction_path(artefact, row.label, seed, profile.name), None
     if path.is_file() and not every:
         header, *kept = read_jsonl(path)
-        if header.get("config_hash") != made_of: kept = None
+        if header.get("config_hash") != made_of:
+            kept = None
     facts = dict(name=policy.name, weights=policy.fingerprint, truth=clips.truth)
     ask = lambda ready: measure(policy, ready, config, row.repair, row.control, row.snap, progress)
     if kept is None:
         whole = clips.whole
-        facts |= keep(ask(whole), path, benchmark=clips.benchmark, config_hash=made_of, policy=policy.name, weights=policy.fingerprint, repair=row.repair, control=row.control)
-        return facts | dict(status="recomputed", checked=len(whole.rows), differing=[], seconds=time.perf_counter() - began)
+        facts |= keep(
+            ask(whole),
+            path,
+            benchmark=clips.benchmark,
+            config_hash=made_of,
+            policy=policy.name,
+            weights=policy.fingerprint,
+            repair=row.repair,
+            control=row.control,
+        )
+        return facts | dict(
+            status="recomputed",
+            checked=len(whole.rows),
+            differing=[],
+            seconds=time.perf_counter() - began,
+        )
     old, fresh = {r["key"]: r for r in kept}, ask(clips.some)
     differing = {r["key"]: r for r in fresh if _said(r) != _said(old[r["key"]])}
-    if differing: _check_drift(row, clips, kept, differing, len(fresh))
-    return facts | dict(path=f"predictions/{path.name}", sha256=sha256_file(path), status="re-scored", checked=len(fresh), differing=sorted(differing),
-                seconds=time.perf_counter() - began)
+    if differing:
+        _check_drift(row, clips, kept, differing, len(fresh))
+    return facts | dict(
+        path=f"predictions/{path.name}",
+        sha256=sha256_file(path),
+        status="re-scored",
+        checked=len(fresh),
+        differing=sorted(differing),
+        seconds=time.perf_counter() - began,
+    )
 
+# %% ../nbs/07_evaluate.ipynb #cell-051-1
 def _check_drift(row, clips, kept, differing, asked, share=0.95):
     "Another machine may round otherwise: few answers may differ, and no metric may leave its interval."
     scored = lambda records: score(clips.annotations, [records], clips.benchmark, masks=clips.masks)
     before, after = scored(kept), scored([differing.get(r["key"], r) for r in kept])
-    moved = [m for m in row.metrics if not (e := estimate(before.of(m))).low <= after.of(m).mean() <= e.high]
+    moved = [
+        m
+        for m in row.metrics
+        if not (e := estimate(before.of(m))).low <= after.of(m).mean() <= e.high
+    ]
     if len(differing) > (1 - share) * asked or moved:
-        raise RuntimeError(f"{row.label}: {len(differing)} of {asked} answers differ from those kept ({', '.join(sorted(differing)[:5])}, ...)"
-                           + (f", and {', '.join(moved)} left the interval" if moved else ""))
+        raise RuntimeError(
+            f"{row.label}: {len(differing)} of {asked} answers differ from those kept ({', '.join(sorted(differing)[:5])}, ...)"
+            + (f", and {', '.join(moved)} left the interval" if moved else "")
+        )
 
+# %% ../nbs/07_evaluate.ipynb #cell-051-2
 def _said(record):
     "What two answers must share to be the same: words and tube."
     boxes = {int(f): [round(float(x), 2) for x in b] for f, b in record.get("boxes", {}).items()}
-    return record.get("text"), record.get("target_id"), record.get("start_frame"), record.get("end_frame"), boxes, record.get("masks")
+    return (
+        record.get("text"),
+        record.get("target_id"),
+        record.get("start_frame"),
+        record.get("end_frame"),
+        boxes,
+        record.get("masks"),
+    )
 
-# %% ../nbs/07_evaluate.ipynb #cell-055
-def shipped(row:Row) -> bool:
+# %% ../nbs/07_evaluate.ipynb #cell-055-0
+def shipped(row: Row) -> bool:
     "Are the weights of all its seeds there?"
     from stvg_nb.embedded import available
+
     there, names = available(), [row.policy.format(seed=k) for k in row.seeds]
     return all(not n.startswith("embedded:") or n.removeprefix("embedded:") in there for n in names)
 
+# %% ../nbs/07_evaluate.ipynb #cell-055-1
 def measured_rows(
-    rows, # list of Row
-    artefact:str, profile, clips:Population,
-    every=False, progress=True,
-) -> dict: # label -> (Scores, what became of each seed's predictions)
+    rows,  # list of Row
+    artefact: str,
+    profile,
+    clips: Population,
+    every=False,
+    progress=True,
+) -> dict:  # label -> (Scores, what became of each seed's predictions)
     "Predictions and scores of the rows whose weights are there."
     out = {}
     for row in filter(shipped, rows):
         facts = [answered(row, k, artefact, profile, clips, every, progress) for k in row.seeds]
-        out[row.label] = score(clips.annotations, [figures_dir(profile.name) / f["path"] for f in facts], clips.benchmark, masks=clips.masks), facts
+        out[row.label] = (
+            score(
+                clips.annotations,
+                [figures_dir(profile.name) / f["path"] for f in facts],
+                clips.benchmark,
+                masks=clips.masks,
+            ),
+            facts,
+        )
     return out
 
-def compared(found, row, other, metrics=METRICS) -> dict: # metric -> Estimate of the difference
+# %% ../nbs/07_evaluate.ipynb #cell-055-2
+def compared(found, row, other, metrics=METRICS) -> dict:  # metric -> Estimate of the difference
     "By how much a row lies above another, in what both can be scored for."
-    return {m: estimate(found[row.label][0].of(m), found[other.label][0].of(m)) for m in metrics if m in row.metrics and m in other.metrics}
+    return {
+        m: estimate(found[row.label][0].of(m), found[other.label][0].of(m))
+        for m in metrics
+        if m in row.metrics and m in other.metrics
+    }
 
-def verdict(e:Estimate): return "above" if e.low > 0 else "below" if e.high < 0 else "no difference beyond the interval"
 
-# %% ../nbs/07_evaluate.ipynb #cell-056
-def table_rows(rows, found) -> list: # rows of an `Artefact`
+def verdict(e: Estimate):
+    return "above" if e.low > 0 else "below" if e.high < 0 else "no difference beyond the interval"
+
+# %% ../nbs/07_evaluate.ipynb #cell-056-0
+def table_rows(rows, found) -> list:  # rows of an `Artefact`
     "Measured rows, each with the files that it was scored from and how fresh they are."
     out = []
     for row in [r for r in rows if r.label in found]:
         scores, facts = found[row.label]
-        asked, differing = sum(f["checked"] for f in facts), [k for f in facts for k in f["differing"]]
-        status = facts[0]["status"] + (f"; {asked - len(differing)} of {asked} answers asked again are equal" if facts[0]["status"] == "re-scored" else "")
-        out.append(table_row(row.label, scores, row.metrics, repair=row.repair, predictions=[{k: f[k] for k in ("path", "sha256")} for f in facts],
-                             status=status, **({"truth": facts[0]["truth"]} if "truth" in facts[0] else {}))
-                   | (dict(differing=differing) if differing else {}) | (dict(note=row.note) if row.note else {}))
+        asked, differing = (
+            sum(f["checked"] for f in facts),
+            [k for f in facts for k in f["differing"]],
+        )
+        status = facts[0]["status"] + (
+            f"; {asked - len(differing)} of {asked} answers asked again are equal"
+            if facts[0]["status"] == "re-scored"
+            else ""
+        )
+        out.append(
+            table_row(
+                row.label,
+                scores,
+                row.metrics,
+                repair=row.repair,
+                predictions=[{k: f[k] for k in ("path", "sha256")} for f in facts],
+                status=status,
+                **({"truth": facts[0]["truth"]} if "truth" in facts[0] else {}),
+            )
+            | (dict(differing=differing) if differing else {})
+            | (dict(note=row.note) if row.note else {})
+        )
     return out
 
-def models(found) -> list: # entries of a provenance
+# %% ../nbs/07_evaluate.ipynb #cell-056-1
+def models(found) -> list:  # entries of a provenance
     "The weights behind the rows."
-    known = {f["name"]: f["weights"] for _, facts in found.values() for f in facts if "name" in f} # a row that is worked out has none
-    return [dict(name=n if n.startswith("embedded:") else Path(n).name, revision=known[n], trained_here=n.startswith("embedded:")) for n in sorted(known)]
+    known = {
+        f["name"]: f["weights"] for _, facts in found.values() for f in facts if "name" in f
+    }  # a row that is worked out has none
+    return [
+        dict(
+            name=n if n.startswith("embedded:") else Path(n).name,
+            revision=known[n],
+            trained_here=n.startswith("embedded:"),
+        )
+        for n in sorted(known)
+    ]
 
-def domain_rows(rows, found) -> list: # measured rows of an `Artefact`
+# %% ../nbs/07_evaluate.ipynb #cell-056-2
+def domain_rows(rows, found) -> list:  # measured rows of an `Artefact`
     "The same rows on each domain alone."
     out = []
     for row in [r for r in rows if r.label in found]:
         scores = found[row.label][0]
         domains = [key.split("_")[1] for key in scores.keys]
-        out += [table_row(f"{row.label}, {d}", scores.take([x == d for x in domains]), row.metrics) for d in sorted(set(domains))]
+        out += [
+            table_row(f"{row.label}, {d}", scores.take([x == d for x in domains]), row.metrics)
+            for d in sorted(set(domains))
+        ]
     return out
 
+# %% ../nbs/07_evaluate.ipynb #cell-056-3
 def print_rows(rows, found):
     "One line a row; a row without weights is named."
     for row in rows:
-        if row.label not in found: print(f"{row.label:<32} left out, its weights are not shipped"); continue
+        if row.label not in found:
+            print(f"{row.label:<32} left out, its weights are not shipped")
+            continue
         scores, facts = found[row.label]
-        print(f"{row.label:<32} " + "  ".join(f"{m} {estimate(scores.of(m))}" for m in row.metrics) + f"  unread {scores.counts['unparsed']}  {facts[0]['status']}")
+        print(
+            f"{row.label:<32} "
+            + "  ".join(f"{m} {estimate(scores.of(m))}" for m in row.metrics)
+            + f"  unread {scores.counts['unparsed']}  {facts[0]['status']}"
+        )
 
+# %% ../nbs/07_evaluate.ipynb #cell-056-4
 def write_rows(
-    name, profile, caption, # of the artefact
-    rows, found, # list of Row; of `measured_rows`
-    clips, # Population, or several
-    reported=(), more=(), # further rows: of `reported`; measured ones
-    seconds=0.0, **config, # what the rows' own settings do not say
-) -> Path: # the `.csv`
+    name,
+    profile,
+    caption,  # of the artefact
+    rows,
+    found,  # list of Row; of `measured_rows`
+    clips,  # Population, or several
+    reported=(),
+    more=(),  # further rows: of `reported`; measured ones
+    seconds=0.0,
+    **config,  # what the rows' own settings do not say
+) -> Path:  # the `.csv`
     "A table; what was left out is named in its caption."
     from stvg_nb.core import Artefact, write_table
+
     missing = [r.label for r in rows if r.label not in found]
-    caption += (" 95 % bootstrap intervals over clips and seeds; a clip without an answer counts 0."
-                + (f" Left out, weights not shipped: {'; '.join(missing)}." if missing else ""))
-    return write_table(Artefact(name, profile.name, caption, rows=[*table_rows(rows, found), *more, *reported], data=[p.data for p in (clips if isinstance(clips, list) else [clips])],
-                                models=models(found), config=dict(rows=[str(r) for r in rows], **config), seconds=seconds))
+    caption += (
+        " 95 % bootstrap intervals over clips and seeds; a clip without an answer counts 0."
+        + (f" Left out, weights not shipped: {'; '.join(missing)}." if missing else "")
+    )
+    return write_table(
+        Artefact(
+            name,
+            profile.name,
+            caption,
+            rows=[*table_rows(rows, found), *more, *reported],
+            data=[p.data for p in (clips if isinstance(clips, list) else [clips])],
+            models=models(found),
+            config=dict(rows=[str(r) for r in rows], **config),
+            seconds=seconds,
+        )
+    )
 
 # %% ../nbs/07_evaluate.ipynb #cell-059
 def reported(
-    paper:str, table:str, # as the file has them, e.g. "STVG-R1", "7"
-    dataset=None, # only this one
-) -> list: # rows of an `Artefact`
+    paper: str,
+    table: str,  # as the file has them, e.g. "STVG-R1", "7"
+    dataset=None,  # only this one
+) -> list:  # rows of an `Artefact`
     "Reported rows of a table, fractions in place of percent."
     import csv
+
     with (repo_root() / "papers/reported.csv").open(encoding="utf-8", newline="") as f:
-        lines = [r for r in csv.DictReader(f) if (r["paper"], r["table"]) == (paper, table) and dataset in (None, r["dataset"])]
-    if not lines: raise InputError("papers/reported.csv", f"has no numbers of {paper}, table {table}")
+        lines = [
+            r
+            for r in csv.DictReader(f)
+            if (r["paper"], r["table"]) == (paper, table) and dataset in (None, r["dataset"])
+        ]
+    if not lines:
+        raise InputError("papers/reported.csv", f"has no numbers of {paper}, table {table}")
     rows = {}
     for r in lines:
         where = (r["row"], r["dataset"], r["split"])
-        row = rows.setdefault(where, dict(label=f"{r['row']}, {r['dataset']} {r['split']}", kind="reported", n=None, metrics={}, note="",
-                                          reference=f"{paper}, table {table} ({r['confidence']}: {r['source']})"))
+        row = rows.setdefault(
+            where,
+            dict(
+                label=f"{r['row']}, {r['dataset']} {r['split']}",
+                kind="reported",
+                n=None,
+                metrics={},
+                note="",
+                reference=f"{paper}, table {table} ({r['confidence']}: {r['source']})",
+            ),
+        )
         row["metrics"][r["metric"].lower()] = float(r["value"]) / 100
-        if r["note"] and r["note"] not in row["note"]: row["note"] = "; ".join(filter(None, (row["note"], r["note"])))
+        if r["note"] and r["note"] not in row["note"]:
+            row["note"] = "; ".join(filter(None, (row["note"], r["note"])))
     return [r | dict(note=r["note"] or None) for r in rows.values()]
 
 # %% ../nbs/07_evaluate.ipynb #cell-062
-def _numbered(video, info, database, config, device, say): # -> MaskDatabase
+def _numbered(video, info, database, config, device, say):  # -> MaskDatabase
     from stvg_nb.prompting import build_database, check_config, choose_detector, choose_tracker
+
     config = check_config(config)
     if database and Path(database).is_file():
         db = MaskDatabase.open(database)
         if db.size != (info.height, info.width) or db.video["frame_count"] != info.frame_count:
-            raise InputError(database, f"was made from another video ({db.size[1]} x {db.size[0]}, {db.video['frame_count']} frames)")
+            raise InputError(
+                database,
+                f"was made from another video ({db.size[1]} x {db.size[0]}, {db.video['frame_count']} frames)",
+            )
         return db
-    (detector, why), (tracker, what) = choose_detector(config, info, device), choose_tracker(config, device)
-    say(why); say(what)
+    (detector, why), (tracker, what) = (
+        choose_detector(config, info, device),
+        choose_tracker(config, device),
+    )
+    say(why)
+    say(what)
     db = build_database(video, config, info, detector, tracker, device=device)[0]
-    if database: db.save(database)
+    if database:
+        db.save(database)
     return db
 
 # %% ../nbs/07_evaluate.ipynb #cell-063
 def ground(
-    video, # file
-    queries, # sentences
-    task="stvg", # stvg | svg | rvos | vtg
-    database=None, # mask database; made, and kept there, where it does not exist
-    policy=None, # Policy; None: the one of `model`
-    model=None, # a name that `load_policy` understands; None: the profile's
-    profile=None, # Profile; None: the default
-    repair="paper", device="cpu", seed=0,
-    say=lambda line: None, # one line each about what was chosen
-) -> dict: # stvg.grounding/1
+    video,  # file
+    queries,  # sentences
+    task="stvg",  # stvg | svg | rvos | vtg
+    database=None,  # mask database; made, and kept there, where it does not exist
+    policy=None,  # Policy; None: the one of `model`
+    model=None,  # a name that `load_policy` understands; None: the profile's
+    profile=None,  # Profile; None: the default
+    repair="paper",
+    device="cpu",
+    seed=0,
+    say=lambda line: None,  # one line each about what was chosen
+) -> dict:  # stvg.grounding/1
     "Answer sentences about one video."
     from stvg_nb.policies import AnswerConfig, direct, load_policy, prepare
-    if task not in TASKS: raise InputError("--task", f"{task!r} is not one of {', '.join(TASKS)}")
-    if empty := [q for q in queries if not q.strip()]: raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
+
+    if task not in TASKS:
+        raise InputError("--task", f"{task!r} is not one of {', '.join(TASKS)}")
+    if empty := [q for q in queries if not q.strip()]:
+        raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
     profile, began, info = profile or load_profile(), time.perf_counter(), probe(video)
     policy = policy or load_policy(model or profile.train.base, device)
     loaded = time.perf_counter()
     db = _numbered(video, info, database, profile.prompting, device, say) if task != "vtg" else None
     numbered = time.perf_counter()
-    config = AnswerConfig(sampling=profile.sampling, prompting=profile.prompting, max_new_tokens=profile.train.answer_tokens, seed=seed)
-    rows = [dict(key=f"{Path(video).name}#{i}", query=q, video=str(video), task=task, database=db) for i, q in enumerate(queries)]
+    config = AnswerConfig(
+        sampling=profile.sampling,
+        prompting=profile.prompting,
+        max_new_tokens=profile.train.answer_tokens,
+        seed=seed,
+    )
+    rows = [
+        dict(key=f"{Path(video).name}#{i}", query=q, video=str(video), task=task, database=db)
+        for i, q in enumerate(queries)
+    ]
     clips = {}
     prompts, facts = zip(*(prepare(policy, row, config, clips) for row in rows))
     records = direct(policy, rows, list(prompts), list(facts), config)
-    results = [dict(query=q, task=task, prediction=finished(r, db, repair, task), text=r["text"], parsed=r["parsed"]) for q, r in zip(queries, records)]
-    for r in results: r["repaired"] = bool(r["prediction"].get("repaired", False))
-    key = config_hash([asdict(config), repair, policy.name, policy.fingerprint, db and db.config_hash])
-    seconds = dict(model=loaded - began, prompting=numbered - loaded, answer=time.perf_counter() - numbered)
-    return dict(schema="stvg.grounding/1", results=results, config_hash=key, seconds={k: round(v, 3) for k, v in seconds.items()})
+    results = [
+        dict(
+            query=q,
+            task=task,
+            prediction=finished(r, db, repair, task),
+            text=r["text"],
+            parsed=r["parsed"],
+        )
+        for q, r in zip(queries, records)
+    ]
+    for r in results:
+        r["repaired"] = bool(r["prediction"].get("repaired", False))
+    key = config_hash(
+        [asdict(config), repair, policy.name, policy.fingerprint, db and db.config_hash]
+    )
+    seconds = dict(
+        model=loaded - began, prompting=numbered - loaded, answer=time.perf_counter() - numbered
+    )
+    return dict(
+        schema="stvg.grounding/1",
+        results=results,
+        config_hash=key,
+        seconds={k: round(v, 3) for k, v in seconds.items()},
+    )
 
 # %% ../nbs/07_evaluate.ipynb #cell-066
 def render_answer(
-    video, output, # files
-    record:dict, # a prediction with boxes
-    truth=None, # true Tube, drawn in green
-) -> int: # frames written
+    video,
+    output,  # files
+    record: dict,  # a prediction with boxes
+    truth=None,  # true Tube, drawn in green
+) -> int:  # frames written
     "The video with the answer in it: red boxes, the number, and a bar below that shows when."
     import cv2
     from stvg_nb.core import iter_frames, write_video
+
     info = probe(video, quiet=True)
-    boxes, thick = {int(f): b for f, b in record.get("boxes", {}).items()}, max(2, round(max(info.width, info.height) / 320))
-    span = (record["start_frame"], record["end_frame"]) if record["start_frame"] is not None else (0, 0)
+    boxes, thick = (
+        {int(f): b for f, b in record.get("boxes", {}).items()},
+        max(2, round(max(info.width, info.height) / 320)),
+    )
+    span = (
+        (record["start_frame"], record["end_frame"])
+        if record["start_frame"] is not None
+        else (0, 0)
+    )
+
     def drawn(i, frame):
-        frame = np.ascontiguousarray(frame[:info.height - info.height % 2, :info.width - info.width % 2])
-        places = [(boxes.get(i) if span[0] <= i < span[1] else None, (230, 30, 30), record.get("target_id"))]
-        if truth is not None and truth.start <= i < truth.end: places.insert(0, (truth.at([i])[0][0], (40, 180, 60), None))
+        frame = np.ascontiguousarray(
+            frame[: info.height - info.height % 2, : info.width - info.width % 2]
+        )
+        places = [
+            (
+                boxes.get(i) if span[0] <= i < span[1] else None,
+                (230, 30, 30),
+                record.get("target_id"),
+            )
+        ]
+        if truth is not None and truth.start <= i < truth.end:
+            places.insert(0, (truth.at([i])[0][0], (40, 180, 60), None))
         for box, colour, number in places:
-            if box is None or not np.isfinite(box).all(): continue
+            if box is None or not np.isfinite(box).all():
+                continue
             x1, y1, x2, y2 = (int(round(v)) for v in box)
             cv2.rectangle(frame, (x1, y1), (x2, y2), colour, thick, cv2.LINE_AA)
-            if number: cv2.putText(frame, str(number), (x1 + 2, max(y1 - 3, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5 * thick, colour, thick, cv2.LINE_AA)
-        for (a, b), colour, row in ((span, (230, 30, 30), 1), (((truth.start, truth.end) if truth is not None else (0, 0)), (40, 180, 60), 2)):
+            if number:
+                cv2.putText(
+                    frame,
+                    str(number),
+                    (x1 + 2, max(y1 - 3, 12)),
+                    cv2.FONT_HERSHEY_SIMPLEX,
+                    0.5 * thick,
+                    colour,
+                    thick,
+                    cv2.LINE_AA,
+                )
+        for (a, b), colour, row in (
+            (span, (230, 30, 30), 1),
+            (((truth.start, truth.end) if truth is not None else (0, 0)), (40, 180, 60), 2),
+        ):
             y, scale = frame.shape[0] - 4 * row * thick, frame.shape[1] / info.frame_count
-            if b > a: frame[y:y + 3 * thick, int(a * scale):int(min(b, info.frame_count) * scale)] = colour
-        frame[-8 * thick:, int(i / info.frame_count * frame.shape[1])] = 255
+            if b > a:
+                frame[y : y + 3 * thick, int(a * scale) : int(min(b, info.frame_count) * scale)] = (
+                    colour
+                )
+        frame[-8 * thick :, int(i / info.frame_count * frame.shape[1])] = 255
         return frame
+
     return write_video(output, (drawn(i, f) for i, _, f in iter_frames(video)), info.fps)

@@ -21,8 +21,23 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .core import (Artefact, InputError, MaskDatabase, Tube, config_hash, decode_mask, iter_frames, mask_box, probe, read_jsonl,
-                          runs_dir, sample_indices, sha256_file, write_figure, write_json)
+from stvg_nb.core import (
+    Artefact,
+    InputError,
+    MaskDatabase,
+    Tube,
+    config_hash,
+    decode_mask,
+    iter_frames,
+    mask_box,
+    probe,
+    read_jsonl,
+    runs_dir,
+    sample_indices,
+    sha256_file,
+    write_figure,
+    write_json,
+)
 from .metrics import read_predictions, read_record, rle_jf, to_tube
 from .prompting import draw_marks, drawn_marks, prompted_clip
 
@@ -30,181 +45,265 @@ from .prompting import draw_marks, drawn_marks, prompted_clip
 TRUE, SAID, FAINT = "#2b8a3e", "#e03131", "#868e96"
 NUMBERS = ("#1c7ed6", "#f08c00", "#9c36b5", "#0ca678", "#d6336c", "#5c940d", "#5f3dc4", "#a6631e")
 
-def colour_of(id:int) -> str:
+
+def colour_of(id: int) -> str:
     "Colour of a number; every eighth has the same."
     return NUMBERS[(id - 1) % len(NUMBERS)]
 
-# %% ../nbs/09_gallery.ipynb #cell-009
+# %% ../nbs/09_gallery.ipynb #cell-009-0
 @dataclass(eq=False)
 class Thing:
     "A box or a mask on a picture."
-    colour: str
-    box: object = None # (4,) xyxy pixels of the video
-    mask: object = None # (H, W) bool
-    line: str = "-" # matplotlib line style of the box
-    text: str = "" # at its upper left corner
 
+    colour: str
+    box: object = None  # (4,) xyxy pixels of the video
+    mask: object = None  # (H, W) bool
+    line: str = "-"  # matplotlib line style of the box
+    text: str = ""  # at its upper left corner
+
+# %% ../nbs/09_gallery.ipynb #cell-009-1
 @dataclass(eq=False)
 class Bar:
     "A row of a time line."
+
     label: str
     colour: str
-    spans: list # of (start, end), seconds
-    texts: tuple = () # one a span, written into it where there is room
+    spans: list  # of (start, end), seconds
+    texts: tuple = ()  # one a span, written into it where there is room
 
 # %% ../nbs/09_gallery.ipynb #cell-011
 def tinted(
-    picture, # (h, w, 3) uint8
-    masks, # list of (mask (H, W) bool of any size, colour)
+    picture,  # (h, w, 3) uint8
+    masks,  # list of (mask (H, W) bool of any size, colour)
     strength=0.5,
-) -> np.ndarray: # (h, w, 3) uint8
+) -> np.ndarray:  # (h, w, 3) uint8
     "A picture with masks laid over it, each with its outline."
     import cv2
     from matplotlib.colors import to_rgb
+
     out, size = picture.copy(), picture.shape[:2]
     for mask, colour in masks:
         rgb, mask = np.array(to_rgb(colour)) * 255, mask.astype(np.uint8)
-        if mask.shape != size: mask = cv2.resize(mask * 255, size[::-1], interpolation=cv2.INTER_AREA) // 128
+        if mask.shape != size:
+            mask = cv2.resize(mask * 255, size[::-1], interpolation=cv2.INTER_AREA) // 128
         inside = mask > 0
         out[inside] = (out[inside] * (1 - strength) + rgb * strength).astype(np.uint8)
         lines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, lines, -1, tuple(int(v) for v in rgb), max(1, round(max(size) / 320)), cv2.LINE_AA)
+        cv2.drawContours(
+            out, lines, -1, tuple(int(v) for v in rgb), max(1, round(max(size) / 320)), cv2.LINE_AA
+        )
     return out
 
 # %% ../nbs/09_gallery.ipynb #cell-013
 def show(
-    ax, picture, # matplotlib axes; (h, w, 3) uint8
-    things=(), # list of Thing
-    size=None, # (H, W) of the video, in whose pixels boxes are given; None: the picture's
+    ax,
+    picture,  # matplotlib axes; (h, w, 3) uint8
+    things=(),  # list of Thing
+    size=None,  # (H, W) of the video, in whose pixels boxes are given; None: the picture's
 ):
     "One picture and what is drawn on it."
     masks = [(t.mask, t.colour) for t in things if t.mask is not None]
     h, w = size or picture.shape[:2]
-    picture = (tinted(picture, masks) & 0xF8) + 4 # 32 steps a colour: files of a third the size
-    ax.imshow(picture, extent=(0, w, h, 0), interpolation="none"); ax.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0))
+    picture = (tinted(picture, masks) & 0xF8) + 4  # 32 steps a colour: files of a third the size
+    ax.imshow(picture, extent=(0, w, h, 0), interpolation="none")
+    ax.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0))
     for t in (t for t in things if t.box is not None and np.isfinite(t.box).all()):
         x1, y1, x2, y2 = (float(v) for v in t.box)
-        ax.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], t.line, color=t.colour, lw=1.8, solid_joinstyle="miter", clip_on=True)
-        if t.text: ax.text(min(max(x1, 0), w * .9), max(y1, h * .09), t.text, color="white", fontsize=7, va="bottom",
-                           bbox=dict(boxstyle="square,pad=.15", fc=t.colour, ec="none"))
-    for side in ax.spines.values(): side.set(color="#ced4da", lw=.6)
+        ax.plot(
+            [x1, x2, x2, x1, x1],
+            [y1, y1, y2, y2, y1],
+            t.line,
+            color=t.colour,
+            lw=1.8,
+            solid_joinstyle="miter",
+            clip_on=True,
+        )
+        if t.text:
+            ax.text(
+                min(max(x1, 0), w * 0.9),
+                max(y1, h * 0.09),
+                t.text,
+                color="white",
+                fontsize=7,
+                va="bottom",
+                bbox=dict(boxstyle="square,pad=.15", fc=t.colour, ec="none"),
+            )
+    for side in ax.spines.values():
+        side.set(color="#ced4da", lw=0.6)
 
-# %% ../nbs/09_gallery.ipynb #cell-016
-def _hitting(frames, chosen, spans): # the chosen frames, moved where they leave out a span that could be shown
+# %% ../nbs/09_gallery.ipynb #cell-016-0
+def _hitting(
+    frames, chosen, spans
+):  # the chosen frames, moved where they leave out a span that could be shown
     within = lambda some: [[f for f in some if a <= f < b] for a, b in spans]
     could = [x for x in within(frames) if x]
     missed = len(could) > sum(map(bool, within(chosen)))
-    if not could or len(chosen) < len(could) or (not missed and len(chosen) > len(could) + 1): return chosen
+    if not could or len(chosen) < len(could) or (not missed and len(chosen) > len(could) + 1):
+        return chosen
     out = sorted({int(x[len(x) // 2]) for x in could})
-    while len(out) < len(chosen): out.append(int(max((f for f in frames if f not in out), key=lambda f: min(abs(f - o) for o in out))))
+    while len(out) < len(chosen):
+        out.append(
+            int(
+                max((f for f in frames if f not in out), key=lambda f: min(abs(f - o) for o in out))
+            )
+        )
     return sorted(out)
 
+# %% ../nbs/09_gallery.ipynb #cell-016-1
 def moments(
-    frames, # (n,) ascending: frames that may be shown
-    k:int, # pictures, at least 3
-    spans, # list of (start, end), frames: true and answered intervals
-    total:int, # frames of the clip
-) -> list: # k of the frames (fewer where there are not so many)
+    frames,  # (n,) ascending: frames that may be shown
+    k: int,  # pictures, at least 3
+    spans,  # list of (start, end), frames: true and answered intervals
+    total: int,  # frames of the clip
+) -> list:  # k of the frames (fewer where there are not so many)
     "Frames worth showing: evenly over the spans, and around them where the spans leave room."
     frames, spans = np.asarray(frames), [s for s in spans if s[1] > s[0]]
-    ends = lambda some, n: some[np.linspace(0, len(some) - 1, min(n, len(some))).round().astype(int)].tolist()
-    mids = lambda some, n: some[((np.arange(min(n, len(some))) + .5) * len(some) / max(min(n, len(some)), 1)).astype(int)].tolist()
+    ends = lambda some, n: some[
+        np.linspace(0, len(some) - 1, min(n, len(some))).round().astype(int)
+    ].tolist()
+    mids = lambda some, n: some[
+        ((np.arange(min(n, len(some))) + 0.5) * len(some) / max(min(n, len(some)), 1)).astype(int)
+    ].tolist()
     a, b = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (0, total)
-    before, inside, after = frames[frames < a], frames[(frames >= a) & (frames < b)], frames[frames >= b]
-    if not len(inside) or (b - a > 0.8 * total and k > 3): return ends(frames, k)
-    outer = [int(len(part) > 0 and k > 3) for part in (before, after)] # few pictures: none to spare
+    before, inside, after = (
+        frames[frames < a],
+        frames[(frames >= a) & (frames < b)],
+        frames[frames >= b],
+    )
+    if not len(inside) or (b - a > 0.8 * total and k > 3):
+        return ends(frames, k)
+    outer = [
+        int(len(part) > 0 and k > 3) for part in (before, after)
+    ]  # few pictures: none to spare
     n = min(len(inside), k - sum(outer))
-    left = min(max(round((k - n) * len(before) / max(len(before) + len(after), 1)), outer[0]), k - n - outer[1])
+    left = min(
+        max(round((k - n) * len(before) / max(len(before) + len(after), 1)), outer[0]),
+        k - n - outer[1],
+    )
     return mids(before, left) + _hitting(inside, ends(inside, n), spans) + mids(after, k - n - left)
 
 # %% ../nbs/09_gallery.ipynb #cell-019
 @dataclass(eq=False)
 class Strip:
     "One clip as a film strip."
+
     title: str
-    size: tuple # (H, W) of the video
-    times: list # k seconds
-    pictures: list # k (h, w, 3) uint8
-    things: list # k lists of Thing
-    length: float # of the clip, seconds
-    bars: list # of Bar
-    right: str = "" # at the right end of the title line
-    beside: str = "" # text beside the frames
+    size: tuple  # (H, W) of the video
+    times: list  # k seconds
+    pictures: list  # k (h, w, 3) uint8
+    things: list  # k lists of Thing
+    length: float  # of the clip, seconds
+    bars: list  # of Bar
+    right: str = ""  # at the right end of the title line
+    beside: str = ""  # text beside the frames
 
 # %% ../nbs/09_gallery.ipynb #cell-021
-_TITLE, _TIMES, _ROW, _LABELS, _AXIS, _GAP, _LINE = 0.2, 0.17, 0.15, 0.72, 0.3, 0.22, 0.138 # inches
+_TITLE, _TIMES, _ROW, _LABELS, _AXIS, _GAP, _LINE = (
+    0.2,
+    0.17,
+    0.15,
+    0.72,
+    0.3,
+    0.22,
+    0.138,
+)  # inches
+
 
 def time_line(
-    ax, bars, # matplotlib axes; list of Bar
-    length:float, # of the clip, seconds
-    times=(), # where frames were taken, seconds
+    ax,
+    bars,  # matplotlib axes; list of Bar
+    length: float,  # of the clip, seconds
+    times=(),  # where frames were taken, seconds
 ):
     "When what happens: a row a bar."
     from matplotlib.ticker import MaxNLocator
-    ax.set(xlim=(0, length), ylim=(len(bars), -0.55), yticks=np.arange(len(bars)) + .5)
+
+    ax.set(xlim=(0, length), ylim=(len(bars), -0.55), yticks=np.arange(len(bars)) + 0.5)
     ax.set_yticklabels([b.label for b in bars], fontsize=7.5)
     ax.plot(times, [-0.3] * len(times), "v", color=FAINT, ms=3.5, clip_on=False)
-    inch = ax.get_window_extent().width / ax.figure.dpi / length # inches a second
+    inch = ax.get_window_extent().width / ax.figure.dpi / length  # inches a second
     for row, bar in enumerate(bars):
-        ax.axhspan(row + .12, row + .88, color="#f1f3f5", lw=0)
+        ax.axhspan(row + 0.12, row + 0.88, color="#f1f3f5", lw=0)
         for i, (a, b) in enumerate(bar.spans):
-            ax.broken_barh([(a, b - a)], (row + .12, .76), color=bar.colour, lw=0)
+            ax.broken_barh([(a, b - a)], (row + 0.12, 0.76), color=bar.colour, lw=0)
             text = bar.texts[i] if i < len(bar.texts) else ""
-            if not text or (b - a) * inch < 0.062 * len(text): continue
-            ax.text((a + b) / 2, row + .5, text, color="white", fontsize=6.5, ha="center", va="center")
-    for side in ("top", "right", "left"): ax.spines[side].set_visible(False)
+            if not text or (b - a) * inch < 0.062 * len(text):
+                continue
+            ax.text(
+                (a + b) / 2, row + 0.5, text, color="white", fontsize=6.5, ha="center", va="center"
+            )
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
-    ax.tick_params(left=False, labelsize=7, pad=2); ax.set_xlabel("time (s)", fontsize=7.5, labelpad=1)
+    ax.tick_params(left=False, labelsize=7, pad=2)
+    ax.set_xlabel("time (s)", fontsize=7.5, labelpad=1)
 
-# %% ../nbs/09_gallery.ipynb #cell-022
-def _heading(strip, width): # lines of the title that fit
+# %% ../nbs/09_gallery.ipynb #cell-022-0
+def _heading(strip, width):  # lines of the title that fit
     import textwrap
-    return textwrap.wrap(strip.title, max(20, int((width - 0.068 * len(strip.right)) * 14.2))) or [""]
 
+    return textwrap.wrap(strip.title, max(20, int((width - 0.068 * len(strip.right)) * 14.2))) or [
+        ""
+    ]
+
+# %% ../nbs/09_gallery.ipynb #cell-022-1
 def _height(strip, width, beside):
     h, w = strip.size
     picture = (width - beside - 0.04 * (len(strip.pictures) - 1)) / len(strip.pictures) * h / w
     film = picture + _TIMES + (len(strip.bars) * _ROW + 0.1 + _AXIS if strip.bars else 0.04)
-    return _TITLE * len(_heading(strip, width)) + max(film, (strip.beside.count("\n") + 1) * _LINE if strip.beside else 0)
+    return _TITLE * len(_heading(strip, width)) + max(
+        film, (strip.beside.count("\n") + 1) * _LINE if strip.beside else 0
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-023
-def _place(fig, strip, left, top, width, beside): # inches from the upper left corner
+def _place(fig, strip, left, top, width, beside):  # inches from the upper left corner
     W, H = fig.get_size_inches()
-    box = lambda x, y, w, h: fig.add_axes((x / W, 1 - (y + h) / H, w / W, h / H)) # y: downwards
-    write = lambda x, y, text, size, **style: fig.text(x / W, 1 - y / H, text, fontsize=size, va="top", **style)
-    if strip.right: write(left + width, top + .03, strip.right, 8, ha="right", color="#495057")
-    for line in _heading(strip, width): write(left, top + .02, line, 9); top += _TITLE
+    box = lambda x, y, w, h: fig.add_axes((x / W, 1 - (y + h) / H, w / W, h / H))  # y: downwards
+    write = lambda x, y, text, size, **style: fig.text(
+        x / W, 1 - y / H, text, fontsize=size, va="top", **style
+    )
+    if strip.right:
+        write(left + width, top + 0.03, strip.right, 8, ha="right", color="#495057")
+    for line in _heading(strip, width):
+        write(left, top + 0.02, line, 9)
+        top += _TITLE
     k, inner = len(strip.pictures), width - beside
     each = (inner - 0.04 * (k - 1)) / k
     tall = each * strip.size[0] / strip.size[1]
     for i, (image, things, t) in enumerate(zip(strip.pictures, strip.things, strip.times)):
         x = left + i * (each + 0.04)
         show(box(x, top, each, tall), image, things, strip.size)
-        write(x + each / 2, top + tall + .02, f"{t:.1f} s", 7, ha="center", color="#495057")
-    if strip.beside: write(left + inner + .15, top, strip.beside, 7, linespacing=1.2)
-    if not strip.bars: return
+        write(x + each / 2, top + tall + 0.02, f"{t:.1f} s", 7, ha="center", color="#495057")
+    if strip.beside:
+        write(left + inner + 0.15, top, strip.beside, 7, linespacing=1.2)
+    if not strip.bars:
+        return
     line = box(left + _LABELS, top + tall + _TIMES, inner - _LABELS, len(strip.bars) * _ROW + 0.1)
     time_line(line, strip.bars, strip.length, strip.times)
 
 # %% ../nbs/09_gallery.ipynb #cell-024
 def film(
-    strips, # list of Strip
-    columns=1, # strips side by side
-    width=10.5, # of the figure, inches
-    beside=0.0, # inches kept for text beside the frames
-    heading="", # over all of them
+    strips,  # list of Strip
+    columns=1,  # strips side by side
+    width=10.5,  # of the figure, inches
+    beside=0.0,  # inches kept for text beside the frames
+    heading="",  # over all of them
 ):
     "A sheet of strips, as one matplotlib figure."
     import matplotlib.pyplot as plt
-    if not strips: raise InputError("film", "needs at least one strip")
+
+    if not strips:
+        raise InputError("film", "needs at least one strip")
     each = (width - 0.2 - 0.3 * (columns - 1)) / columns
-    rows = [strips[i:i + columns] for i in range(0, len(strips), columns)]
+    rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
     heights = [max(_height(s, each, beside) for s in row) for row in rows]
     top = 0.35 if heading else 0.05
     fig = plt.figure(figsize=(width, sum(heights) + _GAP * (len(rows) - 1) + top + 0.05))
-    if heading: fig.text(0.1 / width, 1 - 0.06 / fig.get_figheight(), heading, fontsize=10.5, va="top")
+    if heading:
+        fig.text(0.1 / width, 1 - 0.06 / fig.get_figheight(), heading, fontsize=10.5, va="top")
     for r, row in enumerate(rows):
-        for c, strip in enumerate(row): _place(fig, strip, 0.1 + c * (each + 0.3), top, each, beside)
+        for c, strip in enumerate(row):
+            _place(fig, strip, 0.1 + c * (each + 0.3), top, each, beside)
         top += heights[r] + _GAP
     return fig
 
@@ -212,262 +311,415 @@ def film(
 @dataclass(eq=False)
 class Case:
     "A clip and a question about it."
-    key: str # of the sample
+
+    key: str  # of the sample
     query: str
-    video: Path # file, or a folder of frames
-    size: tuple # (H, W)
-    fps: float # 1.0 for a folder of frames without a rate
-    frames: int # frames that decode
+    video: Path  # file, or a folder of frames
+    size: tuple  # (H, W)
+    fps: float  # 1.0 for a folder of frames without a rate
+    frames: int  # frames that decode
     db: MaskDatabase | None = None
-    truth: Tube | None = None # true interval and boxes, frames of the video
-    masks: list | None = None # true masks of a question about several objects: per frame a list of counts strings
-    task: str = "stvg" # stvg | svg | rvos | vtg | caption: what is said about every number, whatever the answer
-    kind: str = "" # type of the question
-    script: object = None # Puppets: what the clip was made from
-    facts: dict | None = None # Puppets: all there is to know, of `puppets.truth`
+    truth: Tube | None = None  # true interval and boxes, frames of the video
+    masks: list | None = (
+        None  # true masks of a question about several objects: per frame a list of counts strings
+    )
+    task: str = "stvg"  # stvg | svg | rvos | vtg | caption: what is said about every number, whatever the answer
+    kind: str = ""  # type of the question
+    script: object = None  # Puppets: what the clip was made from
+    facts: dict | None = None  # Puppets: all there is to know, of `puppets.truth`
 
     @property
-    def seconds(self): return self.frames / self.fps
+    def seconds(self):
+        return self.frames / self.fps
 
-    def row(self, marks=True): # of `answer_all`
+    def row(self, marks=True):  # of `answer_all`
         "The question as policies take it."
-        base = dict(key=self.key, video=str(self.video), query=self.query, task="stvg" if self.task == "caption" else self.task)
+        base = dict(
+            key=self.key,
+            video=str(self.video),
+            query=self.query,
+            task="stvg" if self.task == "caption" else self.task,
+        )
         return base | (dict(database=self.db) if marks and self.db is not None else {})
 
 # %% ../nbs/09_gallery.ipynb #cell-029
 def frame_files(folder) -> list:
     "The pictures of a folder, in the order of their names."
-    found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not found: raise InputError(folder, "holds no .jpg or .png frames")
+    found = sorted(
+        p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
+    if not found:
+        raise InputError(folder, "holds no .jpg or .png frames")
     return found
 
 # %% ../nbs/09_gallery.ipynb #cell-030
 class Frames:
     "Any frame of a clip at once: decoded one time, kept as JPEG."
-    def __init__(self,
-        path, # video, or folder of frames
-        quality=92, # of the JPEG
+
+    def __init__(
+        self,
+        path,  # video, or folder of frames
+        quality=92,  # of the JPEG
     ):
         import cv2
-        packed = lambda f: cv2.imencode(".jpg", f[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        folder = Path(path).is_dir()
-        self.data = [p.read_bytes() for p in frame_files(path)] if folder else [packed(f) for _, _, f in iter_frames(path)]
 
-    def __len__(self): return len(self.data)
-    def __getitem__(self, i): # (H, W, 3) uint8 RGB
+        packed = lambda f: cv2.imencode(".jpg", f[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[
+            1
+        ].tobytes()
+        folder = Path(path).is_dir()
+        self.data = (
+            [p.read_bytes() for p in frame_files(path)]
+            if folder
+            else [packed(f) for _, _, f in iter_frames(path)]
+        )
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):  # (H, W, 3) uint8 RGB
         import cv2
-        return np.ascontiguousarray(cv2.imdecode(np.frombuffer(self.data[i], np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+
+        return np.ascontiguousarray(
+            cv2.imdecode(np.frombuffer(self.data[i], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        )
 
 # %% ../nbs/09_gallery.ipynb #cell-031
 def case_of(
-    sample, # Sample of a benchmark
-    bench, # Benchmark: its folder `videos`, and masks for mevis
-    databases=None, # folder of `<stem>.masks.json.gz`; None: no marks
+    sample,  # Sample of a benchmark
+    bench,  # Benchmark: its folder `videos`, and masks for mevis
+    databases=None,  # folder of `<stem>.masks.json.gz`; None: no marks
 ) -> Case:
     "A benchmark's sample with its video and database."
     import cv2
+
     video = Path(bench.videos or ".") / sample.video
-    if video.is_dir(): frames, fps, size = len(files := frame_files(video)), sample.fps or 1.0, cv2.imread(str(files[0])).shape[:2]
-    else: info = probe(video, quiet=True); frames, fps, size = info.frame_count, info.fps, (info.height, info.width)
+    if video.is_dir():
+        frames, fps, size = (
+            len(files := frame_files(video)),
+            sample.fps or 1.0,
+            cv2.imread(str(files[0])).shape[:2],
+        )
+    else:
+        info = probe(video, quiet=True)
+        frames, fps, size = info.frame_count, info.fps, (info.height, info.width)
     file = Path(databases) / f"{video.stem}.masks.json.gz" if databases else None
     span, first = sample.interval, (sample.window or (0,))[0]
-    if span is not None and span.unit == "s": span, first = span.to_frames(fps), round(first * fps)
-    truth = sample.tube or (Tube(int(span.start + first), int(span.end + first), np.zeros(0, np.int64), np.zeros((0, 4))) if span else None)
+    if span is not None and span.unit == "s":
+        span, first = span.to_frames(fps), round(first * fps)
+    truth = sample.tube or (
+        Tube(
+            int(span.start + first), int(span.end + first), np.zeros(0, np.int64), np.zeros((0, 4))
+        )
+        if span
+        else None
+    )
     masks = bench.rles(sample) if sample.task == "rvos" and bench.mask_file is not None else None
     db = MaskDatabase.open(file) if file and file.is_file() else None
     if db is not None and db.size != size:
-        raise InputError(file, f"holds masks of {db.size[1]} x {db.size[0]}, the video has {size[1]} x {size[0]}")
-    return Case(sample.key, sample.query, video, size, fps, frames, db, truth, masks, sample.task, sample.query_type or sample.group or "")
+        raise InputError(
+            file, f"holds masks of {db.size[1]} x {db.size[0]}, the video has {size[1]} x {size[0]}"
+        )
+    return Case(
+        sample.key,
+        sample.query,
+        video,
+        size,
+        fps,
+        frames,
+        db,
+        truth,
+        masks,
+        sample.task,
+        sample.query_type or sample.group or "",
+    )
 
-# %% ../nbs/09_gallery.ipynb #cell-033
+# %% ../nbs/09_gallery.ipynb #cell-033-0
 def clip_folder(script, options=None) -> Path:
     "Where a script's video is kept."
     from stvg_nb.puppets import Options, make_script, script_hash
-    frozen = options in (None, Options()) and script_hash(script) == script_hash(make_script(script.split, script.domain, script.index))
-    return runs_dir("splits", f"{script.split}-{script.domain}") if frozen else runs_dir("gallery", script_hash(script))
 
+    frozen = options in (None, Options()) and script_hash(script) == script_hash(
+        make_script(script.split, script.domain, script.index)
+    )
+    return (
+        runs_dir("splits", f"{script.split}-{script.domain}")
+        if frozen
+        else runs_dir("gallery", script_hash(script))
+    )
+
+# %% ../nbs/09_gallery.ipynb #cell-033-1
 def puppet_case(
-    script, # Script
-    config, # PromptingConfig
-    options=None, # Options it was made with; None: the frozen benchmark's
-    device="cpu", # of detector and tracker
+    script,  # Script
+    config,  # PromptingConfig
+    options=None,  # Options it was made with; None: the frozen benchmark's
+    device="cpu",  # of detector and tracker
 ) -> Case:
     "A Puppets clip, numbered."
     from stvg_nb.evaluate import number_clip
     from stvg_nb.puppets import full_boxes, truth, write_clip
+
     video, labels = clip_folder(script, options) / "videos" / f"{script.name}.mp4", None
-    if not video.is_file(): labels = write_clip(video, script)
+    if not video.is_file():
+        labels = write_clip(video, script)
     facts, database = truth(script, labels), number_clip(video, config, device)
     tube = Tube.dense(script.start, np.round(full_boxes(facts["tube"]), 2))
-    return Case(video.name, script.query, video, (script.height, script.width), float(script.fps), script.frames,
-                database and MaskDatabase.open(database), tube, kind=script.type, script=script, facts=facts)
+    return Case(
+        video.name,
+        script.query,
+        video,
+        (script.height, script.width),
+        float(script.fps),
+        script.frames,
+        database and MaskDatabase.open(database),
+        tube,
+        kind=script.type,
+        script=script,
+        facts=facts,
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-035
 def first_script(
-    wanted, # callable: Script -> bool
-    domain="stage", # stage | street
+    wanted,  # callable: Script -> bool
+    domain="stage",  # stage | street
     split="test",
-    options=None, # Options; None: the frozen benchmark's
-    among=300, # clips that are looked at
+    options=None,  # Options; None: the frozen benchmark's
+    among=300,  # clips that are looked at
 ):
     "The first clip of a split that fits, as a Script."
     from stvg_nb.puppets import Options, make_script
+
     for index in range(among):
         script = make_script(split, domain, index, options or Options())
-        if wanted(script): return script
+        if wanted(script):
+            return script
     raise InputError(f"{split}/{domain}", f"none of the first {among} clips fits")
 
-# %% ../nbs/09_gallery.ipynb #cell-040
-def seen_frames(case:Case, profile) -> np.ndarray: # (n,) frame indices
+# %% ../nbs/09_gallery.ipynb #cell-040-0
+def seen_frames(case: Case, profile) -> np.ndarray:  # (n,) frame indices
     "Which frames a policy is shown."
     s = profile.sampling
     return sample_indices(case.frames, case.fps, s.rate, s.mode, maximum=s.max_frames)
 
+# %% ../nbs/09_gallery.ipynb #cell-040-1
 def seen(
-    case:Case,
-    profile, # Profile: sampling and marks
-    marks=True, # with numbers on them?
-) -> tuple: # ((n,) frame indices, (n, h, w, 3) uint8)
+    case: Case,
+    profile,  # Profile: sampling and marks
+    marks=True,  # with numbers on them?
+) -> tuple:  # ((n,) frame indices, (n, h, w, 3) uint8)
     "The frames that a policy is shown."
-    return seen_frames(case, profile), prompted_clip(case.video, case.db if marks else None, profile.prompting, profile.sampling).frames
+    return seen_frames(case, profile), prompted_clip(
+        case.video, case.db if marks else None, profile.prompting, profile.sampling
+    ).frames
 
-def hidden(case, frame, config) -> list: # of Thing
+# %% ../nbs/09_gallery.ipynb #cell-040-2
+def hidden(case, frame, config) -> list:  # of Thing
     "Objects of the database that carry no mark on this frame: dotted boxes with small numbers."
     drawn = drawn_marks(case.db, [frame], config)[frame]
-    at = {id: case.db.mask(id, frame) for id in case.db.ids if id not in drawn and frame in case.db.masks[id]}
+    at = {
+        id: case.db.mask(id, frame)
+        for id in case.db.ids
+        if id not in drawn and frame in case.db.masks[id]
+    }
     return [Thing(FAINT, mask_box(m), line=":", text=str(id)) for id, m in at.items()]
 
-# %% ../nbs/09_gallery.ipynb #cell-043
+# %% ../nbs/09_gallery.ipynb #cell-043-0
 def tube_of(
-    case:Case,
-    said, # Prediction, or None
-): # Tube, or None where there is no interval
+    case: Case,
+    said,  # Prediction, or None
+):  # Tube, or None where there is no interval
     "The answered tube, its boxes interpolated where the record asks for that."
     tube = to_tube(said, case.size) if said is not None and case.task != "rvos" else None
     return tube.interpolate() if tube is not None and said.linear else tube
 
+# %% ../nbs/09_gallery.ipynb #cell-043-1
 def scores_of(
-    case:Case,
-    record, # dict of a predictions file, or Prediction
-) -> dict: # tiou and viou, tiou alone (vtg), j and f, or what `told_scores` says of a caption; empty where there is no truth
+    case: Case,
+    record,  # dict of a predictions file, or Prediction
+) -> dict:  # tiou and viou, tiou alone (vtg), j and f, or what `told_scores` says of a caption; empty where there is no truth
     "Scores of one answer."
     said = read_record(record, case.key) if isinstance(record, dict) else record
-    if case.task == "caption": return told_scores(case, said.text or "")
+    if case.task == "caption":
+        return told_scores(case, said.text or "")
     if case.task == "rvos":
-        if case.masks is None: return {}
+        if case.masks is None:
+            return {}
         given = {int(f): m["counts"] for f, m in (said.masks or {}).items()}
-        return dict(zip("jf", rle_jf([[given[f]] if f in given else [] for f in range(case.frames)], case.masks, *case.size)))
-    if case.truth is None: return {}
+        return dict(
+            zip(
+                "jf",
+                rle_jf(
+                    [[given[f]] if f in given else [] for f in range(case.frames)],
+                    case.masks,
+                    *case.size,
+                ),
+            )
+        )
+    if case.truth is None:
+        return {}
     tube = tube_of(case, said)
     both = dict(zip(("tiou", "viou"), tube.iou(case.truth) if tube is not None else (0.0, 0.0)))
     return both if case.task != "vtg" else dict(tiou=both["tiou"])
 
+# %% ../nbs/09_gallery.ipynb #cell-043-2
 def score_text(scores) -> str:
     "tIoU 0.83, vIoU 0.61"
     names = dict(tiou="tIoU", viou="vIoU", j="J", f="F", clothes="clothes", actions="actions")
     return ", ".join(f"{names[k]} {v:.2f}" for k, v in scores.items())
 
 # %% ../nbs/09_gallery.ipynb #cell-045
-def _boxes_at(case, frame, tube, number, config, filtered): # list of Thing
+def _boxes_at(case, frame, tube, number, config, filtered):  # list of Thing
     things = hidden(case, frame, config) if filtered and case.db is not None else []
     for t, colour, line, text in ((case.truth, TRUE, "-", ""), (tube, SAID, "--", number)):
-        if t is None or not t.start <= frame < t.end: continue
+        if t is None or not t.start <= frame < t.end:
+            continue
         box, has = t.at([frame])
-        if has[0]: things.append(Thing(colour, box[0], line=line, text=text))
+        if has[0]:
+            things.append(Thing(colour, box[0], line=line, text=text))
     return things
 
-# %% ../nbs/09_gallery.ipynb #cell-047
-def _masks_at(case, frame, ids): # list of Thing: numbers in their colours, the truth as an outline
-    things = [Thing(colour_of(i), mask=case.db.mask(i, frame)) for i in ids if frame in case.db.masks.get(i, {})]
+# %% ../nbs/09_gallery.ipynb #cell-047-0
+def _masks_at(case, frame, ids):  # list of Thing: numbers in their colours, the truth as an outline
+    things = [
+        Thing(colour_of(i), mask=case.db.mask(i, frame))
+        for i in ids
+        if frame in case.db.masks.get(i, {})
+    ]
     true = [decode_mask(c, *case.size) for c in case.masks[frame]] if case.masks else []
     return things + [Thing(TRUE, mask_box(m)) for m in true if m.any()]
 
-def runs_of(frames, fps): # frames ascending -> list of (start, end), seconds
+# %% ../nbs/09_gallery.ipynb #cell-047-1
+def runs_of(frames, fps):  # frames ascending -> list of (start, end), seconds
     "Spans of consecutive frames."
-    if not len(frames): return []
+    if not len(frames):
+        return []
     cut = np.flatnonzero(np.diff(frames) > 1)
-    return [(float(frames[a]) / fps, float(frames[b] + 1) / fps) for a, b in zip(np.r_[0, cut + 1], np.r_[cut, len(frames) - 1])]
+    return [
+        (float(frames[a]) / fps, float(frames[b] + 1) / fps)
+        for a, b in zip(np.r_[0, cut + 1], np.r_[cut, len(frames) - 1])
+    ]
 
 # %% ../nbs/09_gallery.ipynb #cell-048
 def _bars(case, tube, ids):
-    span = lambda t: [(t.start / case.fps, min(t.end, case.frames) / case.fps)] if t is not None else []
-    if case.task != "rvos": return [Bar("true", TRUE, span(case.truth)), Bar("answer", SAID, span(tube))]
+    span = lambda t: (
+        [(t.start / case.fps, min(t.end, case.frames) / case.fps)] if t is not None else []
+    )
+    if case.task != "rvos":
+        return [Bar("true", TRUE, span(case.truth)), Bar("answer", SAID, span(tube))]
     true = [f for f in range(case.frames) if case.masks and case.masks[f]]
     rows = [Bar("visible", TRUE, runs_of(true, case.fps))]
-    return rows + [Bar(f"number {i}", colour_of(i), runs_of(sorted(case.db.masks.get(i, {})), case.fps)) for i in ids]
+    return rows + [
+        Bar(f"number {i}", colour_of(i), runs_of(sorted(case.db.masks.get(i, {})), case.fps))
+        for i in ids
+    ]
 
 # %% ../nbs/09_gallery.ipynb #cell-049
 def strip_of(
-    case:Case,
-    record:dict, # answer; of a predictions file
-    profile, # Profile
-    k=6, # frames
-    marks=True, # as a policy that sees the numbers is shown the clip
-    title=None, # None: the question
-    beside="", # text beside
-    filtered=False, # outline what carries no mark?
-    named=False, # write the database's class beside the answered number?
-    extra=(), # further Bars
-    frames=None, # these frames of the video; None: as `moments` chooses
+    case: Case,
+    record: dict,  # answer; of a predictions file
+    profile,  # Profile
+    k=6,  # frames
+    marks=True,  # as a policy that sees the numbers is shown the clip
+    title=None,  # None: the question
+    beside="",  # text beside
+    filtered=False,  # outline what carries no mark?
+    named=False,  # write the database's class beside the answered number?
+    extra=(),  # further Bars
+    frames=None,  # these frames of the video; None: as `moments` chooses
 ) -> Strip:
     "An answer as a film strip."
-    said, ids = read_record(record, case.key), [i for i in record.get("ids") or [] if i in case.db.objects] if case.db else []
+    said, ids = (
+        read_record(record, case.key),
+        [i for i in record.get("ids") or [] if i in case.db.objects] if case.db else [],
+    )
     tube = tube_of(case, said)
     index, pictures = seen(case, profile, marks)
     spans = [(t.start, t.end) for t in (case.truth, tube) if t is not None]
     at = frames or moments(index, k, spans, case.frames)
     place = {int(f): i for i, f in enumerate(index)}
     number = str(said.target_id) if said.target_id is not None else ""
-    if named and said.target_id in case.db.objects: number += f" {case.db.objects[said.target_id]['label']}"
-    draw = lambda f: _masks_at(case, f, ids) if case.task == "rvos" else _boxes_at(case, f, tube, number, profile.prompting, filtered)
+    if named and said.target_id in case.db.objects:
+        number += f" {case.db.objects[said.target_id]['label']}"
+    draw = lambda f: (
+        _masks_at(case, f, ids)
+        if case.task == "rvos"
+        else _boxes_at(case, f, tube, number, profile.prompting, filtered)
+    )
     title = f"“{case.query}”" if title is None else title
-    remarks = {score_text(scores_of(case, record)): True, "repaired": record.get("repaired"), "no number": case.task == "rvos" and not ids}
-    return Strip(title, case.size, [f / case.fps for f in at], [pictures[place[f]] for f in at], [draw(f) for f in at], case.seconds,
-                 _bars(case, tube, ids) + list(extra), ", ".join(text for text, holds in remarks.items() if text and holds), beside)
+    remarks = {
+        score_text(scores_of(case, record)): True,
+        "repaired": record.get("repaired"),
+        "no number": case.task == "rvos" and not ids,
+    }
+    return Strip(
+        title,
+        case.size,
+        [f / case.fps for f in at],
+        [pictures[place[f]] for f in at],
+        [draw(f) for f in at],
+        case.seconds,
+        _bars(case, tube, ids) + list(extra),
+        ", ".join(text for text, holds in remarks.items() if text and holds),
+        beside,
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-051
-def event_bars(case:Case) -> list: # of Bar
+def event_bars(case: Case) -> list:  # of Bar
     "What each numbered puppet does; the number is voted for on the frames of the action."
-    if case.db is None: return []
+    if case.db is None:
+        return []
     from stvg_nb.puppets import ACTIONS
     from stvg_nb.voting import vote
+
     out = {}
     for e in sorted(case.script.events, key=lambda e: e.start):
         whole = case.facts["tubes"].get(e.puppet + 1)
-        if e.action not in ACTIONS + ("take",) or whole is None: continue
+        if e.action not in ACTIONS + ("take",) or whole is None:
+            continue
         id = vote(case.db, Tube(e.start, e.end, whole.frames, whole.boxes)).id
-        if id is None: continue
+        if id is None:
+            continue
         bar = out.setdefault(id, Bar(f"number {id}", colour_of(id), [], []))
-        bar.spans.append((e.start / case.fps, e.end / case.fps)); bar.texts.append(e.action)
+        bar.spans.append((e.start / case.fps, e.end / case.fps))
+        bar.texts.append(e.action)
     return [out[i] for i in sorted(out)]
 
 # %% ../nbs/09_gallery.ipynb #cell-055
 @dataclass(frozen=True)
 class Asked:
     "A policy and how it is asked."
+
     label: str
-    policy: str # a name that `load_policy` takes
-    method: str = "direct" # direct | two_stage
-    plain: bool = False # direct, but without numbers on the frames?
+    policy: str  # a name that `load_policy` takes
+    method: str = "direct"  # direct | two_stage
+    plain: bool = False  # direct, but without numbers on the frames?
 
     @property
-    def marks(self): return self.method != "two_stage" and not self.plain
+    def marks(self):
+        return self.method != "two_stage" and not self.plain
+
     @property
-    def words(self): # for captions
+    def words(self):  # for captions
         who, _, how = self.label.partition(", ")
-        return f"the {who} policy" + (f" {'on' if self.plain else 'with' if self.marks else 'in'} {how}" if how else "")
+        return f"the {who} policy" + (
+            f" {'on' if self.plain else 'with' if self.marks else 'in'} {how}" if how else ""
+        )
 
-    def config(self, profile): # -> AnswerConfig
+    def config(self, profile):  # -> AnswerConfig
         from stvg_nb.policies import AnswerConfig
-        return AnswerConfig(method=self.method, sampling=profile.sampling, prompting=profile.prompting,
-                            max_new_tokens=profile.train.answer_tokens)
+
+        return AnswerConfig(
+            method=self.method,
+            sampling=profile.sampling,
+            prompting=profile.prompting,
+            max_new_tokens=profile.train.answer_tokens,
+        )
 
 # %% ../nbs/09_gallery.ipynb #cell-056
 def answerers(
-    base:str, # a name that `load_policy` takes
-    shipped=(), # names of `embedded.available`
-    trained=None, # this one, instead of the first that GRPO made with marks
-) -> list: # of Asked; the last is the best
+    base: str,  # a name that `load_policy` takes
+    shipped=(),  # names of `embedded.available`
+    trained=None,  # this one, instead of the first that GRPO made with marks
+) -> list:  # of Asked; the last is the best
     "Who is asked, from the plainest to the trained."
     grpo = sorted(n for n in shipped if "grpo" in n and "plain" not in n)
     best = trained or (f"embedded:{grpo[0]}" if grpo else None)
@@ -478,35 +730,47 @@ def answerers(
 @lru_cache(maxsize=3)
 def _policy(name, device):
     from stvg_nb.policies import load_policy
+
     return load_policy(name, device)
 
 # %% ../nbs/09_gallery.ipynb #cell-060
 def finish(
-    case:Case, record:dict, # of `answer_all`
-    method="direct", repair="paper",
-) -> dict: # with boxes, or with masks
+    case: Case,
+    record: dict,  # of `answer_all`
+    method="direct",
+    repair="paper",
+) -> dict:  # with boxes, or with masks
     "What an answer points at, looked up in the case's database."
     from stvg_nb.evaluate import look_up
     from stvg_nb.repair import union_masks
-    if method == "two_stage" or case.task in ("vtg", "caption"): return record
-    if case.task != "rvos": return look_up(record, case.db, repair)
+
+    if method == "two_stage" or case.task in ("vtg", "caption"):
+        return record
+    if case.task != "rvos":
+        return look_up(record, case.db, repair)
     masks, unknown = union_masks(case.db, record["ids"]) if case.db is not None else ({}, [])
     return record | dict(masks={str(f): m for f, m in masks.items()}, unknown_ids=unknown)
 
 # %% ../nbs/09_gallery.ipynb #cell-061
 def ask(
-    asked:Asked,
-    cases, # list of Case
-    profile, # Profile
-    policy=None, # Policy, in place of the one that `asked` names
+    asked: Asked,
+    cases,  # list of Case
+    profile,  # Profile
+    policy=None,  # Policy, in place of the one that `asked` names
     repair="paper",
-) -> list: # records with boxes or masks, one a case
+) -> list:  # records with boxes or masks, one a case
     "What a policy says about some cases; answers are kept under the hash of all they depend on."
     from stvg_nb.policies import answer_all
+
     policy, config = policy or _policy(asked.policy, profile.device), asked.config(profile)
     rows = [c.row(asked.marks) for c in cases]
-    told = [r | dict(database=c.db and c.db.config_hash, video=sha256_file(c.video)) for r, c in zip(rows, cases)]
-    path = runs_dir("answers", f"gallery-{config_hash([policy.fingerprint, asdict(config), told])[7:19]}.jsonl")
+    told = [
+        r | dict(database=c.db and c.db.config_hash, video=sha256_file(c.video))
+        for r, c in zip(rows, cases)
+    ]
+    path = runs_dir(
+        "answers", f"gallery-{config_hash([policy.fingerprint, asdict(config), told])[7:19]}.jsonl"
+    )
     answer_all(policy, rows, path, config, progress=False)
     said = {r["key"]: r for r in read_jsonl(path) if "key" in r}
     none = lambda c: dict(key=c.key, start_frame=None, end_frame=None, text="", ids=[])
@@ -514,165 +778,330 @@ def ask(
 
 # %% ../nbs/09_gallery.ipynb #cell-065
 def ask_still(
-    asked:Asked, case:Case, profile, policy=None, # as in `ask`
-) -> tuple: # (frame of the video, box or None, text)
+    asked: Asked,
+    case: Case,
+    profile,
+    policy=None,  # as in `ask`
+) -> tuple:  # (frame of the video, box or None, text)
     "One box from the middle one of the frames that a policy is shown."
     from stvg_nb.policies import box_question, parse_box
     from stvg_nb.core import Clip
-    policy, s, index = policy or _policy(asked.policy, profile.device), profile.sampling, seen_frames(case, profile)
+
+    policy, s, index = (
+        policy or _policy(asked.policy, profile.device),
+        profile.sampling,
+        seen_frames(case, profile),
+    )
     frame = int(index[len(index) // 2])
     picture = next(f for i, _, f in iter_frames(case.video, frame, frame + 1))
-    shown = policy.family.still_size(*case.size) if s.longer_side is None else policy.family.frame_size(*case.size, 1, s)
-    if s.longer_side is not None: picture = Clip(picture[None], 1.0, np.zeros(1)).resize(*shown).frames[0]
-    (text,), = policy.generate([(picture, box_question(case.query, policy.family, shown), f"{case.key}@{frame}")], max_new_tokens=96)
+    shown = (
+        policy.family.still_size(*case.size)
+        if s.longer_side is None
+        else policy.family.frame_size(*case.size, 1, s)
+    )
+    if s.longer_side is not None:
+        picture = Clip(picture[None], 1.0, np.zeros(1)).resize(*shown).frames[0]
+    ((text,),) = policy.generate(
+        [(picture, box_question(case.query, policy.family, shown), f"{case.key}@{frame}")],
+        max_new_tokens=96,
+    )
     return frame, parse_box(text, case.size, policy.family.scale, shown).box, text
 
-# %% ../nbs/09_gallery.ipynb #cell-068
+# %% ../nbs/09_gallery.ipynb #cell-068-0
 def _canvas(width, height):
     import matplotlib.pyplot as plt
+
     fig = plt.figure(figsize=(width, height))
-    ax = fig.add_axes((0, 0, 1, 1)); ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal"); ax.axis("off")
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    ax.axis("off")
     return fig, ax
 
+# %% ../nbs/09_gallery.ipynb #cell-068-1
 def _block(ax, x, y, w, h, text, colour="#e7f5ff", edge="#1c7ed6", size=9, **style):
     from matplotlib.patches import FancyBboxPatch
-    ax.add_patch(FancyBboxPatch((x + .05, y + .05), w - .1, h - .1, boxstyle="round,pad=.05,rounding_size=.07", fc=colour, ec=edge, lw=1.1))
-    ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=size, linespacing=1.3, **style)
 
+    ax.add_patch(
+        FancyBboxPatch(
+            (x + 0.05, y + 0.05),
+            w - 0.1,
+            h - 0.1,
+            boxstyle="round,pad=.05,rounding_size=.07",
+            fc=colour,
+            ec=edge,
+            lw=1.1,
+        )
+    )
+    ax.text(
+        x + w / 2,
+        y + h / 2,
+        text,
+        ha="center",
+        va="center",
+        fontsize=size,
+        linespacing=1.3,
+        **style,
+    )
+
+# %% ../nbs/09_gallery.ipynb #cell-068-2
 def _arrow(ax, start, end, text="", colour="#495057", above=0.09):
-    ax.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color=colour, lw=1.3, shrinkA=0, shrinkB=0))
-    if text: ax.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - above, text, fontsize=7.5, ha="center", va="bottom", color=colour)
+    ax.annotate(
+        "",
+        end,
+        start,
+        arrowprops=dict(arrowstyle="-|>", color=colour, lw=1.3, shrinkA=0, shrinkB=0),
+    )
+    if text:
+        ax.text(
+            (start[0] + end[0]) / 2,
+            (start[1] + end[1]) / 2 - above,
+            text,
+            fontsize=7.5,
+            ha="center",
+            va="bottom",
+            color=colour,
+        )
 
-# %% ../nbs/09_gallery.ipynb #cell-069
-def _figurine(ax, x, y, tall, colour): # x: middle, y: ground
+# %% ../nbs/09_gallery.ipynb #cell-069-0
+def _figurine(ax, x, y, tall, colour):  # x: middle, y: ground
     from matplotlib.patches import Circle, Polygon
-    body = np.array([(-.2, 0), (-.13, -.68), (.13, -.68), (.2, 0)]) * tall + (x, y)
-    ax.add_patch(Polygon(body, fc=colour, ec="none"))
-    ax.add_patch(Circle((x, y - .8 * tall), .15 * tall, fc="#e0ac7e", ec="none"))
 
-def _still(ax, x, y, w, step, numbers=False, marked=False): # step: how far figurine 2 has walked
+    body = np.array([(-0.2, 0), (-0.13, -0.68), (0.13, -0.68), (0.2, 0)]) * tall + (x, y)
+    ax.add_patch(Polygon(body, fc=colour, ec="none"))
+    ax.add_patch(Circle((x, y - 0.8 * tall), 0.15 * tall, fc="#e0ac7e", ec="none"))
+
+# %% ../nbs/09_gallery.ipynb #cell-069-1
+def _still(ax, x, y, w, step, numbers=False, marked=False):  # step: how far figurine 2 has walked
     from matplotlib.patches import Rectangle
-    h, places = .68 * w, (("#f08c00", .2), ("#1c7ed6", .42 + .13 * step))
-    ax.add_patch(Rectangle((x, y), w, h, fc="#f8f9fa", ec="#adb5bd", lw=.8))
+
+    h, places = 0.68 * w, (("#f08c00", 0.2), ("#1c7ed6", 0.42 + 0.13 * step))
+    ax.add_patch(Rectangle((x, y), w, h, fc="#f8f9fa", ec="#adb5bd", lw=0.8))
     for i, (colour, at) in enumerate(places):
-        cx, tall = x + at * w, .62 * h
-        _figurine(ax, cx, y + .9 * h, tall, colour)
-        if numbers: ax.text(cx, y + .63 * h, str(i + 1), fontsize=7.5, ha="center", va="center", color="white", weight="bold")
-        if i == 1 and marked: ax.add_patch(Rectangle((cx - .15 * w, y + .22 * h), .3 * w, .72 * h, fill=False, ec=SAID, lw=1.3, ls="--"))
+        cx, tall = x + at * w, 0.62 * h
+        _figurine(ax, cx, y + 0.9 * h, tall, colour)
+        if numbers:
+            ax.text(
+                cx,
+                y + 0.63 * h,
+                str(i + 1),
+                fontsize=7.5,
+                ha="center",
+                va="center",
+                color="white",
+                weight="bold",
+            )
+        if i == 1 and marked:
+            ax.add_patch(
+                Rectangle(
+                    (cx - 0.15 * w, y + 0.22 * h),
+                    0.3 * w,
+                    0.72 * h,
+                    fill=False,
+                    ec=SAID,
+                    lw=1.3,
+                    ls="--",
+                )
+            )
 
 # %% ../nbs/09_gallery.ipynb #cell-070
-def _frames(ax, x, y, numbers=False, answered=(), w=.92): # four stills side by side; those in `answered` carry a box
-    for i in range(4): _still(ax, x + i * (w + .06), y, w, i, numbers, i in answered)
+def _frames(
+    ax, x, y, numbers=False, answered=(), w=0.92
+):  # four stills side by side; those in `answered` carry a box
+    for i in range(4):
+        _still(ax, x + i * (w + 0.06), y, w, i, numbers, i in answered)
 
 # %% ../nbs/09_gallery.ipynb #cell-072
 def _paradigm(ax, y, title, told, answer, way, note, numbers=False):
-    ax.text(.15, y - .1, title, fontsize=10, weight="bold", va="bottom")
-    _frames(ax, .15, y, numbers)
-    _arrow(ax, (4.03, y + .32), (4.33, y + .32))
-    _block(ax, 4.33, y - .05, 1.0, .74, "video\nlanguage\nmodel", size=8)
-    _arrow(ax, (5.33, y + .32), (5.6, y + .32))
-    ax.text(5.68, y + .32, answer, fontsize=7, family="monospace", va="center", linespacing=1.35)
-    _arrow(ax, (7.52, y + .32), (8.02, y + .32), way)
-    for i in (1, 2): _still(ax, 8.1 + (i - 1) * .72, y + .09, .68, i, numbers, True)
-    ax.text(9.62, y + .32, note, fontsize=7.5, va="center", color="#495057", linespacing=1.35)
-    ax.text(.15, y + .72, told, fontsize=7.5, va="top", color="#495057")
+    ax.text(0.15, y - 0.1, title, fontsize=10, weight="bold", va="bottom")
+    _frames(ax, 0.15, y, numbers)
+    _arrow(ax, (4.03, y + 0.32), (4.33, y + 0.32))
+    _block(ax, 4.33, y - 0.05, 1.0, 0.74, "video\nlanguage\nmodel", size=8)
+    _arrow(ax, (5.33, y + 0.32), (5.6, y + 0.32))
+    ax.text(5.68, y + 0.32, answer, fontsize=7, family="monospace", va="center", linespacing=1.35)
+    _arrow(ax, (7.52, y + 0.32), (8.02, y + 0.32), way)
+    for i in (1, 2):
+        _still(ax, 8.1 + (i - 1) * 0.72, y + 0.09, 0.68, i, numbers, True)
+    ax.text(9.62, y + 0.32, note, fontsize=7.5, va="center", color="#495057", linespacing=1.35)
+    ax.text(0.15, y + 0.72, told, fontsize=7.5, va="top", color="#495057")
 
 # %% ../nbs/09_gallery.ipynb #cell-073
 def draw_paradigms():
     "Three ways of saying where and when in words (the subject of STVG-R1 figure 2; own drawing)."
     fig, ax = _canvas(11.3, 4.3)
-    for y in (1.43, 2.86): ax.plot([.15, 11.15], [y] * 2, color="#dee2e6", lw=.8)
-    _paradigm(ax, .35, "A   Coordinates, frame by frame", "in: the clip and the sentence",
-              "3.0 s: [52, 20, 81, 88]\n3.5 s: [61, 20, 90, 88]\n...\n6.5 s: [97, 21, 126, 88]", "read",
-              "a long answer; one misread\ndigit is a wrong box; nothing\nties the boxes to one object")
-    _paradigm(ax, 1.78, "B   Two stages", "in: first the clip, then every single frame of the interval",
-              "1: from 3.0 to 6.5 s\n2: [52, 20, 81, 88]\n3: [61, 20, 90, 88]\n   ...", "read",
-              "many calls; a single frame\ncannot tell who it was that\njumped a second before")
-    _paradigm(ax, 3.21, "C   Numbered objects", "in: the clip with a number painted on every object",
-              "number 2,\nfrom 3.0 to 6.5 s", "look up",
-              "one short answer; the boxes\ncome from the masks that\nthe numbers stand for", True)
+    for y in (1.43, 2.86):
+        ax.plot([0.15, 11.15], [y] * 2, color="#dee2e6", lw=0.8)
+    _paradigm(
+        ax,
+        0.35,
+        "A   Coordinates, frame by frame",
+        "in: the clip and the sentence",
+        "3.0 s: [52, 20, 81, 88]\n3.5 s: [61, 20, 90, 88]\n...\n6.5 s: [97, 21, 126, 88]",
+        "read",
+        "a long answer; one misread\ndigit is a wrong box; nothing\nties the boxes to one object",
+    )
+    _paradigm(
+        ax,
+        1.78,
+        "B   Two stages",
+        "in: first the clip, then every single frame of the interval",
+        "1: from 3.0 to 6.5 s\n2: [52, 20, 81, 88]\n3: [61, 20, 90, 88]\n   ...",
+        "read",
+        "many calls; a single frame\ncannot tell who it was that\njumped a second before",
+    )
+    _paradigm(
+        ax,
+        3.21,
+        "C   Numbered objects",
+        "in: the clip with a number painted on every object",
+        "number 2,\nfrom 3.0 to 6.5 s",
+        "look up",
+        "one short answer; the boxes\ncome from the masks that\nthe numbers stand for",
+        True,
+    )
     return fig
 
 # %% ../nbs/09_gallery.ipynb #cell-076
-_STEP, _STORE, _MODEL = ("#fff3bf", "#f08c00"), ("#f3f0ff", "#7048e8"), ("#e7f5ff", "#1c7ed6") # fill and edge
+_STEP, _STORE, _MODEL = (
+    ("#fff3bf", "#f08c00"),
+    ("#f3f0ff", "#7048e8"),
+    ("#e7f5ff", "#1c7ed6"),
+)  # fill and edge
 _REWARD, _END = ("#ebfbee", "#2b8a3e"), ("#fff0f0", "#c92a2a")
+
 
 def _lane(ax, x, y, w, h, title):
     from matplotlib.patches import Rectangle
-    ax.add_patch(Rectangle((x, y), w, h, fc="#fcfcfd", ec="#dee2e6", lw=.9))
-    ax.text(x + .1, y + .08, title, fontsize=8.5, weight="bold", color="#868e96", va="top")
+
+    ax.add_patch(Rectangle((x, y), w, h, fc="#fcfcfd", ec="#dee2e6", lw=0.9))
+    ax.text(x + 0.1, y + 0.08, title, fontsize=8.5, weight="bold", color="#868e96", va="top")
 
 # %% ../nbs/09_gallery.ipynb #cell-077
-def _numbering(ax): # the upper lane
-    _lane(ax, .1, .1, 11.0, 1.75, "numbering, once a clip")
-    _still(ax, .3, .72, 1.0, 1); ax.text(.8, 1.5, "clip", fontsize=8, ha="center", va="top")
-    steps = ("detect objects\non key frames", "segment them and\ntrack both ways;\nnew objects join", "leave out marks\nof small masks")
+def _numbering(ax):  # the upper lane
+    _lane(ax, 0.1, 0.1, 11.0, 1.75, "numbering, once a clip")
+    _still(ax, 0.3, 0.72, 1.0, 1)
+    ax.text(0.8, 1.5, "clip", fontsize=8, ha="center", va="top")
+    steps = (
+        "detect objects\non key frames",
+        "segment them and\ntrack both ways;\nnew objects join",
+        "leave out marks\nof small masks",
+    )
     for i, text in enumerate(steps):
-        _arrow(ax, (1.32 + 1.75 * i, 1.06), (1.6 + 1.75 * i, 1.06)); _block(ax, 1.6 + 1.75 * i, .66, 1.47, .8, text, *_STEP, size=8)
-    _arrow(ax, (6.57, 1.06), (6.85, 1.06)); _still(ax, 6.87, .72, 1.0, 1, True)
+        _arrow(ax, (1.32 + 1.75 * i, 1.06), (1.6 + 1.75 * i, 1.06))
+        _block(ax, 1.6 + 1.75 * i, 0.66, 1.47, 0.8, text, *_STEP, size=8)
+    _arrow(ax, (6.57, 1.06), (6.85, 1.06))
+    _still(ax, 6.87, 0.72, 1.0, 1, True)
     ax.text(7.37, 1.5, "numbered clip", fontsize=8, ha="center", va="top")
-    _block(ax, 8.75, .5, 2.15, 1.0, "mask database M\na mask for every number\non every frame", *_STORE, size=8)
-    ax.plot([4.09, 4.09, 9.8], [.66, .33, .33], color="#495057", lw=1.3); _arrow(ax, (9.8, .33), (9.8, .52))
+    _block(
+        ax,
+        8.75,
+        0.5,
+        2.15,
+        1.0,
+        "mask database M\na mask for every number\non every frame",
+        *_STORE,
+        size=8,
+    )
+    ax.plot([4.09, 4.09, 9.8], [0.66, 0.33, 0.33], color="#495057", lw=1.3)
+    _arrow(ax, (9.8, 0.33), (9.8, 0.52))
 
 # %% ../nbs/09_gallery.ipynb #cell-079
-def _learning(ax): # lower left
-    _lane(ax, .1, 2.05, 6.85, 2.95, "training")
-    _block(ax, .3, 2.55, 1.55, .62, "question", "white", "#868e96", 8.5)
-    _block(ax, .3, 3.4, 1.55, .95, "video language\nmodel", *_MODEL, size=9)
+def _learning(ax):  # lower left
+    _lane(ax, 0.1, 2.05, 6.85, 2.95, "training")
+    _block(ax, 0.3, 2.55, 1.55, 0.62, "question", "white", "#868e96", 8.5)
+    _block(ax, 0.3, 3.4, 1.55, 0.95, "video language\nmodel", *_MODEL, size=9)
     _arrow(ax, (1.08, 3.17), (1.08, 3.4))
     for i, text in enumerate(("", "", "G answers:\nreasoning,\nnumber, time")):
-        _block(ax, 2.45 + .07 * i, 3.4 + .07 * i, 1.3, .82, text, "white", "#868e96", 8)
+        _block(ax, 2.45 + 0.07 * i, 3.4 + 0.07 * i, 1.3, 0.82, text, "white", "#868e96", 8)
     _arrow(ax, (1.85, 3.87), (2.45, 3.87), "sample")
-    for i, text in enumerate(("$r_t$   tIoU of the interval", "$r_s$   is the number right?", "$r_f$   is everything in its tags?")):
-        _block(ax, 4.4, 2.7 + .62 * i, 2.3, .54, text, *_REWARD, size=8)
-        _arrow(ax, (3.91, 3.87), (4.4, 2.97 + .62 * i))
-    ax.plot([5.55, 5.55, 1.08], [4.5, 4.78, 4.78], color="#2b8a3e", lw=1.3); _arrow(ax, (1.08, 4.78), (1.08, 4.36), colour="#2b8a3e")
-    ax.text(3.3, 4.74, "GRPO: what beats the mean of its group becomes more likely", fontsize=8, ha="center", va="bottom", color="#2b8a3e")
+    for i, text in enumerate(
+        (
+            "$r_t$   tIoU of the interval",
+            "$r_s$   is the number right?",
+            "$r_f$   is everything in its tags?",
+        )
+    ):
+        _block(ax, 4.4, 2.7 + 0.62 * i, 2.3, 0.54, text, *_REWARD, size=8)
+        _arrow(ax, (3.91, 3.87), (4.4, 2.97 + 0.62 * i))
+    ax.plot([5.55, 5.55, 1.08], [4.5, 4.78, 4.78], color="#2b8a3e", lw=1.3)
+    _arrow(ax, (1.08, 4.78), (1.08, 4.36), colour="#2b8a3e")
+    ax.text(
+        3.3,
+        4.74,
+        "GRPO: what beats the mean of its group becomes more likely",
+        fontsize=8,
+        ha="center",
+        va="bottom",
+        color="#2b8a3e",
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-081
-def _answering(ax): # lower right
+def _answering(ax):  # lower right
     _lane(ax, 7.15, 2.05, 3.95, 2.95, "inference")
-    _block(ax, 7.4, 2.55, 1.5, .72, "number 2,\n3.0 to 6.5 s", "white", "#868e96", 8.5)
-    _block(ax, 9.35, 2.55, 1.5, .72, "look up", *_END, size=9)
-    _block(ax, 9.35, 3.55, 1.5, .72, "ID repair where\nthe track broke", *_END, size=8)
+    _block(ax, 7.4, 2.55, 1.5, 0.72, "number 2,\n3.0 to 6.5 s", "white", "#868e96", 8.5)
+    _block(ax, 9.35, 2.55, 1.5, 0.72, "look up", *_END, size=9)
+    _block(ax, 9.35, 3.55, 1.5, 0.72, "ID repair where\nthe track broke", *_END, size=8)
     ax.text(8.15, 2.5, "the model's answer", fontsize=8, ha="center", va="bottom")
-    _still(ax, 7.65, 3.6, 1.0, 1, False, True); ax.text(8.15, 4.4, "tube", fontsize=8, ha="center", va="top")
-    _arrow(ax, (8.9, 2.91), (9.35, 2.91)); _arrow(ax, (10.1, 3.27), (10.1, 3.55)); _arrow(ax, (9.35, 3.91), (8.7, 3.91))
+    _still(ax, 7.65, 3.6, 1.0, 1, False, True)
+    ax.text(8.15, 4.4, "tube", fontsize=8, ha="center", va="top")
+    _arrow(ax, (8.9, 2.91), (9.35, 2.91))
+    _arrow(ax, (10.1, 3.27), (10.1, 3.55))
+    _arrow(ax, (9.35, 3.91), (8.7, 3.91))
     _arrow(ax, (10.1, 1.5), (10.1, 2.55), colour="#7048e8")
 
 # %% ../nbs/09_gallery.ipynb #cell-082
 def draw_framework():
     "From a clip to a tube, and how the model learns (the subject of STVG-R1 figure 3; own drawing)."
     fig, ax = _canvas(11.2, 5.1)
-    _numbering(ax); _learning(ax); _answering(ax)
-    ax.plot([7.37, 7.37, 2.2], [1.68, 1.95, 1.95], color="#495057", lw=1.3); ax.plot([2.2, 2.2], [1.95, 3.6], color="#495057", lw=1.3)
+    _numbering(ax)
+    _learning(ax)
+    _answering(ax)
+    ax.plot([7.37, 7.37, 2.2], [1.68, 1.95, 1.95], color="#495057", lw=1.3)
+    ax.plot([2.2, 2.2], [1.95, 3.6], color="#495057", lw=1.3)
     _arrow(ax, (2.2, 3.6), (1.86, 3.6))
     return fig
 
 # %% ../nbs/09_gallery.ipynb #cell-086
 def at_hand(
-    wanted, # list of Asked
+    wanted,  # list of Asked
     device="cpu",
-) -> tuple: # (those whose policy can be loaded, why the others cannot)
+) -> tuple:  # (those whose policy can be loaded, why the others cannot)
     "Who can be asked here."
     there, why = [], {}
     for a in wanted:
-        try: _policy(a.policy, device); there.append(a)
-        except InputError as e: why[a.policy] = str(e)
+        try:
+            _policy(a.policy, device)
+            there.append(a)
+        except InputError as e:
+            why[a.policy] = str(e)
     return there, list(why.values())
 
 # %% ../nbs/09_gallery.ipynb #cell-087
-def _data(cases): # entry of a provenance
+def _data(cases):  # entry of a provenance
     from stvg_nb.puppets import script_hash
+
     scripts = {script_hash(c.script): c.script for c in cases if c.script is not None}
     where = sorted({f"{s.split}/{s.domain}" for s in scripts.values()})
-    return [dict(name="Puppets", split="+".join(where), sha256=config_hash(sorted(scripts)), n_samples=len(scripts), synthetic=True,
-                 licence="Apache-2.0", source="stvg_nb.puppets")] if scripts else []
+    return (
+        [
+            dict(
+                name="Puppets",
+                split="+".join(where),
+                sha256=config_hash(sorted(scripts)),
+                n_samples=len(scripts),
+                synthetic=True,
+                licence="Apache-2.0",
+                source="stvg_nb.puppets",
+            )
+        ]
+        if scripts
+        else []
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-089
-def _keep_predictions(name, shown, profile): # -> files for the provenance
+def _keep_predictions(name, shown, profile):  # -> files for the provenance
     from stvg_nb.evaluate import keep, prediction_path
     from stvg_nb.puppets import hcstvg_record
+
     out, tubes = [], [c for _, c, _ in shown if c.task in ("stvg", "vtg") and c.script is not None]
     if tubes:
         path = prediction_path(name, "x", 0, profile.name).with_name(f"{name}--annotations.json")
@@ -680,386 +1109,673 @@ def _keep_predictions(name, shown, profile): # -> files for the provenance
         out.append(dict(path=f"predictions/{path.name}", sha256=sha256_file(path)))
     for label, task in dict.fromkeys((a.label, c.task) for a, c, _ in shown if a):
         records = {c.key: r for a, c, r in shown if a and (a.label, c.task) == (label, task)}
-        row = label.replace(", ", "-").replace(" ", "-") + (f"-{task}" if task in ("rvos", "caption") else "")
+        row = label.replace(", ", "-").replace(" ", "-") + (
+            f"-{task}" if task in ("rvos", "caption") else ""
+        )
         path = prediction_path(name, row, 0, profile.name)
-        out.append(keep(list(records.values()), path, benchmark=dict(rvos="mevis", caption="captions").get(task, "hcstvg")))
+        out.append(
+            keep(
+                list(records.values()),
+                path,
+                benchmark=dict(rvos="mevis", caption="captions").get(task, "hcstvg"),
+            )
+        )
     return out
 
 # %% ../nbs/09_gallery.ipynb #cell-090
 def publish(
-    name:str, fig, # artefact; matplotlib Figure
-    caption:str, # what is seen, and by which rule the clips were picked
-    profile, # Profile
-    shown=(), # list of (Asked, or None where no policy was asked; Case; record)
+    name: str,
+    fig,  # artefact; matplotlib Figure
+    caption: str,  # what is seen, and by which rule the clips were picked
+    profile,  # Profile
+    shown=(),  # list of (Asked, or None where no policy was asked; Case; record)
     seconds=0.0,
-) -> Path: # the `.png`
+) -> Path:  # the `.png`
     "Write a figure with its numbers, its predictions and where all of it comes from."
     files = _keep_predictions(name, shown, profile)
     facts = dict(kind="measured", benchmark="puppets", missing="zero", n=1)
     protocol = lambda c: dict(rvos="mevis", caption="words of the reasoning").get(c.task, "clean")
     label = lambda a, c: f"{a.label if a else 'oracle'}: {c.key}"
-    rows = [dict(label=label(a, c), protocol=protocol(c), metrics=scores_of(c, r)) | facts for a, c, r in shown]
+    rows = [
+        dict(label=label(a, c), protocol=protocol(c), metrics=scores_of(c, r)) | facts
+        for a, c, r in shown
+    ]
     policies = {a.policy: _policy(a.policy, profile.device) for a, _, _ in shown if a}
-    models = [dict(name=n if n.startswith("embedded:") else Path(n).name, revision=p.fingerprint, trained_here=n.startswith("embedded:"))
-              for n, p in policies.items()]
-    config = dict(sampling=asdict(profile.sampling), prompting=asdict(profile.prompting), files=files)
+    models = [
+        dict(
+            name=n if n.startswith("embedded:") else Path(n).name,
+            revision=p.fingerprint,
+            trained_here=n.startswith("embedded:"),
+        )
+        for n, p in policies.items()
+    ]
+    config = dict(
+        sampling=asdict(profile.sampling), prompting=asdict(profile.prompting), files=files
+    )
     data = _data([c for _, c, _ in shown])
-    artefact = Artefact(name, profile.name, caption, rows, data, models, config=config, seed=profile.seed,
-                        device=profile.device, seconds=seconds)
+    artefact = Artefact(
+        name,
+        profile.name,
+        caption,
+        rows,
+        data,
+        models,
+        config=config,
+        seed=profile.seed,
+        device=profile.device,
+        seconds=seconds,
+    )
     return write_figure(artefact, fig)
 
 # %% ../nbs/09_gallery.ipynb #cell-099
-def group_questions(case:Case) -> list: # of Case
+def group_questions(case: Case) -> list:  # of Case
     "The same clip with the questions that several puppets fulfil; the truth is their masks."
     from stvg_nb.puppets import expressions
+
     own = case.facts["masks"].masks
-    counts = lambda group: [[own[n][f] for n in (case.facts["numbers"][k - 1] for k in group) if f in own[n]] for f in range(case.frames)]
+    counts = lambda group: [
+        [own[n][f] for n in (case.facts["numbers"][k - 1] for k in group) if f in own[n]]
+        for f in range(case.frames)
+    ]
     facts = dict(task="rvos", truth=None)
-    return [replace(case, key=f"{case.video.stem}#{i}", query=text, masks=counts(group), kind=f"{len(group)} puppets", **facts)
-            for i, (text, group) in enumerate(expressions(case.script)) if len(group) > 1]
+    return [
+        replace(
+            case,
+            key=f"{case.video.stem}#{i}",
+            query=text,
+            masks=counts(group),
+            kind=f"{len(group)} puppets",
+            **facts,
+        )
+        for i, (text, group) in enumerate(expressions(case.script))
+        if len(group) > 1
+    ]
 
 # %% ../nbs/09_gallery.ipynb #cell-100
-def voted(case:Case) -> dict: # record
+def voted(case: Case) -> dict:  # record
     "The oracle's answer to a question about several: the numbers of the true puppets by majority vote."
     from stvg_nb.puppets import expressions
     from stvg_nb.voting import vote
+
     group = next(g for text, g in expressions(case.script) if text == case.query)
-    ids = {vote(case.db, case.facts["tubes"][k]).id for k in group if k in case.facts["tubes"]} - {None}
+    ids = {vote(case.db, case.facts["tubes"][k]).id for k in group if k in case.facts["tubes"]} - {
+        None
+    }
     return finish(case, dict(key=case.key, ids=sorted(ids), start_frame=0, end_frame=case.frames))
 
 # %% ../nbs/09_gallery.ipynb #cell-105
-def spoken(text:str, width=64) -> str:
+def spoken(text: str, width=64) -> str:
     "What a model said, wrapped: the reasoning, a line for each part of it that a semicolon ends, then the answer."
     import textwrap
+
     thought, _, rest = text.partition("</think>")
-    bare = lambda part: part.replace("<think>", "").replace("<answer>", "").replace("</answer>", "").replace(" ; ", ";\n").strip()
-    lines = [line for part in (thought, rest) if part for s in (*bare(part).splitlines(), "") for line in textwrap.wrap(s, width) or [""]]
-    return "\n".join("".join(c if c.isprintable() else "\u00b7" for c in line) for line in lines).strip()
+    bare = lambda part: (
+        part.replace("<think>", "")
+        .replace("<answer>", "")
+        .replace("</answer>", "")
+        .replace(" ; ", ";\n")
+        .strip()
+    )
+    lines = [
+        line
+        for part in (thought, rest)
+        if part
+        for s in (*bare(part).splitlines(), "")
+        for line in textwrap.wrap(s, width) or [""]
+    ]
+    return "\n".join(
+        "".join(c if c.isprintable() else "\u00b7" for c in line) for line in lines
+    ).strip()
 
 # %% ../nbs/09_gallery.ipynb #cell-111
 class Renamed:
     "A detector whose class names are wrong."
-    def __init__(self, detector, names): # names: what it says, one detection after the other, over and over
-        self.detector, self.names, self.name = detector, list(names), f"{getattr(detector, 'name', 'detector')} called {'/'.join(names)}"
-        if hasattr(detector, "prepare"): self.prepare = detector.prepare
+
+    def __init__(
+        self, detector, names
+    ):  # names: what it says, one detection after the other, over and over
+        self.detector, self.names, self.name = (
+            detector,
+            list(names),
+            f"{getattr(detector, 'name', 'detector')} called {'/'.join(names)}",
+        )
+        if hasattr(detector, "prepare"):
+            self.prepare = detector.prepare
 
     def __call__(self, frames):
-        return [replace(found, labels=[self.names[i % len(self.names)] for i in range(len(found))]) for found in self.detector(frames)]
+        return [
+            replace(found, labels=[self.names[i % len(self.names)] for i in range(len(found))])
+            for found in self.detector(frames)
+        ]
 
 # %% ../nbs/09_gallery.ipynb #cell-112
 def renamed(
-    case:Case, names, # of `Renamed`
-    config, # PromptingConfig
+    case: Case,
+    names,  # of `Renamed`
+    config,  # PromptingConfig
     device="cpu",
-) -> Case: # key: with the names
+) -> Case:  # key: with the names
     "The same clip, numbered by a detector that calls things by other names."
     from stvg_nb.prompting import build_database, choose_detector, choose_tracker, database_config
+
     info = probe(case.video, quiet=True)
-    detector, tracker = Renamed(choose_detector(config, info, device)[0], names), choose_tracker(config, device)[0]
+    detector, tracker = (
+        Renamed(choose_detector(config, info, device)[0], names),
+        choose_tracker(config, device)[0],
+    )
     made_of = config_hash([database_config(config, detector, tracker), sha256_file(case.video)])
     path = runs_dir("gallery", "renamed", f"{case.video.stem}-{made_of[7:15]}.masks.json.gz")
-    if not path.is_file(): build_database(case.video, config, info, detector, tracker, device=device)[0].save(path)
+    if not path.is_file():
+        build_database(case.video, config, info, detector, tracker, device=device)[0].save(path)
     return replace(case, key=f"{case.key}#{'/'.join(names)}", db=MaskDatabase.open(path))
 
 # %% ../nbs/09_gallery.ipynb #cell-117
-def missed_by(case:Case, record:dict) -> str:
+def missed_by(case: Case, record: dict) -> str:
     "How far both ends of an answered interval are from the truth."
-    if record.get("start_frame") is None: return "no interval"
-    ends = zip(("start", "end"), (record["start_frame"], record["end_frame"]), (case.truth.start, case.truth.end))
+    if record.get("start_frame") is None:
+        return "no interval"
+    ends = zip(
+        ("start", "end"),
+        (record["start_frame"], record["end_frame"]),
+        (case.truth.start, case.truth.end),
+    )
     off = {name: (said - true) / case.fps for name, said, true in ends}
-    return ", ".join(f"{name} {abs(s):.1f} s {'late' if s > 0 else 'early'}" if abs(s) >= .05 else f"{name} right" for name, s in off.items())
+    return ", ".join(
+        f"{name} {abs(s):.1f} s {'late' if s > 0 else 'early'}"
+        if abs(s) >= 0.05
+        else f"{name} right"
+        for name, s in off.items()
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-118
-def shared_moments(case:Case, records, profile, k=3) -> list: # frames
+def shared_moments(case: Case, records, profile, k=3) -> list:  # frames
     "The same frames for several answers to one question."
     index, spans = seen_frames(case, profile), [(case.truth.start, case.truth.end)]
-    spans += [(r["start_frame"], r["end_frame"]) for r in records if r.get("start_frame") is not None]
+    spans += [
+        (r["start_frame"], r["end_frame"]) for r in records if r.get("start_frame") is not None
+    ]
     return [int(f) for f in moments(index, k, spans, case.frames)]
 
 # %% ../nbs/09_gallery.ipynb #cell-122
-TELLING = {"clothes": "The puppet in red.", "actions": "Who jumps up and down?"} # what is told -> the question that brings it out
+TELLING = {
+    "clothes": "The puppet in red.",
+    "actions": "Who jumps up and down?",
+}  # what is told -> the question that brings it out
 
-def caption_cases(case:Case) -> list: # of Case
+
+def caption_cases(case: Case) -> list:  # of Case
     "A clip with the questions whose reasoning describes everybody."
-    return [replace(case, key=f"{case.video.stem}#{kind}", query=query, task="caption", kind=kind) for kind, query in TELLING.items()]
+    return [
+        replace(case, key=f"{case.video.stem}#{kind}", query=query, task="caption", kind=kind)
+        for kind, query in TELLING.items()
+    ]
 
-# %% ../nbs/09_gallery.ipynb #cell-124
+# %% ../nbs/09_gallery.ipynb #cell-124-0
 @dataclass(eq=False)
 class Told:
     "What was said about one number, or is true of it."
-    clothes: tuple = () # shirt, trousers, hat
-    actions: list = () # a verb or "", second by second
 
-def _words_of(part): # of one number's part -> Told
+    clothes: tuple = ()  # shirt, trousers, hat
+    actions: list = ()  # a verb or "", second by second
+
+# %% ../nbs/09_gallery.ipynb #cell-124-1
+def _words_of(part):  # of one number's part -> Told
     import re
     from stvg_nb.embedded import VERBS
     from stvg_nb.puppets import COLOURS, HATS
+
     worn = re.match("({0}) ({0}) ({1})( |$)".format("|".join(COLOURS), "|".join(HATS)), part)
     words, verbs, actions = [*part.split(), "", ""], {*VERBS.values(), "seen"}, []
     at = words.index("0.00") if "0.00" in words else -1
     while words[at] == f"{len(actions)}.00":
-        verb, beyond = words[at + 1:at + 3]
-        seen_now = verb in verbs and beyond in (*verbs, f"{len(actions) + 1}.00", "no", "") # else it is the verb of the judgement
+        verb, beyond = words[at + 1 : at + 3]
+        seen_now = verb in verbs and beyond in (
+            *verbs,
+            f"{len(actions) + 1}.00",
+            "no",
+            "",
+        )  # else it is the verb of the judgement
         actions.append(verb if seen_now and verb != "seen" else "")
         at += 1 + seen_now
     return Told(worn.groups()[:3] if worn else (), actions)
 
-# %% ../nbs/09_gallery.ipynb #cell-125
-def told_by(text:str) -> dict: # number -> Told
+# %% ../nbs/09_gallery.ipynb #cell-125-0
+def told_by(text: str) -> dict:  # number -> Told
     "What the embedded policy's reasoning says about each number."
-    parts = [p.split(maxsplit=1) for p in text.partition("<think>")[2].partition("</think>")[0].split(" ;")]
+    parts = [
+        p.split(maxsplit=1)
+        for p in text.partition("<think>")[2].partition("</think>")[0].split(" ;")
+    ]
     return {int(p[0]): _words_of(p[1]) for p in parts if len(p) == 2 and p[0].isdigit()}
 
-def true_of(case:Case) -> dict: # number -> Told; empty for a number that is on no puppet
+# %% ../nbs/09_gallery.ipynb #cell-125-1
+def true_of(case: Case) -> dict:  # number -> Told; empty for a number that is on no puppet
     "The same from the script: what a number's puppet wears, and what it does in the seconds in which it carries the number."
     from stvg_nb.embedded import clothes_of, strips
     from stvg_nb.voting import vote
-    done, cast, out = strips(case.script), {k: t for k, t in case.facts["tubes"].items() if k <= len(case.script.puppets)}, {}
+
+    done, cast, out = (
+        strips(case.script),
+        {k: t for k, t in case.facts["tubes"].items() if k <= len(case.script.puppets)},
+        {},
+    )
     for id in case.db.ids:
         k, seconds = vote(cast, case.db.tube(id)).id, {int(f / case.fps) for f in case.db.masks[id]}
-        out[id] = Told(clothes_of(case.script, k - 1), [a if t in seconds else "" for t, a in enumerate(done[k - 1])]) if k else Told()
+        out[id] = (
+            Told(
+                clothes_of(case.script, k - 1),
+                [a if t in seconds else "" for t, a in enumerate(done[k - 1])],
+            )
+            if k
+            else Told()
+        )
     return out
 
 # %% ../nbs/09_gallery.ipynb #cell-126
-def told_scores(case:Case, text:str) -> dict: # {"clothes": share} or {"actions": share}, 0..1
+def told_scores(case: Case, text: str) -> dict:  # {"clothes": share} or {"actions": share}, 0..1
     "Exact matches: of all words about clothes, or of all seconds in which something is done or said to be done."
     said, true = told_by(text), true_of(case)
-    if case.kind == "clothes": pairs = [(a, b) for i, t in true.items() for a, b in zip((*said.get(i, Told()).clothes, "", "", "")[:3], t.clothes)]
+    if case.kind == "clothes":
+        pairs = [
+            (a, b)
+            for i, t in true.items()
+            for a, b in zip((*said.get(i, Told()).clothes, "", "", "")[:3], t.clothes)
+        ]
     else:
-        lines = [([*said.get(i, Told()).actions] + [""] * len(t.actions), t.actions) for i, t in true.items()]
+        lines = [
+            ([*said.get(i, Told()).actions] + [""] * len(t.actions), t.actions)
+            for i, t in true.items()
+        ]
         pairs = [(a, b) for x, y in lines for a, b in zip(x, y) if a or b]
     return {case.kind: sum(a == b for a, b in pairs) / len(pairs)} if pairs else {}
 
-# %% ../nbs/09_gallery.ipynb #cell-129
-def _spells(words): # per second -> [(start, end, word)]
+# %% ../nbs/09_gallery.ipynb #cell-129-0
+def _spells(words):  # per second -> [(start, end, word)]
     out = []
     for t, word in enumerate(words):
-        if word and out and out[-1][1:] == (t, word): out[-1] = out[-1][0], t + 1, word
-        elif word: out.append((t, t + 1, word))
+        if word and out and out[-1][1:] == (t, word):
+            out[-1] = out[-1][0], t + 1, word
+        elif word:
+            out.append((t, t + 1, word))
     return out
 
-def caption_bars(case:Case, said:dict, true:dict) -> list: # of Bar; said, true: number -> Told
+# %% ../nbs/09_gallery.ipynb #cell-129-1
+def caption_bars(case: Case, said: dict, true: dict) -> list:  # of Bar; said, true: number -> Told
     "Two rows a number: what its puppet does, and what was said."
-    bar = lambda label, colour, words: Bar(label, colour, [(a, b - .05) for a, b, _ in _spells(words)], tuple(w for *_, w in _spells(words)))
-    return [b for i, t in true.items() for b in (bar(f"number {i}", colour_of(i), t.actions),
-                                                 bar("said", SAID, said.get(i, Told()).actions[:len(t.actions)]))]
+    bar = lambda label, colour, words: Bar(
+        label,
+        colour,
+        [(a, b - 0.05) for a, b, _ in _spells(words)],
+        tuple(w for *_, w in _spells(words)),
+    )
+    return [
+        b
+        for i, t in true.items()
+        for b in (
+            bar(f"number {i}", colour_of(i), t.actions),
+            bar("said", SAID, said.get(i, Told()).actions[: len(t.actions)]),
+        )
+    ]
 
-def caption_line(told:Told) -> str:
+# %% ../nbs/09_gallery.ipynb #cell-129-2
+def caption_line(told: Told) -> str:
     "red shirt, blue trousers, no hat; jumps 2 to 5 s"
-    worn = "{} shirt, {} trousers, {}".format(*told.clothes[:2], "no hat" if told.clothes[2] == "none" else told.clothes[2]) if told.clothes else ""
-    return "; ".join(filter(None, (worn, ", ".join(f"{w} {a} to {b}\u00a0s" for a, b, w in _spells(told.actions))))) or "nothing"
+    worn = (
+        "{} shirt, {} trousers, {}".format(
+            *told.clothes[:2], "no hat" if told.clothes[2] == "none" else told.clothes[2]
+        )
+        if told.clothes
+        else ""
+    )
+    return (
+        "; ".join(
+            filter(
+                None,
+                (worn, ", ".join(f"{w} {a} to {b}\u00a0s" for a, b, w in _spells(told.actions))),
+            )
+        )
+        or "nothing"
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-130
 def caption_strip(
-    case:Case, records, # of `caption_cases`, in their order
-    profile, k=4, # Profile; frames
-    width=74, # letters of a line
+    case: Case,
+    records,  # of `caption_cases`, in their order
+    profile,
+    k=4,  # Profile; frames
+    width=74,  # letters of a line
 ) -> Strip:
     "A clip with what was said about every number, and what is true."
     import textwrap
+
     clothes, actions = [told_by(r.get("text") or "") for r in records]
-    said, true = {i: Told(clothes.get(i, Told()).clothes, actions.get(i, Told()).actions) for i in {*clothes, *actions}}, true_of(case)
-    lines = [f"{head}{caption_line(of.get(i, Told()))}" for i in true for head, of in ((f"{i}  said: ", said), ("    true: ", true))]
-    scores = {name: v for c, r in zip(caption_cases(case), records) for name, v in scores_of(c, r).items()}
+    said, true = (
+        {
+            i: Told(clothes.get(i, Told()).clothes, actions.get(i, Told()).actions)
+            for i in {*clothes, *actions}
+        },
+        true_of(case),
+    )
+    lines = [
+        f"{head}{caption_line(of.get(i, Told()))}"
+        for i in true
+        for head, of in ((f"{i}  said: ", said), ("    true: ", true))
+    ]
+    scores = {
+        name: v for c, r in zip(caption_cases(case), records) for name, v in scores_of(c, r).items()
+    }
     index, pictures = seen(case, profile)
     at = [int(j) for j in np.linspace(0, len(index) - 1, min(k, len(index))).round()]
-    return Strip(f"{len(true)} numbers, {len(case.script.puppets)} puppets", case.size, [index[j] / case.fps for j in at], [pictures[j] for j in at],
-                 [[] for _ in at], case.seconds, caption_bars(case, said, true), score_text(scores),
-                 "\n".join(l for line in lines for l in textwrap.wrap(line, width, subsequent_indent=" " * 8)))
+    return Strip(
+        f"{len(true)} numbers, {len(case.script.puppets)} puppets",
+        case.size,
+        [index[j] / case.fps for j in at],
+        [pictures[j] for j in at],
+        [[] for _ in at],
+        case.seconds,
+        caption_bars(case, said, true),
+        score_text(scores),
+        "\n".join(
+            l for line in lines for l in textwrap.wrap(line, width, subsequent_indent=" " * 8)
+        ),
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-135
 def head_camera(
-    script, # Script
-    zoom=1.3, # how much closer
-    sway=4.0, # seconds of one swing
-    jerk=0.02, # share of the free way that it may jump within a tenth of a second
+    script,  # Script
+    zoom=1.3,  # how much closer
+    sway=4.0,  # seconds of one swing
+    jerk=0.02,  # share of the free way that it may jump within a tenth of a second
     seed=0,
-): # Script
+):  # Script
     "The same play, seen from a camera that never rests."
     rng, every = np.random.default_rng(seed), max(1, round(script.fps / 10))
     frames = np.arange(0, script.frames, every)
-    swing = lambda turns: .5 + .36 * np.sin(2 * np.pi * (frames / script.fps / sway * turns + rng.random()))
+    swing = lambda turns: (
+        0.5 + 0.36 * np.sin(2 * np.pi * (frames / script.fps / sway * turns + rng.random()))
+    )
     drift = lambda: np.cumsum(rng.normal(0, jerk, len(frames)))
     ways = [np.clip(swing(turns) + drift(), 0, 1) for turns in (1, 1.7)]
-    x, y = (-np.round(way * side * (zoom - 1)) for way, side in zip(ways, (script.width, script.height)))
-    return replace(script, views=[[int(f), zoom, float(a), float(b)] for f, a, b in zip(frames, x, y)])
+    x, y = (
+        -np.round(way * side * (zoom - 1)) for way, side in zip(ways, (script.width, script.height))
+    )
+    return replace(
+        script, views=[[int(f), zoom, float(a), float(b)] for f, a, b in zip(frames, x, y)]
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-143
 class Collection:
     "Predictions with all that belongs to them."
-    def __init__(self,
-        bench, # Benchmark with its folder of videos
-        predictions:dict, # label -> {key: Prediction}
-        databases=None, # folder of `<stem>.masks.json.gz`
+
+    def __init__(
+        self,
+        bench,  # Benchmark with its folder of videos
+        predictions: dict,  # label -> {key: Prediction}
+        databases=None,  # folder of `<stem>.masks.json.gz`
     ):
         self.bench, self.predictions, self.databases = bench, predictions, databases
         said = set().union(*predictions.values()) if predictions else set(bench.keys())
         self.keys = [k for k in bench.keys() if k in said]
-        if not self.keys: raise InputError("predictions", "none of their keys is in the annotations")
+        if not self.keys:
+            raise InputError("predictions", "none of their keys is in the annotations")
         self.case = lru_cache(maxsize=8)(lambda key: case_of(bench[key], bench, databases))
         self.frames = lru_cache(maxsize=2)(lambda key: Frames(self.case(key).video))
 
 # %% ../nbs/09_gallery.ipynb #cell-144
 def open_collection(
-    benchmark:str, annotations, # name and file, as `benchmarks.load` takes them
-    predictions, # a file, or {label: file}
-    videos, # their folder
-    databases=None, # folder of mask databases; None: no numbers
-    boxes=None, masks=None, # as `benchmarks.load` takes them
+    benchmark: str,
+    annotations,  # name and file, as `benchmarks.load` takes them
+    predictions,  # a file, or {label: file}
+    videos,  # their folder
+    databases=None,  # folder of mask databases; None: no numbers
+    boxes=None,
+    masks=None,  # as `benchmarks.load` takes them
 ) -> Collection:
     "Open everything that the explorer shows; bad input is an `InputError`."
     from stvg_nb.benchmarks import load
+
     files = predictions if isinstance(predictions, dict) else {Path(predictions).name: predictions}
     bench = load(benchmark, annotations, boxes, masks, videos)
-    return Collection(bench, {label: read_predictions(f, benchmark) for label, f in files.items()}, databases)
+    return Collection(
+        bench, {label: read_predictions(f, benchmark) for label, f in files.items()}, databases
+    )
 
-# %% ../nbs/09_gallery.ipynb #cell-146
+# %% ../nbs/09_gallery.ipynb #cell-146-0
 SHOWN = ("numbers", "masks", "truth", "answer")
+
 
 def _rgb(colour):
     from matplotlib.colors import to_rgb
+
     return tuple(int(v * 255) for v in to_rgb(colour))
 
-def _bar_rows(case, said, width, frame): # (28, width, 3): truth above, answer below, a line for now
+# %% ../nbs/09_gallery.ipynb #cell-146-1
+def _bar_rows(
+    case, said, width, frame
+):  # (28, width, 3): truth above, answer below, a line for now
     out = np.full((28, width, 3), 255, np.uint8)
     tube = tube_of(case, said)
     for row, (t, colour) in enumerate(((case.truth, TRUE), (tube, SAID))):
-        line = out[3 + 12 * row:13 + 12 * row]
+        line = out[3 + 12 * row : 13 + 12 * row]
         line[:] = 241
-        if t is not None: line[:, int(t.start / case.frames * width):int(min(t.end, case.frames) / case.frames * width)] = _rgb(colour)
-    at = min(int((frame + .5) / case.frames * width), width - 2)
-    out[:, at:at + 2] = 0
+        if t is not None:
+            line[
+                :,
+                int(t.start / case.frames * width) : int(
+                    min(t.end, case.frames) / case.frames * width
+                ),
+            ] = _rgb(colour)
+    at = min(int((frame + 0.5) / case.frames * width), width - 2)
+    out[:, at : at + 2] = 0
     return out
 
 # %% ../nbs/09_gallery.ipynb #cell-147
-def _outlines(case, said, frame, shown): # of (tube's box, masks, colour, text)
+def _outlines(case, said, frame, shown):  # of (tube's box, masks, colour, text)
     tube = tube_of(case, said)
     given = (said.masks or {}).get(str(frame)) if said and case.task == "rvos" else None
     box = lambda t: t.at([frame])[0][0] if t is not None and t.start <= frame < t.end else None
     true = case.masks[frame] if case.masks else []
     number = str(said.target_id) if said and said.target_id is not None else ""
-    every = dict(truth=(box(case.truth), true, TRUE, ""), answer=(box(tube), [given["counts"]] if given else [], SAID, number))
+    every = dict(
+        truth=(box(case.truth), true, TRUE, ""),
+        answer=(box(tube), [given["counts"]] if given else [], SAID, number),
+    )
     return [every[name] for name in ("truth", "answer") if name in shown]
 
 # %% ../nbs/09_gallery.ipynb #cell-148
 def picture(
-    case:Case,
-    image, # (H, W, 3) uint8: the frame
-    frame:int, # its index
-    said=None, # Prediction, or None
-    shown=SHOWN, # any of `SHOWN`
-    config=None, # PromptingConfig: how numbers look
-    width=640, # of the result, pixels
-) -> np.ndarray: # (height + 28, width, 3) uint8: frame, and both intervals below
+    case: Case,
+    image,  # (H, W, 3) uint8: the frame
+    frame: int,  # its index
+    said=None,  # Prediction, or None
+    shown=SHOWN,  # any of `SHOWN`
+    config=None,  # PromptingConfig: how numbers look
+    width=640,  # of the result, pixels
+) -> np.ndarray:  # (height + 28, width, 3) uint8: frame, and both intervals below
     "One frame with everything that was asked for."
     import cv2
+
     here = case.db.at(frame) if case.db is not None else {}
-    if "masks" in shown: image = tinted(image, [(m, colour_of(i)) for i, m in here.items()], 0.4)
-    if "numbers" in shown and here: image = draw_marks(image, {i: here[i] for i in drawn_marks(case.db, [frame], config)[frame]}, config)
+    if "masks" in shown:
+        image = tinted(image, [(m, colour_of(i)) for i, m in here.items()], 0.4)
+    if "numbers" in shown and here:
+        image = draw_marks(
+            image, {i: here[i] for i in drawn_marks(case.db, [frame], config)[frame]}, config
+        )
     scale = width / case.size[1]
-    out = cv2.resize(image, (width, round(case.size[0] * scale)), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    out = cv2.resize(
+        image,
+        (width, round(case.size[0] * scale)),
+        interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA,
+    )
     for box, masks, colour, text in _outlines(case, said, frame, shown):
         for counts in masks:
-            large = cv2.resize(decode_mask(counts, *case.size).astype(np.uint8), out.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            cv2.drawContours(out, cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], -1, _rgb(colour), 2, cv2.LINE_AA)
-        if box is None or not np.isfinite(box).all(): continue
+            large = cv2.resize(
+                decode_mask(counts, *case.size).astype(np.uint8),
+                out.shape[1::-1],
+                interpolation=cv2.INTER_NEAREST,
+            )
+            cv2.drawContours(
+                out,
+                cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0],
+                -1,
+                _rgb(colour),
+                2,
+                cv2.LINE_AA,
+            )
+        if box is None or not np.isfinite(box).all():
+            continue
         x1, y1, x2, y2 = (int(round(float(np.clip(v * scale, -4096, 4096)))) for v in box)
         cv2.rectangle(out, (x1, y1), (x2, y2), _rgb(colour), 3, cv2.LINE_AA)
-        if text: cv2.putText(out, text, (x1 + 3, max(y1 - 4, 14)), cv2.FONT_HERSHEY_SIMPLEX, 0.7, _rgb(colour), 2, cv2.LINE_AA)
+        if text:
+            cv2.putText(
+                out,
+                text,
+                (x1 + 3, max(y1 - 4, 14)),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.7,
+                _rgb(colour),
+                2,
+                cv2.LINE_AA,
+            )
     return np.concatenate([out, _bar_rows(case, said, width, frame)])
 
 # %% ../nbs/09_gallery.ipynb #cell-149
-def words(case:Case, said, frame:int) -> str: # HTML
+def words(case: Case, said, frame: int) -> str:  # HTML
     "Question, answer and scores; all text of others escaped."
     scores = score_text(scores_of(case, said)) if said else ""
-    rows = [("question", case.query), ("kind", case.kind), ("frame", f"{frame} of {case.frames}, {frame / case.fps:.2f} s"),
-            ("answer", (said.text or "(no text)") if said else "(none)"), ("scores", scores)]
+    rows = [
+        ("question", case.query),
+        ("kind", case.kind),
+        ("frame", f"{frame} of {case.frames}, {frame / case.fps:.2f} s"),
+        ("answer", (said.text or "(no text)") if said else "(none)"),
+        ("scores", scores),
+    ]
     return "<br>".join(f"<b>{name}</b> {html.escape(text)}" for name, text in rows if text)
 
 # %% ../nbs/09_gallery.ipynb #cell-152
 def is_live() -> bool:
     "Does somebody look at this kernel through Jupyter or VS Code?"
-    return "IN_TEST" not in os.environ and bool({"JPY_SESSION_NAME", "VSCODE_PID"} & set(os.environ))
+    return "IN_TEST" not in os.environ and bool(
+        {"JPY_SESSION_NAME", "VSCODE_PID"} & set(os.environ)
+    )
 
 # %% ../nbs/09_gallery.ipynb #cell-153
 class Explorer:
     "Clips, answers and time, to click through."
-    def __init__(self, collection:Collection, config=None, width=640): # config: how numbers look
+
+    def __init__(self, collection: Collection, config=None, width=640):  # config: how numbers look
         import ipywidgets as w
+
         self.all, self.config, self.width = collection, config, width
         names = [(f"{k}: {collection.bench[k].query[:70]}", k) for k in collection.keys]
         self.clip = w.Dropdown(options=names, description="clip", layout=w.Layout(width="95%"))
         self.file = w.Dropdown(options=[*collection.predictions] or [""], description="answers")
         self.time = w.IntSlider(min=0, max=0, description="frame", layout=w.Layout(width="60%"))
         self.play = w.Play(min=0, max=0, interval=100, show_repeat=False)
-        w.link((self.play, "value"), (self.time, "value")) # in Python: nbdev cannot write the state of a `jslink`
-        self.toggles = {name: w.ToggleButton(value=name != "masks", description=name) for name in SHOWN}
+        w.link(
+            (self.play, "value"), (self.time, "value")
+        )  # in Python: nbdev cannot write the state of a `jslink`
+        self.toggles = {
+            name: w.ToggleButton(value=name != "masks", description=name) for name in SHOWN
+        }
         self.image, self.text = w.Image(format="png", width=width), w.HTML()
         lines = [w.HBox([self.file, *self.toggles.values()]), w.HBox([self.play, self.time])]
         self.widget = w.VBox([self.clip, *lines, self.image, self.text])
         self.clip.observe(self.load, "value")
-        for control in (self.file, self.time, *self.toggles.values()): control.observe(self.draw, "value")
+        for control in (self.file, self.time, *self.toggles.values()):
+            control.observe(self.draw, "value")
         self.load()
 
     @property
-    def shown(self): return tuple(name for name, t in self.toggles.items() if t.value)
+    def shown(self):
+        return tuple(name for name, t in self.toggles.items() if t.value)
+
     @property
-    def case(self): return self.all.case(self.clip.value)
+    def case(self):
+        return self.all.case(self.clip.value)
+
     @property
-    def said(self): return self.all.predictions.get(self.file.value, {}).get(self.clip.value)
+    def said(self):
+        return self.all.predictions.get(self.file.value, {}).get(self.clip.value)
 
 # %% ../nbs/09_gallery.ipynb #cell-154
 @patch
-def load(self:Explorer, change=None):
+def load(self: Explorer, change=None):
     "Another clip: as many frames as it has, beginning where something happens."
     case = self.case
-    for control in (self.time, self.play): control.max = case.frames - 1
+    for control in (self.time, self.play):
+        control.max = case.frames - 1
     start = case.truth.start if case.truth is not None else 0
     before, self.time.value = self.time.value, min(start, case.frames - 1)
-    if before == self.time.value: self.draw()
+    if before == self.time.value:
+        self.draw()
 
-# %% ../nbs/09_gallery.ipynb #cell-155
+# %% ../nbs/09_gallery.ipynb #cell-155-0
 @patch
-def view(self:Explorer, frame:int) -> np.ndarray: # (height, width, 3) uint8
+def view(self: Explorer, frame: int) -> np.ndarray:  # (height, width, 3) uint8
     "The picture of one frame under the present settings."
-    return picture(self.case, self.all.frames(self.clip.value)[frame], frame, self.said, self.shown, self.config, self.width)
+    return picture(
+        self.case,
+        self.all.frames(self.clip.value)[frame],
+        frame,
+        self.said,
+        self.shown,
+        self.config,
+        self.width,
+    )
 
+# %% ../nbs/09_gallery.ipynb #cell-155-1
 @patch
-def draw(self:Explorer, change=None):
+def draw(self: Explorer, change=None):
     "Bring picture and words up to date."
     import cv2
+
     frame = min(self.time.value, self.case.frames - 1)
     self.image.value = cv2.imencode(".png", self.view(frame)[..., ::-1])[1].tobytes()
     self.text.value = words(self.case, self.said, frame)
 
 # %% ../nbs/09_gallery.ipynb #cell-157
 @patch
-def sheet(self:Explorer, k=4):
+def sheet(self: Explorer, k=4):
     "Four moments of the present clip, as one matplotlib figure."
     import matplotlib.pyplot as plt
+
     case, tube = self.case, tube_of(self.case, self.said)
-    at = moments(np.arange(case.frames), k, [(t.start, t.end) for t in (case.truth, tube) if t is not None], case.frames)
-    tall = 10.5 / len(at) * (case.size[0] / case.size[1] + 28 / self.width) + .5 # inches
+    at = moments(
+        np.arange(case.frames),
+        k,
+        [(t.start, t.end) for t in (case.truth, tube) if t is not None],
+        case.frames,
+    )
+    tall = 10.5 / len(at) * (case.size[0] / case.size[1] + 28 / self.width) + 0.5  # inches
     fig, axes = plt.subplots(1, len(at), figsize=(10.5, tall), squeeze=False)
-    for ax, f in zip(axes[0], at): ax.imshow(self.view(f)); ax.axis("off"); ax.set_title(f"frame {f}, {f / case.fps:.1f} s", fontsize=8)
+    for ax, f in zip(axes[0], at):
+        ax.imshow(self.view(f))
+        ax.axis("off")
+        ax.set_title(f"frame {f}, {f / case.fps:.1f} s", fontsize=8)
     fig.suptitle(f"{self.clip.value}; answers: {self.file.value}; “{case.query}”", fontsize=9)
     fig.tight_layout()
     return fig
 
 # %% ../nbs/09_gallery.ipynb #cell-158
 @patch
-def _ipython_display_(self:Explorer):
+def _ipython_display_(self: Explorer):
     import matplotlib.pyplot as plt
     from IPython.display import display
-    if is_live(): display(self.widget); return
+
+    if is_live():
+        display(self.widget)
+        return
     fig = self.sheet()
-    display(fig); plt.close(fig)
+    display(fig)
+    plt.close(fig)
 
 # %% ../nbs/09_gallery.ipynb #cell-159
 def explore(
-    collection:Collection,
-    config=None, # PromptingConfig: how numbers look; None: the preset
-    width=640, # of the picture, pixels
+    collection: Collection,
+    config=None,  # PromptingConfig: how numbers look; None: the preset
+    width=640,  # of the picture, pixels
 ) -> Explorer:
     "Click through the answers of a predictions file."
     return Explorer(collection, config, width)

@@ -20,154 +20,249 @@ from .core import InputError
 
 # %% ../nbs/04_grpo.ipynb #cell-007
 def group_advantages(
-    rewards, # (..., G) tensor or nested list: one row per prompt
-    eps=1e-4, # added to the standard deviation
-): # (..., G) float tensor
+    rewards,  # (..., G) tensor or nested list: one row per prompt
+    eps=1e-4,  # added to the standard deviation
+):  # (..., G) float tensor
     "How much better each answer is than its group, in standard deviations (STVG-R1 eq. 7)."
     import torch
+
     rewards = torch.as_tensor(rewards, dtype=torch.float32)
     return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, keepdim=True) + eps)
 
 # %% ../nbs/04_grpo.ipynb #cell-011
 def dead_groups(
-    rewards, # (..., G)
-): # (...) bool tensor
+    rewards,  # (..., G)
+):  # (...) bool tensor
     "Groups whose answers all score the same: every advantage is zero and nothing is learned from them."
     import torch
+
     rewards = torch.as_tensor(rewards, dtype=torch.float32)
     return rewards.std(-1) <= 1e-8 + 1e-5 * rewards.abs().amax(-1)
 
 # %% ../nbs/04_grpo.ipynb #cell-014
 def informative_groups(
-    hit, # (..., G) bool: the ID is right
-    tiou, # (..., G) temporal IoU
-    threshold=0.3, # tIoU above this is an outcome
-): # (...) bool tensor
+    hit,  # (..., G) bool: the ID is right
+    tiou,  # (..., G) temporal IoU
+    threshold=0.3,  # tIoU above this is an outcome
+):  # (...) bool tensor
     "Groups whose answers differ in outcome: ID right or wrong, tIoU above or below the threshold."
     import torch
-    outcome = torch.as_tensor(hit).long() * 2 + (torch.as_tensor(tiou) > threshold).long() # (..., G) in 0..3
+
+    outcome = (
+        torch.as_tensor(hit).long() * 2 + (torch.as_tensor(tiou) > threshold).long()
+    )  # (..., G) in 0..3
     return outcome.amax(-1) > outcome.amin(-1)
 
 # %% ../nbs/04_grpo.ipynb #cell-017
 def log_ratio(
-    logp, old, # (G, L) log-probabilities now and when the answers were sampled
-    mask, # (G, L) 1 for answer tokens
-    level="token", # token | sequence (geometric mean over the answer) | product (as printed in STVG-R1 eq. 8)
-): # (G, L) or (G, 1)
+    logp,
+    old,  # (G, L) log-probabilities now and when the answers were sampled
+    mask,  # (G, L) 1 for answer tokens
+    level="token",  # token | sequence (geometric mean over the answer) | product (as printed in STVG-R1 eq. 8)
+):  # (G, L) or (G, 1)
     "Logarithm of the importance ratio."
     d = (logp - old) * mask
-    if level == "token": return d
-    if level == "product": return d.sum(-1, keepdim=True)
-    if level == "sequence": return d.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+    if level == "token":
+        return d
+    if level == "product":
+        return d.sum(-1, keepdim=True)
+    if level == "sequence":
+        return d.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
     raise InputError("level", f"{level!r} is not token, sequence or product")
 
-# %% ../nbs/04_grpo.ipynb #cell-020
+# %% ../nbs/04_grpo.ipynb #cell-020-0
 def k3(logp, ref):
     "Estimator of KL(policy || reference) per token: exp(d) - d - 1 with d = ref - logp; never negative."
     d = ref - logp
     return d.exp() - d - 1
 
+# %% ../nbs/04_grpo.ipynb #cell-020-1
 def grpo_loss(
-    logp, # (G, L) log-probabilities of the sampled tokens, with gradient
-    advantages, # (G,)
-    mask, # (G, L) 1 for answer tokens
-    old=None, # (G, L) log-probabilities at sampling time; None: the present ones
-    ref=None, # (G, L) of the reference policy; None: no KL term
-    beta=0.04, epsilon=0.2, level="token",
-): # scalar
+    logp,  # (G, L) log-probabilities of the sampled tokens, with gradient
+    advantages,  # (G,)
+    mask,  # (G, L) 1 for answer tokens
+    old=None,  # (G, L) log-probabilities at sampling time; None: the present ones
+    ref=None,  # (G, L) of the reference policy; None: no KL term
+    beta=0.04,
+    epsilon=0.2,
+    level="token",
+):  # scalar
     "The GRPO loss, to be minimised: mean over tokens of an answer, then over answers (STVG-R1 eq. 8)."
     import torch
+
     ratio = log_ratio(logp, logp.detach() if old is None else old, mask, level).exp()
     a = advantages[:, None]
-    gain = torch.minimum(ratio * a, ratio.clamp(1 - epsilon, 1 + epsilon) * a) # (G, L) or (G, 1)
-    if ref is not None: gain = gain - beta * k3(logp, ref)
+    gain = torch.minimum(ratio * a, ratio.clamp(1 - epsilon, 1 + epsilon) * a)  # (G, L) or (G, 1)
+    if ref is not None:
+        gain = gain - beta * k3(logp, ref)
     return -((gain * mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean()
 
 # %% ../nbs/04_grpo.ipynb #cell-029
-SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-VISION_TOKENS = tuple(SPECIALS[3:]) # may occur in a prompt, never in an answer
+SPECIALS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+VISION_TOKENS = tuple(SPECIALS[3:])  # may occur in a prompt, never in an answer
 
-CHAT = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
-        "{% for c in m.content %}{% if c.type in ('video', 'image') %}<|vision_start|><|{{ c.type }}_pad|><|vision_end|>"
-        "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content %}{% if c.type in ('video', 'image') %}<|vision_start|><|{{ c.type }}_pad|><|vision_end|>"
+    "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def toy_processor():
     "Qwen2_5_VLProcessor around a byte-level tokenizer: 256 bytes and the special tokens, no merges."
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen2_5_VLProcessor
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+        Qwen2_5_VLProcessor,
+    )
+
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     raw = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    raw.pre_tokenizer, raw.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     raw.add_special_tokens(SPECIALS)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left")
-    return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(cap_pixels_per_frame=False), chat_template=CHAT)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left"
+    )
+    return Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(),
+        tokenizer,
+        Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
+        chat_template=CHAT,
+    )
 
 # %% ../nbs/04_grpo.ipynb #cell-030
 def toy_model(
-    hidden=64, layers=2, heads=4, kv_heads=2, intermediate=None, # language model
-    vision=32, depth=2, # vision tower
-    vocab=272, seed=0, spread=0.02, # spread: standard deviation of the initial weights
+    hidden=64,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    intermediate=None,  # language model
+    vision=32,
+    depth=2,  # vision tower
+    vocab=272,
+    seed=0,
+    spread=0.02,  # spread: standard deviation of the initial weights
 ):
     "Qwen2_5_VLForConditionalGeneration with random weights that `toy_processor` fits."
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
     half, tokens = hidden // heads // 2, {name: 256 + i for i, name in enumerate(SPECIALS)}
-    sections = [half // 4, half * 3 // 8, half - half // 4 - half * 3 // 8] # rotary frequencies for time, row, column
-    text = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
-                intermediate_size=intermediate or 3 * hidden, max_position_embeddings=32768, initializer_range=spread,
-                rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=sections), bos_token_id=None,
-                eos_token_id=tokens["<|im_end|>"], pad_token_id=tokens["<|endoftext|>"])
-    tower = dict(depth=depth, hidden_size=vision, intermediate_size=2 * vision, num_heads=4, out_hidden_size=hidden, tokens_per_second=2,
-                 fullatt_block_indexes=[depth - 1], initializer_range=spread)
-    ids = {f"{name.strip('<|>').replace('pad', 'token')}_id": i for name, i in tokens.items() if "pad" in name}
+    sections = [
+        half // 4,
+        half * 3 // 8,
+        half - half // 4 - half * 3 // 8,
+    ]  # rotary frequencies for time, row, column
+    text = dict(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocab,
+        intermediate_size=intermediate or 3 * hidden,
+        max_position_embeddings=32768,
+        initializer_range=spread,
+        rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=sections),
+        bos_token_id=None,
+        eos_token_id=tokens["<|im_end|>"],
+        pad_token_id=tokens["<|endoftext|>"],
+    )
+    tower = dict(
+        depth=depth,
+        hidden_size=vision,
+        intermediate_size=2 * vision,
+        num_heads=4,
+        out_hidden_size=hidden,
+        tokens_per_second=2,
+        fullatt_block_indexes=[depth - 1],
+        initializer_range=spread,
+    )
+    ids = {
+        f"{name.strip('<|>').replace('pad', 'token')}_id": i
+        for name, i in tokens.items()
+        if "pad" in name
+    }
     torch.manual_seed(seed)
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=tower, **ids, vision_start_token_id=tokens["<|vision_start|>"],
-                              vision_end_token_id=tokens["<|vision_end|>"], tie_word_embeddings=False)
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=tower,
+        **ids,
+        vision_start_token_id=tokens["<|vision_start|>"],
+        vision_end_token_id=tokens["<|vision_end|>"],
+        tie_word_embeddings=False,
+    )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = tokens["<|im_end|>"], tokens["<|endoftext|>"]
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
+        tokens["<|im_end|>"],
+        tokens["<|endoftext|>"],
+    )
     return model
 
 # %% ../nbs/04_grpo.ipynb #cell-033
 def temporal_positions(
-    steps:int, # grid steps of the video (frames / 2)
-    seconds:float, # per grid step
+    steps: int,  # grid steps of the video (frames / 2)
+    seconds: float,  # per grid step
     tokens_per_second=2.0,
-): # (steps,) int64 tensor
+):  # (steps,) int64 tensor
     "floor(k * second_per_grid * tokens_per_second), relative to the start of the video."
     import torch
+
     x = torch.arange(steps, dtype=torch.float64) * float(seconds) * tokens_per_second
-    return (x * (1 + 1e-6)).floor().long() # seconds may have gone through float32: 6e-8 off
+    return (x * (1 + 1e-6)).floor().long()  # seconds may have gone through float32: 6e-8 off
 
 # %% ../nbs/04_grpo.ipynb #cell-036
 def mrope_positions(
-    kinds, # (S,) 0 text, 1 image, 2 video
-    grids, # [(steps, height, width), ...] in patches, in order of appearance
-    seconds, # seconds per grid step of each; anything for an image
-    merge=2, tokens_per_second=2.0,
-): # (3, S) int64: temporal, row, column
+    kinds,  # (S,) 0 text, 1 image, 2 video
+    grids,  # [(steps, height, width), ...] in patches, in order of appearance
+    seconds,  # seconds per grid step of each; anything for an image
+    merge=2,
+    tokens_per_second=2.0,
+):  # (3, S) int64: temporal, row, column
     "Rotary positions of one sequence as Qwen2.5-VL was trained with them."
     import torch
+
     out, start, blocks = [], 0, iter(zip(grids, seconds))
     for kind, run in groupby(torch.as_tensor(kinds).tolist()):
         left = len(list(run))
         while left > 0:
-            if kind == 0: block = torch.arange(left).expand(3, -1)
+            if kind == 0:
+                block = torch.arange(left).expand(3, -1)
             else:
                 (steps, height, width), length = next(blocks)
                 time = temporal_positions(int(steps), length if kind == 2 else 0, tokens_per_second)
                 axes = time, torch.arange(height // merge), torch.arange(width // merge)
                 block = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
-            out.append(block + start); left -= block.shape[1]; start = int(out[-1].max()) + 1
+            out.append(block + start)
+            left -= block.shape[1]
+            start = int(out[-1].max()) + 1
     return torch.cat(out, 1)
 
-# %% ../nbs/04_grpo.ipynb #cell-039
+# %% ../nbs/04_grpo.ipynb #cell-039-0
 def vision_language(model):
     "The `Qwen2_5_VLModel` inside a model, however it is wrapped (PEFT, DDP)."
     for module in model.modules():
-        if hasattr(module, "get_rope_index") and hasattr(module, "visual"): return module
-    raise InputError(type(model).__name__, "is not a Qwen2.5-VL model; this chapter knows how that family counts seconds and no other")
+        if hasattr(module, "get_rope_index") and hasattr(module, "visual"):
+            return module
+    raise InputError(
+        type(model).__name__,
+        "is not a Qwen2.5-VL model; this chapter knows how that family counts seconds and no other",
+    )
 
+# %% ../nbs/04_grpo.ipynb #cell-039-1
 def _take(kinds, items, merge):
     "Grids and seconds of one row, taken from the front of the batch's lists."
     grids, seconds = [], []
@@ -175,15 +270,21 @@ def _take(kinds, items, merge):
         left = len(list(run)) if kind else 0
         while left > 0:
             grid, length = items[kind].pop(0)
-            grids.append(grid); seconds.append(length); left -= math.prod(grid) // merge ** 2
+            grids.append(grid)
+            seconds.append(length)
+            left -= math.prod(grid) // merge**2
     return grids, seconds
 
 # %% ../nbs/04_grpo.ipynb #cell-041
 def _rope_index(base, ids, kinds, images, videos, seconds, mask):
     "`get_rope_index` of transformers from `mrope_positions`: (3, B, S) positions and (B, 1) offsets."
     import torch
+
     vision = base.config.vision_config
-    if videos and seconds is None: raise InputError("second_per_grid_ts", "is missing; without its seconds a video has no place in time")
+    if videos and seconds is None:
+        raise InputError(
+            "second_per_grid_ts", "is missing; without its seconds a video has no place in time"
+        )
     items = {1: [(g, 0) for g in images], 2: list(zip(videos, seconds or []))}
     positions, deltas = torch.zeros(3, *ids.shape, dtype=torch.long), []
     for b, row in enumerate(kinds.cpu()):
@@ -194,20 +295,38 @@ def _rope_index(base, ids, kinds, images, videos, seconds, mask):
         deltas.append(int(at.max()) + 1 - int(keep.sum()))
     return positions.to(ids.device), torch.tensor(deltas, device=ids.device)[:, None]
 
-# %% ../nbs/04_grpo.ipynb #cell-042
-def _get_rope_index(self, input_ids, mm_token_type_ids=None, image_grid_thw=None, video_grid_thw=None, second_per_grid_ts=None,
-                    attention_mask=None, **_):
+# %% ../nbs/04_grpo.ipynb #cell-042-0
+def _get_rope_index(
+    self,
+    input_ids,
+    mm_token_type_ids=None,
+    image_grid_thw=None,
+    video_grid_thw=None,
+    second_per_grid_ts=None,
+    attention_mask=None,
+    **_,
+):
     import torch
+
     kinds = mm_token_type_ids
-    if kinds is None: kinds = (input_ids == self.config.image_token_id) + 2 * (input_ids == self.config.video_token_id)
+    if kinds is None:
+        kinds = (input_ids == self.config.image_token_id) + 2 * (
+            input_ids == self.config.video_token_id
+        )
     images, videos = ([] if g is None else g.tolist() for g in (image_grid_thw, video_grid_thw))
-    seconds = None if second_per_grid_ts is None else torch.as_tensor(second_per_grid_ts, dtype=torch.float64).tolist()
+    seconds = (
+        None
+        if second_per_grid_ts is None
+        else torch.as_tensor(second_per_grid_ts, dtype=torch.float64).tolist()
+    )
     return _rope_index(self, input_ids, kinds, images, videos, seconds, attention_mask)
 
+# %% ../nbs/04_grpo.ipynb #cell-042-1
 def correct_positions(model):
     "Install `mrope_positions` in a Qwen2.5-VL model, for every route; refuses models and versions it does not fit."
     base = vision_language(model)
-    if base.config.model_type != "qwen2_5_vl": raise InputError(base.config.model_type, "only Qwen2.5-VL counts seconds this way")
+    if base.config.model_type != "qwen2_5_vl":
+        raise InputError(base.config.model_type, "only Qwen2.5-VL counts seconds this way")
     base.get_rope_index = MethodType(_get_rope_index, base)
     check_positions(model)
     return model
@@ -215,164 +334,249 @@ def correct_positions(model):
 # %% ../nbs/04_grpo.ipynb #cell-043
 CHECKED_RATES = (0.5, 1, 1.28, 1.9, 2, 3, 4)
 
+
 def check_positions(
-    model, rates=CHECKED_RATES, # frames per second
+    model,
+    rates=CHECKED_RATES,  # frames per second
 ):
     "Ask the model's own routes for the positions of a small video at each rate; `InputError` where they are not the formula's."
     import torch
+
     base = vision_language(model)
     config, vision, steps = base.config, base.config.vision_config, 7
     ids = torch.tensor([[1, 2] + [config.video_token_id] * steps + [3]])
     kinds, merge = (ids == config.video_token_id).int() * 2, vision.spatial_merge_size
-    head = next((m for m in model.modules() if hasattr(m, "_prepare_position_ids_for_generation")), None)
-    nothing = dict(image_grid_thw=None, inputs_embeds=None, attention_mask=None, past_key_values=None)
+    head = next(
+        (m for m in model.modules() if hasattr(m, "_prepare_position_ids_for_generation")), None
+    )
+    nothing = dict(
+        image_grid_thw=None, inputs_embeds=None, attention_mask=None, past_key_values=None
+    )
     for rate in rates:
         seconds = vision.temporal_patch_size / rate
         want = (2 + temporal_positions(steps, seconds, vision.tokens_per_second)).tolist()
-        asked = dict(video_grid_thw=torch.tensor([[steps, merge, merge]]), second_per_grid_ts=torch.tensor([seconds]),
-                     mm_token_type_ids=kinds)
+        asked = dict(
+            video_grid_thw=torch.tensor([[steps, merge, merge]]),
+            second_per_grid_ts=torch.tensor([seconds]),
+            mm_token_type_ids=kinds,
+        )
         try:
             base.rope_deltas = None
             routes = {"forward": base.compute_3d_position_ids(input_ids=ids, **nothing, **asked)}
-            if head is not None: routes["generation"] = head._prepare_position_ids_for_generation(ids, dict(asked, input_ids=ids))[-3:]
+            if head is not None:
+                routes["generation"] = head._prepare_position_ids_for_generation(
+                    ids, dict(asked, input_ids=ids)
+                )[-3:]
         except (AttributeError, TypeError) as e:
-            raise InputError("transformers", f"this version computes positions in another way ({e}); use 5.17") from None
-        finally: base.rope_deltas = None
+            raise InputError(
+                "transformers", f"this version computes positions in another way ({e}); use 5.17"
+            ) from None
+        finally:
+            base.rope_deltas = None
         for route, got in routes.items():
-            got = got[0, 0, 2:2 + steps].tolist()
-            if got != want: raise InputError("transformers", f"wrong seconds in {route} at {rate} frames per second: {got}, not {want}")
+            got = got[0, 0, 2 : 2 + steps].tolist()
+            if got != want:
+                raise InputError(
+                    "transformers",
+                    f"wrong seconds in {route} at {rate} frames per second: {got}, not {want}",
+                )
 
 # %% ../nbs/04_grpo.ipynb #cell-048
 @dataclass(eq=False)
 class Video:
     "A clip as the model takes it."
-    grid: tuple # (steps, height, width) in patches
-    seconds: float # per grid step
-    pixels: object = None # (steps*height*width, 1176) float rows, or None where features are given
-    features: object = None # (tokens, hidden) output of a frozen tower
-    frames: object = None # (T, H, W, 3) uint8, kept only for vLLM
-    fps: float = 0.0 # sampled frames per second
+
+    grid: tuple  # (steps, height, width) in patches
+    seconds: float  # per grid step
+    pixels: object = None  # (steps*height*width, 1176) float rows, or None where features are given
+    features: object = None  # (tokens, hidden) output of a frozen tower
+    frames: object = None  # (T, H, W, 3) uint8, kept only for vLLM
+    fps: float = 0.0  # sampled frames per second
 
     @property
-    def tokens(self): return math.prod(self.grid) // 4
+    def tokens(self):
+        return math.prod(self.grid) // 4
 
 # %% ../nbs/04_grpo.ipynb #cell-049
 @dataclass(eq=False)
 class Prompt:
     "Token ids of one prompt with its clips (one, as a rule)."
-    ids: list # (P,) with the video tokens written out
-    videos: tuple = () # Video, in order of appearance
-    key: str = "" # of the sample, for error messages
 
-    def positions(self, base): # (3, P)
+    ids: list  # (P,) with the video tokens written out
+    videos: tuple = ()  # Video, in order of appearance
+    key: str = ""  # of the sample, for error messages
+
+    def positions(self, base):  # (3, P)
         "Rotary positions, and the first one after the prompt."
         import torch
+
         kinds = (torch.tensor(self.ids) == base.config.video_token_id).long() * 2
-        vision, clips = base.config.vision_config, ([v.grid for v in self.videos], [v.seconds for v in self.videos])
+        vision, clips = (
+            base.config.vision_config,
+            ([v.grid for v in self.videos], [v.seconds for v in self.videos]),
+        )
         at = mrope_positions(kinds, *clips, vision.spatial_merge_size, vision.tokens_per_second)
         return at, int(at.max()) + 1
 
 # %% ../nbs/04_grpo.ipynb #cell-050
 def encode_clip(
-    processor, # Qwen2_5_VLProcessor
-    frames, # (T, H, W, 3) uint8; both sides multiples of 28
-    fps:float, # sampled frames per second of video
+    processor,  # Qwen2_5_VLProcessor
+    frames,  # (T, H, W, 3) uint8; both sides multiples of 28
+    fps: float,  # sampled frames per second of video
     keep_frames=False,
 ) -> Video:
     "Pixel rows, grid and seconds of a clip; nothing is resized or resampled."
     from transformers.video_utils import VideoMetadata
+
     video = processor.video_processor
     side = video.patch_size * video.merge_size
-    if not (fps > 0 and math.isfinite(fps)): raise InputError("encode_clip", f"fps is {fps}; needs the rate the frames were sampled at")
+    if not (fps > 0 and math.isfinite(fps)):
+        raise InputError("encode_clip", f"fps is {fps}; needs the rate the frames were sampled at")
     if frames.ndim != 4 or any(x % side for x in frames.shape[1:3]):
-        raise InputError("encode_clip", f"frames of shape {frames.shape}; sides must be multiples of {side} (frame_size of chapter 00)")
-    told = VideoMetadata(total_num_frames=len(frames), fps=fps, frames_indices=list(range(len(frames))))
-    out = video(videos=[frames], video_metadata=[told], do_sample_frames=False, do_resize=False, return_tensors="pt")
+        raise InputError(
+            "encode_clip",
+            f"frames of shape {frames.shape}; sides must be multiples of {side} (frame_size of chapter 00)",
+        )
+    told = VideoMetadata(
+        total_num_frames=len(frames), fps=fps, frames_indices=list(range(len(frames)))
+    )
+    out = video(
+        videos=[frames],
+        video_metadata=[told],
+        do_sample_frames=False,
+        do_resize=False,
+        return_tensors="pt",
+    )
     grid, seconds = tuple(out["video_grid_thw"][0].tolist()), video.temporal_patch_size / fps
-    return Video(grid, seconds, out["pixel_values_videos"], frames=frames if keep_frames else None, fps=fps)
+    return Video(
+        grid, seconds, out["pixel_values_videos"], frames=frames if keep_frames else None, fps=fps
+    )
 
 # %% ../nbs/04_grpo.ipynb #cell-051
 def encode_prompt(
     processor,
-    messages, # chat messages; {"type": "video"} marks where the clip goes
-    *videos, # Video, one for each such part
+    messages,  # chat messages; {"type": "video"} marks where the clip goes
+    *videos,  # Video, one for each such part
     key="",
 ) -> Prompt:
     "Chat template, video tokens written out, tokenized."
+
     def clean(content):
-        return content if isinstance(content, str) else [{k: v for k, v in part.items() if v is not None} for part in content]
-    messages = [dict(m, content=clean(m["content"])) for m in messages] # a table fills absent fields with None
+        return (
+            content
+            if isinstance(content, str)
+            else [{k: v for k, v in part.items() if v is not None} for part in content]
+        )
+
+    messages = [
+        dict(m, content=clean(m["content"])) for m in messages
+    ]  # a table fills absent fields with None
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     first, *rest = text.split(processor.video_token)
     if len(rest) != len(videos):
-        raise InputError(key or "encode_prompt", f"{len(rest)} video parts and {len(videos)} clips; it needs as many of each")
+        raise InputError(
+            key or "encode_prompt",
+            f"{len(rest)} video parts and {len(videos)} clips; it needs as many of each",
+        )
     text = first + "".join(processor.video_token * v.tokens + part for v, part in zip(videos, rest))
     return Prompt(processor.tokenizer(text, add_special_tokens=False)["input_ids"], videos, key)
 
 # %% ../nbs/04_grpo.ipynb #cell-058
 def repeated_logps(
-    model, prompts, # list of Prompt
-    answers, # list of lists of token-id lists: answers[g] belongs to prompts[g]
+    model,
+    prompts,  # list of Prompt
+    answers,  # list of lists of token-id lists: answers[g] belongs to prompts[g]
     temperature=1.0,
-): # (answers, longest) float tensor, 0 at padding
+):  # (answers, longest) float tensor, 0 at padding
     "Log-probabilities of answers with the prompt and its pixels repeated for each: the plain way."
     import torch
+
     rows = [(p, a) for p, group in zip(prompts, answers) for a in group]
     width = max(len(p.ids) + len(a) for p, a in rows)
     ids = torch.tensor([p.ids + list(a) + [0] * (width - len(p.ids) - len(a)) for p, a in rows])
-    mask = torch.tensor([[1] * (len(p.ids) + len(a)) + [0] * (width - len(p.ids) - len(a)) for p, a in rows])
+    mask = torch.tensor(
+        [[1] * (len(p.ids) + len(a)) + [0] * (width - len(p.ids) - len(a)) for p, a in rows]
+    )
     device = next(model.parameters()).device
     clips = [v for p, _ in rows for v in p.videos]
-    kinds = torch.tensor([[2 * (t == model.config.video_token_id) for t in p.ids] + [0] * (width - len(p.ids)) for p, _ in rows])
-    extra = dict(pixel_values_videos=torch.cat([v.pixels for v in clips]), video_grid_thw=torch.tensor([v.grid for v in clips]),
-                 second_per_grid_ts=torch.tensor([v.seconds for v in clips], dtype=torch.float64)) if clips else {}
-    inputs = {k: v.to(device) for k, v in dict(input_ids=ids, attention_mask=mask, mm_token_type_ids=kinds, **extra).items()}
-    logp = (model(**inputs).logits.float() / temperature).log_softmax(-1) # (rows, width, vocab): everything, everywhere
+    kinds = torch.tensor(
+        [
+            [2 * (t == model.config.video_token_id) for t in p.ids] + [0] * (width - len(p.ids))
+            for p, _ in rows
+        ]
+    )
+    extra = (
+        dict(
+            pixel_values_videos=torch.cat([v.pixels for v in clips]),
+            video_grid_thw=torch.tensor([v.grid for v in clips]),
+            second_per_grid_ts=torch.tensor([v.seconds for v in clips], dtype=torch.float64),
+        )
+        if clips
+        else {}
+    )
+    inputs = {
+        k: v.to(device)
+        for k, v in dict(
+            input_ids=ids, attention_mask=mask, mm_token_type_ids=kinds, **extra
+        ).items()
+    }
+    logp = (model(**inputs).logits.float() / temperature).log_softmax(
+        -1
+    )  # (rows, width, vocab): everything, everywhere
     picked = logp[:, :-1].gather(-1, inputs["input_ids"][:, 1:, None]).squeeze(-1)
-    out = [picked[i, len(p.ids) - 1:len(p.ids) - 1 + len(a)] for i, (p, a) in enumerate(rows)]
+    out = [picked[i, len(p.ids) - 1 : len(p.ids) - 1 + len(a)] for i, (p, a) in enumerate(rows)]
     return torch.nn.utils.rnn.pad_sequence(out, batch_first=True)
 
 # %% ../nbs/04_grpo.ipynb #cell-063
 @dataclass(eq=False)
 class Layout:
     "Who is where in a packed row; travels through the model as a keyword argument."
-    groups: list = None # [(start, shared, lengths), ...]: prompt rows [start, start+shared), then blocks of these lengths
-    clips: list = None # which of the distinct clips is shown, in order of appearance
-    cached: bool = False # pixel rows are already features
-    keep: object = None # (K,) rows whose hidden states are wanted
+
+    groups: list = None  # [(start, shared, lengths), ...]: prompt rows [start, start+shared), then blocks of these lengths
+    clips: list = None  # which of the distinct clips is shown, in order of appearance
+    cached: bool = False  # pixel rows are already features
+    keep: object = None  # (K,) rows whose hidden states are wanted
 
 # %% ../nbs/04_grpo.ipynb #cell-064
 @dataclass(eq=False)
 class Packed:
     "A packed row and the way back."
-    ids: object # (1, S)
-    positions: object # (3, 1, S)
-    labels: object # (1, K) answer tokens at the kept rows
-    layout: Layout
-    lengths: list # of every answer
 
-    def unpack(self, x): # (1, K) -> (answers, longest), 0 at padding
+    ids: object  # (1, S)
+    positions: object  # (3, 1, S)
+    labels: object  # (1, K) answer tokens at the kept rows
+    layout: Layout
+    lengths: list  # of every answer
+
+    def unpack(self, x):  # (1, K) -> (answers, longest), 0 at padding
         import torch
+
         return torch.nn.utils.rnn.pad_sequence(x[0].split(self.lengths), batch_first=True)
 
 # %% ../nbs/04_grpo.ipynb #cell-065
 def pack(
-    prompts, answers, # as for `repeated_logps`
-    base, # Qwen2_5_VLModel
+    prompts,
+    answers,  # as for `repeated_logps`
+    base,  # Qwen2_5_VLModel
 ) -> Packed:
     "Prompts once each, every answer behind its own prompt."
     import torch
+
     ids, positions, keep, labels, groups, lengths = [], [], [], [], [], []
     for prompt, group in zip(prompts, answers):
         at, after = prompt.positions(base)
         start, shared, sizes = len(ids), len(prompt.ids) - 1, [len(a) for a in group if len(a)]
-        ids += prompt.ids[:-1]; positions.append(at[:, :-1])
+        ids += prompt.ids[:-1]
+        positions.append(at[:, :-1])
         for answer in group:
-            if not len(answer): continue
-            keep += range(len(ids), len(ids) + len(answer)); labels += answer
+            if not len(answer):
+                continue
+            keep += range(len(ids), len(ids) + len(answer))
+            labels += answer
             ids += [prompt.ids[-1], *answer[:-1]]
             positions += [at[:, -1:], (after + torch.arange(len(answer) - 1)).expand(3, -1)]
-        groups.append((start, shared, sizes)); lengths += [len(a) for a in group]
+        groups.append((start, shared, sizes))
+        lengths += [len(a) for a in group]
     row, device = torch.cat(positions, 1)[:, None], next(base.parameters()).device
     put = lambda x: torch.as_tensor(x, dtype=torch.long).to(device)
     return Packed(put([ids]), put(row), put([labels]), Layout(groups, keep=put(keep)), lengths)
@@ -381,6 +585,7 @@ def pack(
 def _blocks(start, sizes, device):
     "(n, longest) row numbers of a group's answer blocks, and which of them are real."
     import torch
+
     ends = torch.tensor(sizes).cumsum(0)
     index = start + torch.arange(max(sizes))[None] + (ends - torch.tensor(sizes))[:, None]
     real = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
@@ -392,55 +597,81 @@ def _attend(q, k, v, scale, prefix=0):
     import torch
     import torch.nn.functional as F
     from torch.nn.attention.bias import causal_lower_right
+
     n, repeat = q.shape[2], q.shape[1] // k.shape[1]
     if q.device.type == "cpu":
         mask = torch.ones(n, prefix + n, dtype=torch.bool).tril(prefix) if prefix else None
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not prefix, scale=scale, enable_gqa=repeat > 1)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=not prefix, scale=scale, enable_gqa=repeat > 1
+        )
     k, v = (x.repeat_interleave(repeat, 1) for x in (k, v))
-    if not prefix: return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(n, prefix + n), scale=scale)
+    if not prefix:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=causal_lower_right(n, prefix + n), scale=scale
+    )
 
 # %% ../nbs/04_grpo.ipynb #cell-071
-def shared_prefix(module, query, key, value, attention_mask, dropout=0.0, scaling=None, layout=None, **kwargs):
+def shared_prefix(
+    module, query, key, value, attention_mask, dropout=0.0, scaling=None, layout=None, **kwargs
+):
     "Attention over a packed row: each group's prompt once, its answers as a batch against it. Without a layout: sdpa."
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    if hasattr(key, "prompt"): return branched(query, key, value, *key.prompt, scaling), None
+
+    if hasattr(key, "prompt"):
+        return branched(query, key, value, *key.prompt, scaling), None
     if layout is None or layout.groups is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    out = []                                                                      # query (1, H, S, d), key and value (1, Hkv, S, d)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    out = []  # query (1, H, S, d), key and value (1, Hkv, S, d)
     for start, shared, sizes in layout.groups:
         part = slice(start, start + shared)
         q, k, v = (x[:, :, part] for x in (query, key, value))
-        out.append(_attend(q, k, v, scaling)[0].transpose(0, 1))                  # (shared, H, d)
-        if not sizes: continue
-        index, real = _blocks(start + shared, sizes, query.device)                # (n, longest)
-        qs, ks, vs = (x[0][:, index].transpose(0, 1) for x in (query, key, value)) # (n, heads, longest, d)
-        ks, vs = (torch.cat([x.expand(len(sizes), -1, -1, -1), y], 2) for x, y in ((k, ks), (v, vs)))
+        out.append(_attend(q, k, v, scaling)[0].transpose(0, 1))  # (shared, H, d)
+        if not sizes:
+            continue
+        index, real = _blocks(start + shared, sizes, query.device)  # (n, longest)
+        qs, ks, vs = (
+            x[0][:, index].transpose(0, 1) for x in (query, key, value)
+        )  # (n, heads, longest, d)
+        ks, vs = (
+            torch.cat([x.expand(len(sizes), -1, -1, -1), y], 2) for x, y in ((k, ks), (v, vs))
+        )
         out.append(_attend(qs, ks, vs, scaling, prefix=shared).transpose(1, 2)[real])
-    return torch.cat(out)[None], None                                             # (1, S, H, d)
+    return torch.cat(out)[None], None  # (1, S, H, d)
 
 # %% ../nbs/04_grpo.ipynb #cell-073
 def _features_once(self, pixel_values_videos, video_grid_thw=None, layout=None, **kwargs):
     encode = type(self).get_video_features
-    if layout is None: return encode(self, pixel_values_videos, video_grid_thw, **kwargs)
-    sizes = (video_grid_thw.prod(-1) // self.visual.spatial_merge_size ** 2).tolist()
-    rows = pixel_values_videos.split(sizes) if layout.cached else encode(self, pixel_values_videos, video_grid_thw).pooler_output
+    if layout is None:
+        return encode(self, pixel_values_videos, video_grid_thw, **kwargs)
+    sizes = (video_grid_thw.prod(-1) // self.visual.spatial_merge_size**2).tolist()
+    rows = (
+        pixel_values_videos.split(sizes)
+        if layout.cached
+        else encode(self, pixel_values_videos, video_grid_thw).pooler_output
+    )
     return SimpleNamespace(pooler_output=tuple(rows[i] for i in layout.clips))
 
 # %% ../nbs/04_grpo.ipynb #cell-074
 def _keep_answers(module, args, kwargs, output):
     layout = kwargs.get("layout")
-    if layout is not None and layout.keep is not None: output.last_hidden_state = output.last_hidden_state[:, layout.keep]
+    if layout is not None and layout.keep is not None:
+        output.last_hidden_state = output.last_hidden_state[:, layout.keep]
 
 # %% ../nbs/04_grpo.ipynb #cell-075
 def share_prefix(model):
     "Teach a Qwen2.5-VL model packed rows: attention, clips encoded once, hidden states of answers only."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
+
     base = vision_language(model)
-    if getattr(base, "_shares_prefix", False): return model
-    AttentionInterface.register("shared_prefix", shared_prefix); AttentionMaskInterface.register("shared_prefix", sdpa_mask)
+    if getattr(base, "_shares_prefix", False):
+        return model
+    AttentionInterface.register("shared_prefix", shared_prefix)
+    AttentionMaskInterface.register("shared_prefix", sdpa_mask)
     base.set_attn_implementation({"text_config": "shared_prefix"})
     base.get_video_features = MethodType(_features_once, base)
     base.register_forward_hook(_keep_answers, with_kwargs=True)
@@ -449,30 +680,49 @@ def share_prefix(model):
 
 # %% ../nbs/04_grpo.ipynb #cell-076
 def clip_inputs(
-    prompts, device, layout:Layout,
-) -> dict: # pixel_values_videos, video_grid_thw, layout
+    prompts,
+    device,
+    layout: Layout,
+) -> dict:  # pixel_values_videos, video_grid_thw, layout
     "The distinct clips of some prompts, once each, as arguments of the model."
     import torch
+
     shown = [v for p in prompts for v in p.videos]
     clips = list({id(v): v for v in shown}.values())
-    if not clips: return dict(layout=layout)
+    if not clips:
+        return dict(layout=layout)
     cached = [v.features is not None for v in clips]
-    if any(cached) != all(cached): raise InputError("clips", "some have features and some have pixels; give one kind per batch")
-    layout.clips, layout.cached = [next(i for i, c in enumerate(clips) if c is v) for v in shown], all(cached)
+    if any(cached) != all(cached):
+        raise InputError(
+            "clips", "some have features and some have pixels; give one kind per batch"
+        )
+    layout.clips, layout.cached = (
+        [next(i for i, c in enumerate(clips) if c is v) for v in shown],
+        all(cached),
+    )
     rows = torch.cat([(v.features if layout.cached else v.pixels).to(device) for v in clips])
-    return dict(pixel_values_videos=rows, video_grid_thw=torch.tensor([v.grid for v in clips]).to(device), layout=layout)
+    return dict(
+        pixel_values_videos=rows,
+        video_grid_thw=torch.tensor([v.grid for v in clips]).to(device),
+        layout=layout,
+    )
 
 # %% ../nbs/04_grpo.ipynb #cell-077
 def shared_logps(
-    model, # after `correct_positions` and `share_prefix`
-    prompts, answers, # as for `repeated_logps`
+    model,  # after `correct_positions` and `share_prefix`
+    prompts,
+    answers,  # as for `repeated_logps`
     temperature=1.0,
-): # (answers, longest) float tensor, 0 at padding
+):  # (answers, longest) float tensor, 0 at padding
     "Log-probabilities of answers, each prompt and each clip computed once."
     packed = pack(prompts, answers, base := vision_language(model))
     clips = clip_inputs(prompts, packed.ids.device, packed.layout)
-    hidden = base(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **clips).last_hidden_state # (1, K, hidden)
-    logits = model.get_output_embeddings()(hidden).float() / temperature          # (1, K, vocab): answer positions only
+    hidden = base(
+        input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **clips
+    ).last_hidden_state  # (1, K, hidden)
+    logits = (
+        model.get_output_embeddings()(hidden).float() / temperature
+    )  # (1, K, vocab): answer positions only
     return packed.unpack(logits.log_softmax(-1).gather(-1, packed.labels[..., None]).squeeze(-1))
 
 # %% ../nbs/04_grpo.ipynb #cell-086
@@ -481,77 +731,128 @@ def branches():
     "The cache layer of answers that share their prompts: Branches(keys, values, real, n)."
     import torch
     from transformers.cache_utils import CacheLayerMixin
+
     class Branches(CacheLayerMixin):
         "One layer's keys and values: of each prompt once, and of each answer."
+
         is_sliding = False
-        def __init__(self, keys, values, real, n): # (b, heads, P, d) twice, (b, P) bool, answers per prompt
+
+        def __init__(
+            self, keys, values, real, n
+        ):  # (b, heads, P, d) twice, (b, P) bool, answers per prompt
             super().__init__()
-            self.prompt, self.size, self.length = (keys, values, None if real.all() else real), keys.shape[2], 0
+            self.prompt, self.size, self.length = (
+                (keys, values, None if real.all() else real),
+                keys.shape[2],
+                0,
+            )
             self.own = [x.new_empty(len(x) * n, x.shape[1], 64, x.shape[3]) for x in (keys, values)]
-        def lazy_initialization(self, keys, values): self.is_initialized = True
-        def update(self, keys, values, *args, **kwargs): # (b*n, heads, 1, d) twice
-            if self.length == self.own[0].shape[2]: self.own = [torch.cat([x, torch.empty_like(x)], 2) for x in self.own]
-            for x, new in zip(self.own, (keys, values)): x[:, :, self.length:self.length + 1] = new
+
+        def lazy_initialization(self, keys, values):
+            self.is_initialized = True
+
+        def update(self, keys, values, *args, **kwargs):  # (b*n, heads, 1, d) twice
+            if self.length == self.own[0].shape[2]:
+                self.own = [torch.cat([x, torch.empty_like(x)], 2) for x in self.own]
+            for x, new in zip(self.own, (keys, values)):
+                x[:, :, self.length : self.length + 1] = new
             self.length += 1
-            keys, values = (x[:, :, :self.length] for x in self.own)
-            keys.prompt = self.prompt # travels with the keys to `shared_prefix`
+            keys, values = (x[:, :, : self.length] for x in self.own)
+            keys.prompt = self.prompt  # travels with the keys to `shared_prefix`
             return keys, values
-        def get_seq_length(self): return self.size + self.length
-        def get_mask_sizes(self, n): return self.size + self.length + n, 0
-        def get_max_length(self): return -1
+
+        def get_seq_length(self):
+            return self.size + self.length
+
+        def get_mask_sizes(self, n):
+            return self.size + self.length + n, 0
+
+        def get_max_length(self):
+            return -1
+
     return Branches
 
 # %% ../nbs/04_grpo.ipynb #cell-088
 def branched(
-    q, k, v, # (b*n, heads, 1, d), (b*n, fewer heads, L, d) twice: an answer's query, keys and values
-    keys, values, real, # (b, fewer heads, P, d) twice, (b, P) bool or None: of the prompts
+    q,
+    k,
+    v,  # (b*n, heads, 1, d), (b*n, fewer heads, L, d) twice: an answer's query, keys and values
+    keys,
+    values,
+    real,  # (b, fewer heads, P, d) twice, (b, P) bool or None: of the prompts
     scale,
-): # (b*n, 1, heads, d)
+):  # (b*n, 1, heads, d)
     "Attention of each answer's newest token over its prompt and itself."
     import torch
+
     (rows, heads, _, d), (b, groups, size, _) = q.shape, keys.shape
-    q = (q * scale).view(b, -1, groups, heads // groups, d)                       # (b, n, groups, heads of a group, d)
+    q = (q * scale).view(b, -1, groups, heads // groups, d)  # (b, n, groups, heads of a group, d)
     k, v = (x.unflatten(0, (b, -1)) for x in (k, v))
     front = torch.einsum("bngrd,bgpd->bngrp", q, keys)
-    if real is not None: front = front.masked_fill(~real[:, None, None, None], -torch.inf)
-    weights = torch.cat([front, torch.einsum("bngrd,bngld->bngrl", q, k)], -1).softmax(-1, torch.float32).to(v.dtype)
+    if real is not None:
+        front = front.masked_fill(~real[:, None, None, None], -torch.inf)
+    weights = (
+        torch.cat([front, torch.einsum("bngrd,bngld->bngrl", q, k)], -1)
+        .softmax(-1, torch.float32)
+        .to(v.dtype)
+    )
     front, back = weights.split([size, k.shape[3]], -1)
-    out = torch.einsum("bngrp,bgpd->bngrd", front, values) + torch.einsum("bngrl,bngld->bngrd", back, v)
+    out = torch.einsum("bngrp,bgpd->bngrd", front, values) + torch.einsum(
+        "bngrl,bngld->bngrd", back, v
+    )
     return out.reshape(rows, 1, heads, d)
 
 # %% ../nbs/04_grpo.ipynb #cell-090
 def rollout(
-    model, # after `correct_positions` and `share_prefix`
-    prompts, # list of Prompt
-    n:int, # answers per prompt
-    config, # GenerationConfig
-): # (prompts*n, longest) int64 tensor, padded after the end token
+    model,  # after `correct_positions` and `share_prefix`
+    prompts,  # list of Prompt
+    n: int,  # answers per prompt
+    config,  # GenerationConfig
+):  # (prompts*n, longest) int64 tensor, padded after the end token
     "Sample answers: each prompt is run once, its answers are branches of its cache."
     import torch
     from transformers import Cache, DynamicCache
+
     base, width, was = vision_language(model), max(len(p.ids) for p in prompts), model.training
     device = next(base.parameters()).device
     left = [width - len(p.ids) for p in prompts]
-    ids = torch.tensor([[config.pad_token_id or 0] * k + p.ids for k, p in zip(left, prompts)]).to(device)    # (b, P)
+    ids = torch.tensor([[config.pad_token_id or 0] * k + p.ids for k, p in zip(left, prompts)]).to(
+        device
+    )  # (b, P)
     mask = torch.tensor([[0] * k + [1] * len(p.ids) for k, p in zip(left, prompts)]).to(device)
     where = [p.positions(base) for p in prompts]
     padded = [torch.nn.functional.pad(at, (k, 0)) for k, (at, _) in zip(left, where)]
-    positions = torch.stack(padded, 1)[..., :-1].to(device)                       # (3, b, P-1)
-    model.eval() # checkpointing in training mode would drop the cache
+    positions = torch.stack(padded, 1)[..., :-1].to(device)  # (3, b, P-1)
+    model.eval()  # checkpointing in training mode would drop the cache
     try:
         with torch.no_grad():
             seen = DynamicCache(config=base.config.text_config)
-            hidden = base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions, past_key_values=seen,
-                          use_cache=True, **clip_inputs(prompts, device, Layout())).last_hidden_state
+            hidden = base(
+                input_ids=ids[:, :-1],
+                attention_mask=mask[:, :-1],
+                position_ids=positions,
+                past_key_values=seen,
+                use_cache=True,
+                **clip_inputs(prompts, device, Layout()),
+            ).last_hidden_state
             finite = hidden[:, -1].isfinite().all(-1).tolist()
             bad = ", ".join(p.key for p, good in zip(prompts, finite) if not good)
-            if bad: raise FloatingPointError(f"hidden states are not finite in the rollout of sample {bad}")
-            answers = Cache([branches()(x.keys, x.values, mask[:, :-1].bool(), n) for x in seen.layers])
+            if bad:
+                raise FloatingPointError(
+                    f"hidden states are not finite in the rollout of sample {bad}"
+                )
+            answers = Cache(
+                [branches()(x.keys, x.values, mask[:, :-1].bool(), n) for x in seen.layers]
+            )
             deltas = torch.tensor([[after - len(p.ids)] for p, (_, after) in zip(prompts, where)])
             base.rope_deltas = deltas.repeat_interleave(n, 0).to(device)
             ids, mask = (x.repeat_interleave(n, 0) for x in (ids, mask))
-            out = model.generate(ids, attention_mask=mask, past_key_values=answers, generation_config=config)
-    finally: base.rope_deltas = None; model.train(was)
+            out = model.generate(
+                ids, attention_mask=mask, past_key_values=answers, generation_config=config
+            )
+    finally:
+        base.rope_deltas = None
+        model.train(was)
     return out[:, width:]
 
 # %% ../nbs/04_grpo.ipynb #cell-095
@@ -559,6 +860,7 @@ def tower_hash(model) -> str:
     "Fingerprint of the vision tower's weights and dtype."
     import hashlib
     import torch
+
     digest = hashlib.sha256()
     for name, p in sorted(vision_language(model).visual.state_dict().items()):
         digest.update(f"{name} {p.dtype} {tuple(p.shape)}".encode())
@@ -566,60 +868,98 @@ def tower_hash(model) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 # %% ../nbs/04_grpo.ipynb #cell-096
-def encode_features(model, video:Video) -> Video:
+def encode_features(model, video: Video) -> Video:
     "The clip with the tower's output in place of its pixels."
     import torch
+
     base, device = vision_language(model), next(model.parameters()).device
     with torch.no_grad():
-        rows = base.visual(video.pixels.to(device, base.visual.dtype), grid_thw=torch.tensor([video.grid]).to(device)).pooler_output
+        rows = base.visual(
+            video.pixels.to(device, base.visual.dtype),
+            grid_thw=torch.tensor([video.grid]).to(device),
+        ).pooler_output
     return replace(video, pixels=None, features=rows.detach().cpu())
 
 # %% ../nbs/04_grpo.ipynb #cell-098
 class FeatureCache:
     "Tower outputs on disk, one safetensors file per clip."
+
     def __init__(self, folder, model):
         from pathlib import Path
+
         self.folder, self.model, self.tower = Path(folder), model, tower_hash(model)
-        self.folder.mkdir(parents=True, exist_ok=True); self.hits = self.misses = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.hits = self.misses = 0
 
     def path(self, name):
         from stvg_nb.core import config_hash
-        return self.folder/f"{config_hash([name, self.tower])[7:39]}.safetensors"
 
-    def get(self,
-        name, # what identifies the clip and its sampling (any JSON value)
-        make, # () -> Video with pixels, called on a miss
+        return self.folder / f"{config_hash([name, self.tower])[7:39]}.safetensors"
+
+    def get(
+        self,
+        name,  # what identifies the clip and its sampling (any JSON value)
+        make,  # () -> Video with pixels, called on a miss
     ) -> Video:
         "Features of a clip, computed at most once."
         from safetensors import safe_open
         from safetensors.torch import save_file
         from stvg_nb.core import atomic_path
+
         path = self.path(name)
         if path.is_file():
             with safe_open(path, "pt") as f:
-                self.hits += 1; told = f.metadata()
-                grid, seconds, fps = tuple(map(int, told["grid"].split())), float(told["seconds"]), float(told["fps"])
+                self.hits += 1
+                told = f.metadata()
+                grid, seconds, fps = (
+                    tuple(map(int, told["grid"].split())),
+                    float(told["seconds"]),
+                    float(told["fps"]),
+                )
                 return Video(grid, seconds, features=f.get_tensor("features"), fps=fps)
-        video = encode_features(self.model, make()); self.misses += 1
-        told = {"grid": " ".join(map(str, video.grid)), "seconds": repr(video.seconds), "fps": repr(video.fps)}
-        with atomic_path(path) as temporary: save_file({"features": video.features.contiguous()}, temporary, told)
+        video = encode_features(self.model, make())
+        self.misses += 1
+        told = {
+            "grid": " ".join(map(str, video.grid)),
+            "seconds": repr(video.seconds),
+            "fps": repr(video.fps),
+        }
+        with atomic_path(path) as temporary:
+            save_file({"features": video.features.contiguous()}, temporary, told)
         return replace(video, frames=None)
 
 # %% ../nbs/04_grpo.ipynb #cell-102
 class SavedBytes:
     "Context manager: bytes of distinct storages that autograd keeps for the backward pass, parameters left out."
+
     def __init__(self, model=None):
-        self.skip = {p.untyped_storage().data_ptr() for p in model.parameters()} if model is not None else set()
+        self.skip = (
+            {p.untyped_storage().data_ptr() for p in model.parameters()}
+            if model is not None
+            else set()
+        )
         self.kept = {}
+
     def __enter__(self):
         import torch
+
         def note(t):
             storage = t.untyped_storage()
             where = storage.data_ptr()
-            if where not in self.skip: self.kept[where] = (storage, storage.nbytes()) # held, so that no address is used twice
+            if where not in self.skip:
+                self.kept[where] = (
+                    storage,
+                    storage.nbytes(),
+                )  # held, so that no address is used twice
             return t
+
         self.hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda t: t)
-        self.hooks.__enter__(); return self
-    def __exit__(self, *error): self.hooks.__exit__(*error)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.hooks.__exit__(*error)
+
     @property
-    def total(self): return sum(n for _, n in self.kept.values())
+    def total(self):
+        return sum(n for _, n in self.kept.values())

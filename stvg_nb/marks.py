@@ -21,177 +21,345 @@ import numpy as np
 
 from .ablations import SEEDS, TRAINED
 from .benchmarks import load
-from .core import InputError, Interval, config_hash, figures_dir, iter_frames, read_json, read_jsonl, resolve, sample_indices, sha256_file
-from .evaluate import METRICS, Estimate, Row, compared, estimate, keep, look_up, measured_rows, prediction_path, reported, score, verdict
+from stvg_nb.core import (
+    InputError,
+    Interval,
+    config_hash,
+    figures_dir,
+    iter_frames,
+    read_json,
+    read_jsonl,
+    resolve,
+    sample_indices,
+    sha256_file,
+)
+from stvg_nb.evaluate import (
+    METRICS,
+    Estimate,
+    Row,
+    compared,
+    estimate,
+    keep,
+    look_up,
+    measured_rows,
+    prediction_path,
+    reported,
+    score,
+    verdict,
+)
 from .policies import still_frames
-from .prompting import colour, draw_marks, drawn_marks, mark_place, mark_style, mark_text, model_size, shipped_detector
+from stvg_nb.prompting import (
+    colour,
+    draw_marks,
+    drawn_marks,
+    mark_place,
+    mark_style,
+    mark_text,
+    model_size,
+    shipped_detector,
+)
 from .voting import Tracks, vote
 
 # %% ../nbs/08a_marks.ipynb #cell-008
-DESIGNS = { # name -> settings that differ from the profile's
+DESIGNS = {  # name -> settings that differ from the profile's
     **{f"size {s}": (("mark_size", s),) for s in (16, 24, 32, 48)},
-    "capital letters": (("mark_type", "upper"),), "small letters": (("mark_type", "lower"),), "mix": (("mark_type", "mix"),)}
+    "capital letters": (("mark_type", "upper"),),
+    "small letters": (("mark_type", "lower"),),
+    "mix": (("mark_type", "mix"),),
+}
 
-def mark_height(config, shape): # (height, width) that it is drawn on -> pixels
+
+def mark_height(config, shape):  # (height, width) that it is drawn on -> pixels
     "Height of a digit."
     import cv2
-    return cv2.getTextSize("8", cv2.FONT_HERSHEY_SIMPLEX, *mark_style(shape, config.mark_size))[0][1]
 
-# %% ../nbs/08a_marks.ipynb #cell-011
-def reduced(frame, size): # (height, width)
+    return cv2.getTextSize("8", cv2.FONT_HERSHEY_SIMPLEX, *mark_style(shape, config.mark_size))[0][
+        1
+    ]
+
+# %% ../nbs/08a_marks.ipynb #cell-011-0
+def reduced(frame, size):  # (height, width)
     "A picture at the size the model sees."
     import cv2
-    return frame if frame.shape[:2] == size else cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
 
-def painted(frame, masks, config, size): # frame: native or at `size`
+    return (
+        frame
+        if frame.shape[:2] == size
+        else cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
+    )
+
+# %% ../nbs/08a_marks.ipynb #cell-011-1
+def painted(frame, masks, config, size):  # frame: native or at `size`
     "The picture with its marks, as the model sees it."
-    if config.draw_at == "native": return reduced(draw_marks(frame, masks, config), size)
+    if config.draw_at == "native":
+        return reduced(draw_marks(frame, masks, config), size)
     small = {i: reduced(m.astype(np.uint8), size) > 0 for i, m in masks.items()}
     return draw_marks(reduced(frame, size), small, config)
 
-# %% ../nbs/08a_marks.ipynb #cell-016
+# %% ../nbs/08a_marks.ipynb #cell-016-0
 @dataclass(frozen=True)
 class Computed(Row):
     "A row whose records are worked out, given the interval."
-    make: str = "" # dotted path; called with a Ready, an AnswerConfig and the options; -> records
-    options: tuple = () # ((name, value), ...)
+
+    make: str = ""  # dotted path; called with a Ready, an AnswerConfig and the options; -> records
+    options: tuple = ()  # ((name, value), ...)
 
     @property
-    def metrics(self): return METRICS[1:]
+    def metrics(self):
+        return METRICS[1:]
 
+# %% ../nbs/08a_marks.ipynb #cell-016-1
 def computed(
-    row:Computed, artefact:str,
-    profile, # Profile
-    clips, # Population
-    every=False, # work all out again
+    row: Computed,
+    artefact: str,
+    profile,  # Profile
+    clips,  # Population
+    every=False,  # work all out again
     benchmark="hcstvg",
-) -> dict: # as `answered`
+) -> dict:  # as `answered`
     "The kept records of one row, and what became of them."
     began, config = time.perf_counter(), row.asked(profile, clips.config)
-    work = lambda ready: json.loads(json.dumps(resolve(row.make)(ready, config, **dict(row.options)))) # as a file gives them back
+    work = lambda ready: json.loads(
+        json.dumps(resolve(row.make)(ready, config, **dict(row.options)))
+    )  # as a file gives them back
     made_of = config_hash([row.make, row.options, asdict(config), read_json(clips.annotations)])
     path = prediction_path(artefact, row.label, 0, profile.name)
     header, *kept = read_jsonl(path) if path.is_file() and not every else [{}]
     if header.get("config_hash") != made_of:
         records = work(clips.whole)
-        return keep(records, path, benchmark=benchmark, config_hash=made_of, policy=row.make, repair=row.repair) | dict(
-            truth=clips.truth, status="recomputed", checked=len(records), differing=[], seconds=time.perf_counter() - began)
+        return keep(
+            records,
+            path,
+            benchmark=benchmark,
+            config_hash=made_of,
+            policy=row.make,
+            repair=row.repair,
+        ) | dict(
+            truth=clips.truth,
+            status="recomputed",
+            checked=len(records),
+            differing=[],
+            seconds=time.perf_counter() - began,
+        )
     old, fresh = {r["key"]: r for r in kept}, work(clips.some)
     differing = sorted(r["key"] for r in fresh if r != old.get(r["key"]))
-    if len(differing) > .05 * len(fresh):
-        raise RuntimeError(f"{row.label}: {len(differing)} of {len(fresh)} records differ from those kept; remove {path.name} to make it anew")
-    return dict(path=f"predictions/{path.name}", sha256=sha256_file(path), truth=clips.truth, status="re-scored", checked=len(fresh),
-                differing=differing, seconds=time.perf_counter() - began)
+    if len(differing) > 0.05 * len(fresh):
+        raise RuntimeError(
+            f"{row.label}: {len(differing)} of {len(fresh)} records differ from those kept; remove {path.name} to make it anew"
+        )
+    return dict(
+        path=f"predictions/{path.name}",
+        sha256=sha256_file(path),
+        truth=clips.truth,
+        status="re-scored",
+        checked=len(fresh),
+        differing=differing,
+        seconds=time.perf_counter() - began,
+    )
 
-# %% ../nbs/08a_marks.ipynb #cell-017
-def all_rows(rows, artefact, profile, clips, every=False) -> dict: # label -> (Scores, facts of each seed), as `measured_rows`
+# %% ../nbs/08a_marks.ipynb #cell-017-0
+def all_rows(
+    rows, artefact, profile, clips, every=False
+) -> dict:  # label -> (Scores, facts of each seed), as `measured_rows`
     "Rows with a model and without, in the order given."
     out = {}
     for row in rows:
-        if not isinstance(row, Computed): out |= measured_rows([row], artefact, profile, clips, every, progress=False); continue
+        if not isinstance(row, Computed):
+            out |= measured_rows([row], artefact, profile, clips, every, progress=False)
+            continue
         fact = computed(row, artefact, profile, clips, every)
-        out[row.label] = score(clips.annotations, [figures_dir(profile.name) / fact["path"]]), [fact]
+        out[row.label] = (
+            score(clips.annotations, [figures_dir(profile.name) / fact["path"]]),
+            [fact],
+        )
     return out
 
+# %% ../nbs/08a_marks.ipynb #cell-017-1
 def records_of(fact, profile) -> list:
     "The kept records that a row was scored from."
     return read_jsonl(figures_dir(profile.name) / fact["path"])[1:]
 
 # %% ../nbs/08a_marks.ipynb #cell-019
-def best_answers(ready, config, boxes="all"): # boxes: all of M | drawn
+def best_answers(ready, config, boxes="all"):  # boxes: all of M | drawn
     "Oracle: the number that the drawn marks vote for, the true interval, and the tracks' boxes, unmended."
     bench, out = load("hcstvg", ready.annotations), []
     for sample in (bench[r["key"]] for r in ready.rows):
         db, span = ready.database(sample.key), sample.tube.interval
-        record = dict(key=sample.key, start_frame=span.start, end_frame=span.end, target_id=None, vote_share=0.0, marked=0.0)
-        if db is None: out.append(look_up(record, None)); continue
-        marks, tracks = drawn_marks(db, range(span.start, span.end), config.prompting), Tracks.of(db)
-        v = vote(tracks, sample.tube, marks, min_iou=.3, fallback=False)
+        record = dict(
+            key=sample.key,
+            start_frame=span.start,
+            end_frame=span.end,
+            target_id=None,
+            vote_share=0.0,
+            marked=0.0,
+        )
+        if db is None:
+            out.append(look_up(record, None))
+            continue
+        marks, tracks = (
+            drawn_marks(db, range(span.start, span.end), config.prompting),
+            Tracks.of(db),
+        )
+        v = vote(tracks, sample.tube, marks, min_iou=0.3, fallback=False)
         share = float(np.mean([v.id in marks[f] for f in range(span.start, span.end)]))
-        record = look_up(record | dict(target_id=v.id, vote_share=v.vote_share, marked=share), tracks, "off")
-        if boxes == "drawn": record["boxes"] = {f: b for f, b in record["boxes"].items() if v.id in marks[int(f)]}
+        record = look_up(
+            record | dict(target_id=v.id, vote_share=v.vote_share, marked=share), tracks, "off"
+        )
+        if boxes == "drawn":
+            record["boxes"] = {f: b for f, b in record["boxes"].items() if v.id in marks[int(f)]}
         out.append(record)
     return out
 
-# %% ../nbs/08a_marks.ipynb #cell-023
+# %% ../nbs/08a_marks.ipynb #cell-023-0
 @dataclass(frozen=True)
 class Written:
     "A text on a picture."
-    text: str
-    middle: tuple # (x, y), pixels of the canvas
-    style: tuple # (font scale, thickness)
-    canvas: tuple # (height, width) of the picture it was drawn on
 
-    def corner(self, text=None): # of this text, or of another one in its place -> (x, y) of the lower left corner
+    text: str
+    middle: tuple  # (x, y), pixels of the canvas
+    style: tuple  # (font scale, thickness)
+    canvas: tuple  # (height, width) of the picture it was drawn on
+
+    def corner(
+        self, text=None
+    ):  # of this text, or of another one in its place -> (x, y) of the lower left corner
         import cv2
+
         (w, h), _ = cv2.getTextSize(text or self.text, cv2.FONT_HERSHEY_SIMPLEX, *self.style)
         return int(round(self.middle[0] - w / 2)), int(round(self.middle[1] + h / 2))
 
     def draw(self, picture, rgb, text=None):
         "Paint it in place."
         import cv2
-        return cv2.putText(picture, text or self.text, self.corner(text), cv2.FONT_HERSHEY_SIMPLEX, self.style[0], rgb, self.style[1], cv2.LINE_AA)
 
-def mark_on(mask, text, config): # (H, W) bool, what is written, PromptingConfig -> Written
+        return cv2.putText(
+            picture,
+            text or self.text,
+            self.corner(text),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            self.style[0],
+            rgb,
+            self.style[1],
+            cv2.LINE_AA,
+        )
+
+# %% ../nbs/08a_marks.ipynb #cell-023-1
+def mark_on(mask, text, config):  # (H, W) bool, what is written, PromptingConfig -> Written
     "Where `draw_marks` puts a mark."
     import cv2
+
     (h, w), (scale, thick) = mask.shape, mark_style(mask.shape, config.mark_size)
     (tw, th), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
     x, y = mark_place(mask, config.mark_anchor)
     x, y = (x - tw / 2, y + th / 2) if config.mark_anchor == "centroid" else (x, y)
-    if config.mark_anchor == "centroid": x, y = min(max(x, thick), max(w - tw - thick, thick)), min(max(y, th + thick), h - 1 - thick)
+    if config.mark_anchor == "centroid":
+        x, y = (
+            min(max(x, thick), max(w - tw - thick, thick)),
+            min(max(y, th + thick), h - 1 - thick),
+        )
     return Written(text, (round(x) + tw / 2, round(y) - th / 2), (scale, thick), (h, w))
 
 # %% ../nbs/08a_marks.ipynb #cell-026
-SEES = 56 # longer side of what the reader resolves
+SEES = 56  # longer side of what the reader resolves
+
 
 def read_text(
-    picture, # (h, w, 3) uint8
-    written:Written, # only its place is read, not its text
-    texts, # what it may say
-    rgb, # the text's colour
+    picture,  # (h, w, 3) uint8
+    written: Written,  # only its place is read, not its text
+    texts,  # what it may say
+    rgb,  # the text's colour
     sees=SEES,
-) -> str: # of `texts`
+) -> str:  # of `texts`
     "The text that fits the pixels best, at the reader's resolution."
     import cv2
+
     (h, w), k = picture.shape[:2], min(1, sees / max(picture.shape[:2]))
-    small = lambda a: cv2.resize(a.astype(np.float32), (max(3, round(w * k)), max(3, round(h * k))), interpolation=cv2.INTER_AREA)
-    glyphs = [small(written.draw(np.zeros(written.canvas, np.uint8), 255, t)) for t in texts] # (h', w') each
+    small = lambda a: cv2.resize(
+        a.astype(np.float32),
+        (max(3, round(w * k)), max(3, round(h * k))),
+        interpolation=cv2.INTER_AREA,
+    )
+    glyphs = [
+        small(written.draw(np.zeros(written.canvas, np.uint8), 255, t)) for t in texts
+    ]  # (h', w') each
     ys, xs = np.nonzero(np.max(glyphs, 0) > 2)
-    window = np.s_[max(ys.min() - 1, 0):ys.max() + 2, max(xs.min() - 1, 0):xs.max() + 2]
-    seen = small((picture.astype(np.float32) - 127.5) @ np.sign(np.array(rgb, np.float32) - 127.5))[window]
+    window = np.s_[max(ys.min() - 1, 0) : ys.max() + 2, max(xs.min() - 1, 0) : xs.max() + 2]
+    seen = small((picture.astype(np.float32) - 127.5) @ np.sign(np.array(rgb, np.float32) - 127.5))[
+        window
+    ]
     fit = [cv2.matchTemplate(seen, g[window], cv2.TM_CCOEFF_NORMED)[0, 0] for g in glyphs]
     return texts[int(np.nan_to_num(fit, nan=-1.0, posinf=-1.0).argmax())]
 
-# %% ../nbs/08a_marks.ipynb #cell-030
+# %% ../nbs/08a_marks.ipynb #cell-030-0
 @lru_cache(maxsize=512)
-def pictures(path, index, size=None): # tuple of frames; (height, width), None: native -> {frame: (h, w, 3)}
+def pictures(
+    path, index, size=None
+):  # tuple of frames; (height, width), None: native -> {frame: (h, w, 3)}
     "Frames of a video, kept for the next design."
     wanted = set(index)
-    return {i: reduced(f, size or f.shape[:2]) for i, _, f in iter_frames(path, index[0], index[-1] + 1) if i in wanted}
+    return {
+        i: reduced(f, size or f.shape[:2])
+        for i, _, f in iter_frames(path, index[0], index[-1] + 1)
+        if i in wanted
+    }
 
-def shown_size(video, sampling): # facts of a database -> (height, width)
+# %% ../nbs/08a_marks.ipynb #cell-030-1
+def shown_size(video, sampling):  # facts of a database -> (height, width)
     "What the model sees of a video."
-    n = len(sample_indices(video["frame_count"], video["fps"], sampling.rate, sampling.mode, maximum=sampling.max_frames))
+    n = len(
+        sample_indices(
+            video["frame_count"],
+            video["fps"],
+            sampling.rate,
+            sampling.mode,
+            maximum=sampling.max_frames,
+        )
+    )
     return model_size(video["height"], video["width"], n, sampling)
 
-def marked_frames(row, db, target, config) -> list: # of (picture, Written; None: the target has no mark there)
+# %% ../nbs/08a_marks.ipynb #cell-030-2
+def marked_frames(
+    row, db, target, config
+) -> list:  # of (picture, Written; None: the target has no mark there)
     "The sampled frames of the event as the model sees them."
     look, size = config.prompting, shown_size(db.video, config.sampling)
     index = tuple(still_frames(row, db.video, Interval.frames(*row["interval"]), config.sampling))
-    frames, marks, out = pictures(str(row["video"]), index, size if look.draw_at == "model" else None), drawn_marks(db, index, look), []
+    frames, marks, out = (
+        pictures(str(row["video"]), index, size if look.draw_at == "model" else None),
+        drawn_marks(db, index, look),
+        [],
+    )
     for f in index:
         masks = {i: db.mask(i, f) for i in marks[f]}
-        mask = None if target not in masks else masks[target] if look.draw_at == "native" else reduced(masks[target].astype(np.uint8), size) > 0
-        out.append((painted(frames[f], masks, look, size), None if mask is None else mark_on(mask, mark_text(target, look.mark_type), look)))
+        mask = (
+            None
+            if target not in masks
+            else masks[target]
+            if look.draw_at == "native"
+            else reduced(masks[target].astype(np.uint8), size) > 0
+        )
+        out.append(
+            (
+                painted(frames[f], masks, look, size),
+                None if mask is None else mark_on(mask, mark_text(target, look.mark_type), look),
+            )
+        )
     return out
 
-def readings(frames, numbers, look, sees=SEES) -> list: # of `marked_frames`; candidates; PromptingConfig -> of each frame the number read, None without a mark
+# %% ../nbs/08a_marks.ipynb #cell-030-3
+def readings(
+    frames, numbers, look, sees=SEES
+) -> list:  # of `marked_frames`; candidates; PromptingConfig -> of each frame the number read, None without a mark
     "What the reader sees of one target."
     texts = {mark_text(i, look.mark_type): i for i in numbers}
-    return [None if w is None else texts[read_text(p, w, list(texts), colour(look.mark_colour), sees)] for p, w in frames]
+    return [
+        None if w is None else texts[read_text(p, w, list(texts), colour(look.mark_colour), sees)]
+        for p, w in frames
+    ]
 
-def candidates(db): return range(1, max(9, *db.ids) + 1)
+# %% ../nbs/08a_marks.ipynb #cell-030-4
+def candidates(db):
+    return range(1, max(9, *db.ids) + 1)
 
 # %% ../nbs/08a_marks.ipynb #cell-031
 def read_clips(ready, config, sees=SEES):
@@ -199,127 +367,250 @@ def read_clips(ready, config, sees=SEES):
     truth, out = read_json(ready.annotations), []
     for row in ready.rows:
         db, target = ready.database(row["key"]), truth[row["key"]]["answer_id"]
-        said = readings(marked_frames(row, db, target, config), candidates(db), config.prompting, sees) if db is not None and target else []
+        said = (
+            readings(marked_frames(row, db, target, config), candidates(db), config.prompting, sees)
+            if db is not None and target
+            else []
+        )
         best = Counter(n for n in said if n is not None).most_common(1)
-        record = dict(key=row["key"], start_frame=row["interval"][0], end_frame=row["interval"][1], target_id=best[0][0] if best else None, readings=said,
-                      legible=float(np.mean([n == target for n in said])) if said else 0.0)
+        record = dict(
+            key=row["key"],
+            start_frame=row["interval"][0],
+            end_frame=row["interval"][1],
+            target_id=best[0][0] if best else None,
+            readings=said,
+            legible=float(np.mean([n == target for n in said])) if said else 0.0,
+        )
         out.append(look_up(record, db, "paper"))
     return out
 
-# %% ../nbs/08a_marks.ipynb #cell-037
-def against(found, row, other, metrics=METRICS) -> dict: # metric -> Estimate of the difference
+# %% ../nbs/08a_marks.ipynb #cell-037-0
+def against(found, row, other, metrics=METRICS) -> dict:  # metric -> Estimate of the difference
     "As `compared`; rows with the same weights are paired by seed as well as by clip."
-    if (row.policy, row.seeds) != (other.policy, other.seeds): return compared(found, row, other, metrics)
+    if (row.policy, row.seeds) != (other.policy, other.seeds):
+        return compared(found, row, other, metrics)
     of = lambda r, m: found[r.label][0].of(m)
-    pairs = {m: (of(row, m), of(other, m)) for m in metrics if m in row.metrics and m in other.metrics}
-    if bad := [m for m, (a, b) in pairs.items() if a.shape != b.shape]: raise InputError(row.label, f"{bad[0]} has other clips than {other.label}")
+    pairs = {
+        m: (of(row, m), of(other, m)) for m in metrics if m in row.metrics and m in other.metrics
+    }
+    if bad := [m for m, (a, b) in pairs.items() if a.shape != b.shape]:
+        raise InputError(row.label, f"{bad[0]} has other clips than {other.label}")
     return {m: estimate(a - b) for m, (a, b) in pairs.items()}
 
-def beside(e:Estimate, paper=None) -> str: # paper: the reported difference, as a fraction
+# %% ../nbs/08a_marks.ipynb #cell-037-1
+def beside(e: Estimate, paper=None) -> str:  # paper: the reported difference, as a fraction
     "A difference in words, and how it stands to the reported one."
-    if paper is None: return f"{e} {verdict(e)}"
-    known = ("which these clips cannot tell from nothing" if verdict(e) not in ("above", "below")
-             else "the same sign" if (e.mean > 0) == (paper > 0) else "another sign than the paper's")
+    if paper is None:
+        return f"{e} {verdict(e)}"
+    known = (
+        "which these clips cannot tell from nothing"
+        if verdict(e) not in ("above", "below")
+        else "the same sign"
+        if (e.mean > 0) == (paper > 0)
+        else "another sign than the paper's"
+    )
     return f"{e} {verdict(e)}; reported {100 * paper:+.1f} points, {known}"
 
-def held(e:Estimate, sign) -> str: # sign: +1 or -1, what a text says of the difference
+# %% ../nbs/08a_marks.ipynb #cell-037-2
+def held(e: Estimate, sign) -> str:  # sign: +1 or -1, what a text says of the difference
     "What becomes of a claim that comes without numbers."
-    if verdict(e) not in ("above", "below"): return "not beyond the interval here"
+    if verdict(e) not in ("above", "below"):
+        return "not beyond the interval here"
     return "borne out here" if (e.mean > 0) == (sign > 0) else "contradicted here"
 
-def paper_value(table, row, metric="m_viou", paper="STVG-R1") -> float: # fraction
+# %% ../nbs/08a_marks.ipynb #cell-037-3
+def paper_value(table, row, metric="m_viou", paper="STVG-R1") -> float:  # fraction
     "One reported number."
-    return next(r["metrics"][metric] for r in reported(paper, table) if r["label"].rpartition(", ")[0] == row)
+    return next(
+        r["metrics"][metric]
+        for r in reported(paper, table)
+        if r["label"].rpartition(", ")[0] == row
+    )
 
-def paper_difference(table, row, other, metric="m_viou"): return paper_value(table, row, metric) - paper_value(table, other, metric)
+
+def paper_difference(table, row, other, metric="m_viou"):
+    return paper_value(table, row, metric) - paper_value(table, other, metric)
 
 # %% ../nbs/08a_marks.ipynb #cell-039
-def further(row, name, values): # row of an `Artefact`, (n,) values
+def further(row, name, values):  # row of an `Artefact`, (n,) values
     "A table row with one metric more."
     e = estimate(values)
-    return row | dict(metrics=row["metrics"] | {name: e.mean, f"{name} low": e.low, f"{name} high": e.high})
+    return row | dict(
+        metrics=row["metrics"] | {name: e.mean, f"{name} low": e.low, f"{name} high": e.high}
+    )
 
 # %% ../nbs/08a_marks.ipynb #cell-042
-def design_rows(designs=DESIGNS, seeds=(0,)): # -> {kind: {design: Row}}
+def design_rows(designs=DESIGNS, seeds=(0,)):  # -> {kind: {design: Row}}
     "The rows of Table 5."
-    made = dict(reader=lambda label, look: Computed(label, look=look, make="stvg_nb.marks.read_clips"), marks=lambda label, look: Row(label, look=look))
-    made["marks+GRPO"] = lambda label, look: replace(TRAINED, label=label, look=look, seeds=tuple(seeds))
-    return {kind: {d: make(f"{kind}, {d}", look) for d, look in designs.items()} for kind, make in made.items()}
+    made = dict(
+        reader=lambda label, look: Computed(label, look=look, make="stvg_nb.marks.read_clips"),
+        marks=lambda label, look: Row(label, look=look),
+    )
+    made["marks+GRPO"] = lambda label, look: replace(
+        TRAINED, label=label, look=look, seeds=tuple(seeds)
+    )
+    return {
+        kind: {d: make(f"{kind}, {d}", look) for d, look in designs.items()}
+        for kind, make in made.items()
+    }
 
 # %% ../nbs/08a_marks.ipynb #cell-052
-THETAS = {"0": 0.0, "1/12": .0833, "1/3": 1 / 3, "1/2": .5} # as the profile writes 1/12
+THETAS = {"0": 0.0, "1/12": 0.0833, "1/3": 1 / 3, "1/2": 0.5}  # as the profile writes 1/12
 
-def theta_rows(thetas=THETAS, seeds=(0,)): # -> {kind: {name: Row}}
+
+def theta_rows(thetas=THETAS, seeds=(0,)):  # -> {kind: {name: Row}}
     "The rows of Table 6."
-    best = lambda boxes: lambda label, look: Computed(label, look=look, make="stvg_nb.marks.best_answers", options=(("boxes", boxes),))
-    made = {"oracle, boxes of M": best("all"), "oracle, boxes where marked": best("drawn"), "marks": lambda label, look: Row(label, look=look),
-            "marks+GRPO": lambda label, look: replace(TRAINED, label=label, look=look, seeds=tuple(seeds))}
-    return {kind: {t: make(f"{kind}, theta {t}", (("theta", value),)) for t, value in thetas.items()} for kind, make in made.items()}
+    best = lambda boxes: (
+        lambda label, look: Computed(
+            label, look=look, make="stvg_nb.marks.best_answers", options=(("boxes", boxes),)
+        )
+    )
+    made = {
+        "oracle, boxes of M": best("all"),
+        "oracle, boxes where marked": best("drawn"),
+        "marks": lambda label, look: Row(label, look=look),
+        "marks+GRPO": lambda label, look: replace(
+            TRAINED, label=label, look=look, seeds=tuple(seeds)
+        ),
+    }
+    return {
+        kind: {t: make(f"{kind}, theta {t}", (("theta", value),)) for t, value in thetas.items()}
+        for kind, make in made.items()
+    }
 
-# %% ../nbs/08a_marks.ipynb #cell-059
-WORDS = ("BAND BANK BARN BEAD BEAN BEAR BELL BELT BIRD BOAT BOLD BOLT BOND BOOK BOOT BOWL "
-         "CAKE CALF CAMP CANE CAPE CARD CARE CART CASE CAVE CELL COAL COAT CODE COIN COLD").split()
+# %% ../nbs/08a_marks.ipynb #cell-059-0
+WORDS = (
+    "BAND BANK BARN BEAD BEAN BEAR BELL BELT BIRD BOAT BOLD BOLT BOND BOOK BOOT BOWL "
+    "CAKE CALF CAMP CANE CAPE CARD CARE CART CASE CAVE CELL COAL COAT CODE COIN COLD"
+).split()
 PLACES = ("anywhere", "on an object")
 
-def put_sign(frame, word, x, y, scale=.6, edge=3): # native frame; where its middle should be -> (frame, Written)
+
+def put_sign(
+    frame, word, x, y, scale=0.6, edge=3
+):  # native frame; where its middle should be -> (frame, Written)
     "A sign with a word: white letters on a dark board."
     import cv2
-    (h, w), ((tw, th), _) = frame.shape[:2], cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    x, y = (min(max(v, s / 2 + edge), most - s / 2 - edge) for v, s, most in ((x, tw, w), (y, th, h)))
+
+    (h, w), ((tw, th), _) = (
+        frame.shape[:2],
+        cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, scale, 1),
+    )
+    x, y = (
+        min(max(v, s / 2 + edge), most - s / 2 - edge) for v, s, most in ((x, tw, w), (y, th, h))
+    )
     sign, out = Written(word, (x, y), (scale, 1), (h, w)), np.ascontiguousarray(frame).copy()
     left, low = sign.corner()
-    cv2.rectangle(out, (left - edge, low - th - edge), (left + tw + edge, low + edge), (20, 20, 20), -1)
+    cv2.rectangle(
+        out, (left - edge, low - th - edge), (left + tw + edge, low + edge), (20, 20, 20), -1
+    )
     return sign.draw(out, (255, 255, 255)), sign
 
-def sign_of(row, db, place, config): # -> (frame index, word, x, y)
+# %% ../nbs/08a_marks.ipynb #cell-059-1
+def sign_of(row, db, place, config):  # -> (frame index, word, x, y)
     "Which sign a clip gets, from its name alone."
-    info, dice, s = db.video, np.random.default_rng(zlib.crc32(f"{row['key']} {place}".encode())), config.sampling
-    index = sample_indices(info["frame_count"], info["fps"], s.rate, s.mode, maximum=s.max_frames).tolist()
-    word, x, y = WORDS[dice.integers(len(WORDS))], dice.uniform(0, info["width"]), dice.uniform(0, info["height"])
+    info, dice, s = (
+        db.video,
+        np.random.default_rng(zlib.crc32(f"{row['key']} {place}".encode())),
+        config.sampling,
+    )
+    index = sample_indices(
+        info["frame_count"], info["fps"], s.rate, s.mode, maximum=s.max_frames
+    ).tolist()
+    word, x, y = (
+        WORDS[dice.integers(len(WORDS))],
+        dice.uniform(0, info["width"]),
+        dice.uniform(0, info["height"]),
+    )
     marks = drawn_marks(db, index, config.prompting)
     shown = [f for f in index if marks[f]] if place == "on an object" else index
     frame = int(dice.choice(shown or index))
-    if place == "on an object" and marks[frame]: x, y = mark_place(db.mask(int(dice.choice(sorted(marks[frame]))), frame))
+    if place == "on an object" and marks[frame]:
+        x, y = mark_place(db.mask(int(dice.choice(sorted(marks[frame]))), frame))
     return frame, word, x, y
 
-# %% ../nbs/08a_marks.ipynb #cell-060
-def read_signs(ready, config, paint=True, sees=SEES, size=None): # paint: are there marks over the signs? size: of the marks, None: the profile's
+# %% ../nbs/08a_marks.ipynb #cell-060-0
+def read_signs(
+    ready, config, paint=True, sees=SEES, size=None
+):  # paint: are there marks over the signs? size: of the marks, None: the profile's
     "One record a sign: the word that was read, and the one that is there."
     out, look = [], replace(config.prompting, mark_size=size or config.prompting.mark_size)
     for row in ready.rows:
         db = ready.database(row["key"])
         for place in PLACES:
-            if db is None: out.append(dict(key=str(len(out)), clip=row["key"], place=place, answer=WORDS[0], text=None)); continue
+            if db is None:
+                out.append(
+                    dict(
+                        key=str(len(out)), clip=row["key"], place=place, answer=WORDS[0], text=None
+                    )
+                )
+                continue
             at, word, x, y = sign_of(row, db, place, config)
             picture, sign = put_sign(pictures(str(row["video"]), (at,))[at], word, x, y)
             masks = {i: db.mask(i, at) for i in drawn_marks(db, [at], look)[at]} if paint else {}
-            text = read_text(painted(picture, masks, look, shown_size(db.video, config.sampling)), sign, WORDS, (255, 255, 255), sees)
-            out.append(dict(key=str(len(out)), clip=row["key"], frame=at, place=place, answer=word, text=text))
+            text = read_text(
+                painted(picture, masks, look, shown_size(db.video, config.sampling)),
+                sign,
+                WORDS,
+                (255, 255, 255),
+                sees,
+            )
+            out.append(
+                dict(
+                    key=str(len(out)),
+                    clip=row["key"],
+                    frame=at,
+                    place=place,
+                    answer=word,
+                    text=text,
+                )
+            )
     return out
 
-def sign_questions(records): # -> annotations in MME-VideoOCR's lay-out
+# %% ../nbs/08a_marks.ipynb #cell-060-1
+def sign_questions(records):  # -> annotations in MME-VideoOCR's lay-out
     "What the signs ask."
-    return [dict(video_index=r["clip"].removesuffix(".mp4"), question="Which word is on the sign?", option=[], answer=r["answer"], eval_method="containment_match",
-                 task="text_recognition", task_type=r["place"]) for r in records]
+    return [
+        dict(
+            video_index=r["clip"].removesuffix(".mp4"),
+            question="Which word is on the sign?",
+            option=[],
+            answer=r["answer"],
+            eval_method="containment_match",
+            task="text_recognition",
+            task_type=r["place"],
+        )
+        for r in records
+    ]
 
-# %% ../nbs/08a_marks.ipynb #cell-069
-NUMBERINGS = {"full": (), "no backward": (("backward", False),), "no re-detection": (("redetect_every", 0),)}
+# %% ../nbs/08a_marks.ipynb #cell-069-0
+NUMBERINGS = {
+    "full": (),
+    "no backward": (("backward", False),),
+    "no re-detection": (("redetect_every", 0),),
+}
 BEST = Computed("oracle", make="stvg_nb.marks.best_answers")
 
-def numbered_rows(name, seeds=SEEDS, base=True): # -> [oracle, marks, marks+GRPO]
+
+def numbered_rows(name, seeds=SEEDS, base=True):  # -> [oracle, marks, marks+GRPO]
     "The same rows for one way of numbering."
     rows = [BEST, *([Row("marks")] if base else []), replace(TRAINED, seeds=tuple(seeds))]
     return [replace(r, label=f"{r.label}, {name}") for r in rows]
 
-def numbered_name(name): return "puppets" if name == "full" else f"puppets-{name.replace(' ', '-')}"
+# %% ../nbs/08a_marks.ipynb #cell-069-1
+def numbered_name(name):
+    return "puppets" if name == "full" else f"puppets-{name.replace(' ', '-')}"
 
-# %% ../nbs/08a_marks.ipynb #cell-074
+# %% ../nbs/08a_marks.ipynb #cell-074-0
 @lru_cache(maxsize=2)
-def _shipped(confidence): return shipped_detector("puppets", confidence)
+def _shipped(confidence):
+    return shipped_detector("puppets", confidence)
 
+# %% ../nbs/08a_marks.ipynb #cell-074-1
 class FailingDetector:
     "The detector of Puppets with some of its detections lost."
-    def __init__(self, config, rate): # PromptingConfig; probability that a detection is lost
+
+    def __init__(self, config, rate):  # PromptingConfig; probability that a detection is lost
         self.confidence, self.rate = config.confidence, rate
         self.name = f"{_shipped(self.confidence).name}, {rate:.0%} lost"
 
@@ -329,34 +620,66 @@ class FailingDetector:
 
     def __call__(self, frames):
         out = []
-        for found in _shipped(self.confidence)(frames): out.append(found.take(np.flatnonzero(self.dice.random(len(found)) >= self.rate)))
+        for found in _shipped(self.confidence)(frames):
+            out.append(found.take(np.flatnonzero(self.dice.random(len(found)) >= self.rate)))
         return out
 
-def failing_10(config): return FailingDetector(config, .10)
-def failing_25(config): return FailingDetector(config, .25)
-def failing_50(config): return FailingDetector(config, .50)
+# %% ../nbs/08a_marks.ipynb #cell-074-2
+def failing_10(config):
+    return FailingDetector(config, 0.10)
 
-FAILING = {"10 % lost": "stvg_nb.marks.failing_10", "25 % lost": "stvg_nb.marks.failing_25", "50 % lost": "stvg_nb.marks.failing_50"}
+
+def failing_25(config):
+    return FailingDetector(config, 0.25)
+
+# %% ../nbs/08a_marks.ipynb #cell-074-3
+def failing_50(config):
+    return FailingDetector(config, 0.50)
+
+
+FAILING = {
+    "10 % lost": "stvg_nb.marks.failing_10",
+    "25 % lost": "stvg_nb.marks.failing_25",
+    "50 % lost": "stvg_nb.marks.failing_50",
+}
 
 # %% ../nbs/08a_marks.ipynb #cell-080
-MODES = {"off": "off", "Algorithm 1": "paper", "no largest": "no_largest", "release": "code"} # name -> mode of `repair`
+MODES = {
+    "off": "off",
+    "Algorithm 1": "paper",
+    "no largest": "no_largest",
+    "release": "code",
+}  # name -> mode of `repair`
 
-def repair_rows(seeds=SEEDS): # -> {kind: {name: Row}}
+
+def repair_rows(seeds=SEEDS):  # -> {kind: {name: Row}}
     "The same answers under each mode."
     rows = (Row("marks"), replace(TRAINED, seeds=tuple(seeds)))
-    return {r.label: {name: replace(r, label=f"{r.label}, {name}", repair=mode) for name, mode in MODES.items()} for r in rows}
+    return {
+        r.label: {
+            name: replace(r, label=f"{r.label}, {name}", repair=mode)
+            for name, mode in MODES.items()
+        }
+        for r in rows
+    }
 
 # %% ../nbs/08a_marks.ipynb #cell-085
 def same_tracks_rows(seeds=SEEDS):
     "Two stages with their own boxes and on the tracks, and the marked rows."
-    base, plain = Row("two stages", method="two_stage"), Row("two stages, GRPO", "embedded:plain-{seed}", tuple(seeds), method="two_stage")
-    return [r for b in (base, plain) for r in (b, replace(b, label=f"{b.label}, snapped", snap=True))] + [Row("marks"), replace(TRAINED, seeds=tuple(seeds))]
+    base, plain = (
+        Row("two stages", method="two_stage"),
+        Row("two stages, GRPO", "embedded:plain-{seed}", tuple(seeds), method="two_stage"),
+    )
+    return [
+        r for b in (base, plain) for r in (b, replace(b, label=f"{b.label}, snapped", snap=True))
+    ] + [Row("marks"), replace(TRAINED, seeds=tuple(seeds))]
 
 # %% ../nbs/08a_marks.ipynb #cell-091
-def between(values, edges, unit=""): # -> {name: (n,) bool}; the last group is open
+def between(values, edges, unit=""):  # -> {name: (n,) bool}; the last group is open
     "Groups of clips by a value; empty ones are left out."
     values, out = np.asarray(values, float), {}
     for a, b in zip(edges, [*edges[1:], None]):
         inside = (values >= a) & (values < (np.inf if b is None else b))
-        if inside.any(): out[f"{a:g} to {b:g}{unit}" if b is not None else f"{a:g}{unit} and more"] = inside
+        if inside.any():
+            out[f"{a:g} to {b:g}{unit}" if b is not None else f"{a:g}{unit} and more"] = inside
     return out

@@ -20,36 +20,62 @@ from struct import error as StructError, pack
 import numpy as np
 
 # %% ../nbs/00c_metrics.ipynb #cell-004
-from .core import (InputError, Interval, Tube, box_area, canonical_json, check_rle, decode_mask, read_json, read_jsonl,
-                          rle_boxes, sha256_bytes, sha256_file)
+from stvg_nb.core import (
+    InputError,
+    Interval,
+    Tube,
+    box_area,
+    canonical_json,
+    check_rle,
+    decode_mask,
+    read_json,
+    read_jsonl,
+    rle_boxes,
+    sha256_bytes,
+    sha256_file,
+)
 from .benchmarks import Sample, load
 
 # %% ../nbs/00c_metrics.ipynb #cell-012
-PROTOCOLS = {"hcstvg": ("clean", "official", "tubedetr", "stcat", "r1-code"), "vidstg": ("clean", "tubedetr", "stcat"),
-             "st-align": ("llava-st",), "mevis": ("mevis",), "mme-videoocr": ("lmms-eval",),
-             "charades-sta": ("clean", "time-r1", "time-zero", "lmms-eval"), "tvgbench": ("clean", "time-r1")}
+PROTOCOLS = {
+    "hcstvg": ("clean", "official", "tubedetr", "stcat", "r1-code"),
+    "vidstg": ("clean", "tubedetr", "stcat"),
+    "st-align": ("llava-st",),
+    "mevis": ("mevis",),
+    "mme-videoocr": ("lmms-eval",),
+    "charades-sta": ("clean", "time-r1", "time-zero", "lmms-eval"),
+    "tvgbench": ("clean", "time-r1"),
+}
 
 # %% ../nbs/00c_metrics.ipynb #cell-014
 @lru_cache(maxsize=4096)
 def sampled_frames(
-    first:int, # first frame of the clip
-    stop:int, # first frame that is no candidate
-    fps:float, # of the video
-    rate=5.0, # frames kept per second
-    most=200, # thinned evenly beyond this many
-) -> np.ndarray: # (n,) int64 frames, ascending
+    first: int,  # first frame of the clip
+    stop: int,  # first frame that is no candidate
+    fps: float,  # of the video
+    rate=5.0,  # frames kept per second
+    most=200,  # thinned evenly beyond this many
+) -> np.ndarray:  # (n,) int64 frames, ascending
     "Frames that TubeDETR's evaluation looks at."
     candidates = np.arange(first, max(stop, first + 1))
     step = np.floor(candidates * (rate / fps))
     kept = candidates[np.r_[True, np.diff(step) > 0]]
-    if len(kept) > most: kept = kept[np.arange(most) * len(kept) // most]
+    if len(kept) > most:
+        kept = kept[np.arange(most) * len(kept) // most]
     kept.setflags(write=False)
     return kept
 
 # %% ../nbs/00c_metrics.ipynb #cell-017
 def _tubedetr_truth(sample):
-    tube, segment = sample.tube, sample.extra.get("used_segment", (0, (sample.frame_count or 0) - 1))
-    shift = sample.extra.get("st_frame", tube.start + 1) - tube.start if sample.benchmark == "hcstvg" else 0
+    tube, segment = (
+        sample.tube,
+        sample.extra.get("used_segment", (0, (sample.frame_count or 0) - 1)),
+    )
+    shift = (
+        sample.extra.get("st_frame", tube.start + 1) - tube.start
+        if sample.benchmark == "hcstvg"
+        else 0
+    )
     start, end = tube.start + shift, tube.end + shift
     counted = sampled_frames(int(segment[0]), int(segment[1]), sample.fps)
     inside = counted[(counted >= start) & (counted < end)]
@@ -63,29 +89,46 @@ def _stcat_truth(sample):
     frames, boxes = tube.frames[keep], tube.boxes[keep]
     if len(frames) and frames[-1] < last:  # VidSTG: the exclusive end gets a box too
         end_box = sample.extra.get("end_box")
-        frames, boxes = np.r_[frames, last], np.vstack([boxes, boxes[-1] if end_box is None else end_box])
+        frames, boxes = (
+            np.r_[frames, last],
+            np.vstack([boxes, boxes[-1] if end_box is None else end_box]),
+        )
     return Tube(tube.start, int(last), frames, boxes)
 
 # %% ../nbs/00c_metrics.ipynb #cell-019
 def truth_tube(
-    sample:Sample, # of hcstvg or vidstg, with boxes
-    protocol="clean", # of `PROTOCOLS`
-) -> tuple: # (Tube whose `end` is used as exclusive, frames that count or None for all)
+    sample: Sample,  # of hcstvg or vidstg, with boxes
+    protocol="clean",  # of `PROTOCOLS`
+) -> tuple:  # (Tube whose `end` is used as exclusive, frames that count or None for all)
     "The true tube as a protocol reads it; boxes may lie on the frame `end` and after it."
     if sample.tube is None:
-        raise InputError(f"record {sample.key!r}, field bbox", "there are no boxes to score against (VidSTG needs the VidOR boxes)")
-    if protocol == "tubedetr": return _tubedetr_truth(sample)
-    if protocol == "stcat": return _stcat_truth(sample), None
-    if protocol == "r1-code": return replace(sample.tube, frames=sample.tube.frames + 1), None
+        raise InputError(
+            f"record {sample.key!r}, field bbox",
+            "there are no boxes to score against (VidSTG needs the VidOR boxes)",
+        )
+    if protocol == "tubedetr":
+        return _tubedetr_truth(sample)
+    if protocol == "stcat":
+        return _stcat_truth(sample), None
+    if protocol == "r1-code":
+        return replace(sample.tube, frames=sample.tube.frames + 1), None
     return sample.tube, None
 
 # %% ../nbs/00c_metrics.ipynb #cell-022
 _NO_BOX = (np.array([-1]), np.zeros((1, 4)))  # before every frame
 
-def _join(parts): # [(frames (n,), boxes (n, 4))] -> moved frames (N,), columns (4, N), sample index (N,), counts
+
+def _join(
+    parts,
+):  # [(frames (n,), boxes (n, 4))] -> moved frames (N,), columns (4, N), sample index (N,), counts
     n = np.array([len(frames) for frames, _ in parts])
     sample = np.repeat(np.arange(len(parts)), n)
-    return np.concatenate([p[0] for p in parts]) + (sample << 32), np.concatenate([p[1] for p in parts]).T, sample, n
+    return (
+        np.concatenate([p[0] for p in parts]) + (sample << 32),
+        np.concatenate([p[1] for p in parts]).T,
+        sample,
+        n,
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-023
 def _look_up(frames, sample, tubes, linear):
@@ -100,10 +143,16 @@ def _look_up(frames, sample, tubes, linear):
     return np.stack([np.interp(x, keys, c) for c in columns]), has
 
 # %% ../nbs/00c_metrics.ipynb #cell-025
-def _column_iou(a, b): # (4, N), (4, N) -> IoU (N,), 0/0 (N,) bool
-    inter, side_a, side_b = np.minimum(a[2:], b[2:]), a[2:] - a[:2], b[2:] - b[:2]  # (2, N) widths and heights
+def _column_iou(a, b):  # (4, N), (4, N) -> IoU (N,), 0/0 (N,) bool
+    inter, side_a, side_b = (
+        np.minimum(a[2:], b[2:]),
+        a[2:] - a[:2],
+        b[2:] - b[:2],
+    )  # (2, N) widths and heights
     inter -= np.maximum(a[:2], b[:2])
-    inter, area_a, area_b = (np.multiply(*np.maximum(side, 0, out=side)) for side in (inter, side_a, side_b))
+    inter, area_a, area_b = (
+        np.multiply(*np.maximum(side, 0, out=side)) for side in (inter, side_a, side_b)
+    )
     inter *= (area_a > 0) & (area_b > 0)
     union = area_a + area_b
     union -= inter
@@ -112,10 +161,18 @@ def _column_iou(a, b): # (4, N), (4, N) -> IoU (N,), 0/0 (N,) bool
 # %% ../nbs/00c_metrics.ipynb #cell-027
 def _intervals(truths, tubes, protocol):
     "Overlap [start, end), its length, hull and union per sample; (n,) int64 each, and the hull's ends."
-    gs, ge, ps, pe = np.array([(g.start, g.end, p.start, p.end) for g, p in zip(truths, tubes)], np.int64).T
-    start, end, low, high = np.maximum(gs, ps), np.minimum(ge, pe), np.minimum(gs, ps), np.maximum(ge, pe)
+    gs, ge, ps, pe = np.array(
+        [(g.start, g.end, p.start, p.end) for g, p in zip(truths, tubes)], np.int64
+    ).T
+    start, end, low, high = (
+        np.maximum(gs, ps),
+        np.minimum(ge, pe),
+        np.minimum(gs, ps),
+        np.maximum(ge, pe),
+    )
     overlap = np.maximum(end - start, 0)
-    if protocol == "r1-code": end = end + (overlap > 0)  # the last frame belongs to both
+    if protocol == "r1-code":
+        end = end + (overlap > 0)  # the last frame belongs to both
     return start, end, overlap, low, high, (ge - gs) + (pe - ps) - overlap
 
 # %% ../nbs/00c_metrics.ipynb #cell-029
@@ -126,44 +183,68 @@ def _score_chunk(truths, tubes, linear, sampled, protocol):
     iou *= has
     start, end, overlap, low, high, union = _intervals(truths, tubes, protocol)
     frames, hull = moved & 0xFFFFFFFF, high - low
-    count = lambda weights: np.bincount(sample, weights, len(truths)) if weights.any() else np.zeros(len(truths))
+    count = lambda weights: (
+        np.bincount(sample, weights, len(truths)) if weights.any() else np.zeros(len(truths))
+    )
     inside = (frames >= start[sample]) & (frames < end[sample])
-    if protocol == "tubedetr": hull = np.array([np.diff(np.searchsorted(f, ends))[0] for f, *ends in zip(sampled, low, high)])
+    if protocol == "tubedetr":
+        hull = np.array(
+            [np.diff(np.searchsorted(f, ends))[0] for f, *ends in zip(sampled, low, high)]
+        )
     shared = count(inside & has) if protocol == "official" else overlap
-    tiou = shared / np.maximum(union if protocol in ("clean", "tubedetr", "stcat") else high - low, 1)
-    viou = count(iou * inside) / np.maximum({"clean": union, "r1-code": hull + 1}.get(protocol, hull), 1)
-    return tiou, viou, count(iou) / np.maximum(n, 1), count(has & flat).astype(int), count(~has).astype(int)
+    tiou = shared / np.maximum(
+        union if protocol in ("clean", "tubedetr", "stcat") else high - low, 1
+    )
+    viou = count(iou * inside) / np.maximum(
+        {"clean": union, "r1-code": hull + 1}.get(protocol, hull), 1
+    )
+    return (
+        tiou,
+        viou,
+        count(iou) / np.maximum(n, 1),
+        count(has & flat).astype(int),
+        count(~has).astype(int),
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-031
 def score_tubes(
-    truths, # list of Tube, from `truth_tube`
-    tubes, # list of predicted Tube, as many
-    protocol="clean", # clean | official | tubedetr | stcat | r1-code
-    linear=None, # per prediction: are boxes interpolated between given frames? None: no
-    sampled=None, # tubedetr: per sample the frames that count
-) -> dict: # (n,) arrays tiou, viou, siou; flat: truth frames with a 0/0 pair; holes: truth frames without a predicted box
+    truths,  # list of Tube, from `truth_tube`
+    tubes,  # list of predicted Tube, as many
+    protocol="clean",  # clean | official | tubedetr | stcat | r1-code
+    linear=None,  # per prediction: are boxes interpolated between given frames? None: no
+    sampled=None,  # tubedetr: per sample the frames that count
+) -> dict:  # (n,) arrays tiou, viou, siou; flat: truth frames with a 0/0 pair; holes: truth frames without a predicted box
     "Tube scores of many samples (STVG-R1 section 4.1; TubeDETR hcstvg_eval.py; STCAT hcstvg_eval.py; HC-STVG eval_hcvg.py)."
     linear, sampled = linear or [False] * len(truths), sampled or [None] * len(truths)
-    step = lambda i: (x[i:i + 8] for x in (truths, tubes, linear, sampled))  # 8 samples stay in the cache
+    step = lambda i: (
+        x[i : i + 8] for x in (truths, tubes, linear, sampled)
+    )  # 8 samples stay in the cache
     with np.errstate(all="ignore"):
         parts = [_score_chunk(*step(i), protocol) for i in range(0, len(truths), 8)]
-    return dict(zip(("tiou", "viou", "siou", "flat", "holes"), map(np.concatenate, zip(*parts)) if parts else [np.zeros(0)] * 5))
+    return dict(
+        zip(
+            ("tiou", "viou", "siou", "flat", "holes"),
+            map(np.concatenate, zip(*parts)) if parts else [np.zeros(0)] * 5,
+        )
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-051
 _TIME_R1 = re.compile(r"(?<!\d)(\d++\.?+\d*+) (?:to|and) (\d++\.?+\d*+)")
-_CLOCK = r"(?>(?:[0-9]+:)?[0-9]+:[0-9]{2}(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?)(?![0-9:])"   # [h:]mm:ss[.f] or 12, 12.5, 12.
+_CLOCK = r"(?>(?:[0-9]+:)?[0-9]+:[0-9]{2}(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?)(?![0-9:])"  # [h:]mm:ss[.f] or 12, 12.5, 12.
 _UNIT = r"(?:\s*+(?:seconds|second|secs|sec|s))?"
-_FREE = r"(?<![^\W_])(?<![.:\-])"     # not directly after a letter, digit, '.', ':' or '-'
-_END = r"(?![^\W_]|:)"                # not directly before a letter, digit or ':'
+_FREE = r"(?<![^\W_])(?<![.:\-])"  # not directly after a letter, digit, '.', ':' or '-'
+_END = r"(?![^\W_]|:)"  # not directly before a letter, digit or ':'
 _CLEAN = re.compile(
     rf"{_FREE}({_CLOCK}){_UNIT}\s*+(?:to|and|until|till|-|–|—)\s*+({_CLOCK}){_UNIT}{_END}"
-    rf"|[\[(]\s*+({_CLOCK}){_UNIT}\s*+,\s*+({_CLOCK}){_UNIT}\s*+[\])]")
+    rf"|[\[(]\s*+({_CLOCK}){_UNIT}\s*+,\s*+({_CLOCK}){_UNIT}\s*+[\])]"
+)
 _TAGS = re.compile(r"</?answer>|</think>", re.I)
 
 # %% ../nbs/00c_metrics.ipynb #cell-052
-def _seconds(text): # "1:02.5" -> 62.5
+def _seconds(text):  # "1:02.5" -> 62.5
     value = 0.0
-    for part in text.split(":"): value = 60 * value + float(part)
+    for part in text.split(":"):
+        value = 60 * value + float(part)
     return value
 
 # %% ../nbs/00c_metrics.ipynb #cell-054
@@ -172,31 +253,41 @@ def _answer_part(text):
     block, opened, after = None, None, 0
     for tag in _TAGS.finditer(text):
         name = tag[0].lower()
-        if name == "<answer>": opened = tag.end() if opened is None else opened
-        elif name == "</think>": after = tag.end()
-        elif opened is not None: block, opened = text[opened:tag.start()], None
+        if name == "<answer>":
+            opened = tag.end() if opened is None else opened
+        elif name == "</think>":
+            after = tag.end()
+        elif opened is not None:
+            block, opened = text[opened : tag.start()], None
     return text[after:] if block is None else block
 
 # %% ../nbs/00c_metrics.ipynb #cell-056
 def parse_span(
-    text:str, # a model's answer, any text
-    mode="clean", # clean | time-r1 | time-zero
-): # (start, end) in seconds as written, also reversed; None when there is no span
+    text: str,  # a model's answer, any text
+    mode="clean",  # clean | time-r1 | time-zero
+):  # (start, end) in seconds as written, also reversed; None when there is no span
     "Read a time span from free text; never raises (Time-R1 `extract_answer`; TimeZero `evaluate.py`)."
-    if mode == "clean": found = [[g for g in m.groups() if g] for m in _CLEAN.finditer(_answer_part(text))]
-    elif mode in ("time-r1", "time-zero"): found = _TIME_R1.findall(text)[-1:]
-    else: raise ValueError(f"unknown mode {mode!r}; there are clean, time-r1 and time-zero")
+    if mode == "clean":
+        found = [[g for g in m.groups() if g] for m in _CLEAN.finditer(_answer_part(text))]
+    elif mode in ("time-r1", "time-zero"):
+        found = _TIME_R1.findall(text)[-1:]
+    else:
+        raise ValueError(f"unknown mode {mode!r}; there are clean, time-r1 and time-zero")
     for pair in reversed(found):
         span = tuple(map(_seconds, pair))
-        if all(map(math.isfinite, span)): return span
+        if all(map(math.isfinite, span)):
+            return span
 
 # %% ../nbs/00c_metrics.ipynb #cell-059
 def span_iou(
-    span, # (start, end) predicted, seconds
-    truth, # (start, end), seconds
-) -> tuple: # (tIoU, is it 0/0?)
+    span,  # (start, end) predicted, seconds
+    truth,  # (start, end), seconds
+) -> tuple:  # (tIoU, is it 0/0?)
     "Overlap / hull of two spans; reversed or empty ones score 0 (Time-R1 `compute_IoU`)."
-    overlap, hull = min(span[1], truth[1]) - max(span[0], truth[0]), max(span[1], truth[1]) - min(span[0], truth[0])
+    overlap, hull = (
+        min(span[1], truth[1]) - max(span[0], truth[0]),
+        max(span[1], truth[1]) - min(span[0], truth[0]),
+    )
     return (max(overlap, 0) / hull if hull > 0 else 0.0), hull == 0
 
 # %% ../nbs/00c_metrics.ipynb #cell-062
@@ -204,60 +295,83 @@ _TOKEN = r"<(?:TEMP|WIDTH|HEIGHT)-(\d{1,9})>"
 _SPAN_TOKENS = re.compile(r"\{\s*<TEMP-(\d{1,9})>\s*<TEMP-(\d{1,9})>\}")
 _BOX_TOKENS = re.compile(rf"{_TOKEN}\s*:\s*\[\s*" + r"\s*".join([_TOKEN] * 4) + r"\s*\]")
 
+
 def clip_frames(
-    split, # (s, e): first and last frame of the clip, both inclusive
-) -> list: # 100 frames, repeated where the clip is shorter
+    split,  # (s, e): first and last frame of the clip, both inclusive
+) -> list:  # 100 frames, repeated where the clip is shorter
     "The frames on which LLaVA-ST's evaluation looks (`eval_stvg`)."
     s, e = split
     return [s + round(i / 99 * (e - s)) for i in range(100)]
 
 # %% ../nbs/00c_metrics.ipynb #cell-064
 def parse_tokens(
-    text:str, # LLaVA-ST's answer
-    split, # (s, e) of the clip
-    width:int, height:int, # pixels
-) -> tuple: # (span (a, b) in 0..1 or None, {frame: xyxy})
+    text: str,  # LLaVA-ST's answer
+    split,  # (s, e) of the clip
+    width: int,
+    height: int,  # pixels
+) -> tuple:  # (span (a, b) in 0..1 or None, {frame: xyxy})
     "Span and boxes of a token answer; the first span and the last box of a frame win."
     span, (s, e), boxes = _SPAN_TOKENS.search(text), split, {}
     for k, *values in ((int(x) for x in m.groups()) for m in _BOX_TOKENS.finditer(text)):
-        boxes[s + round(k / 99 * (e - s))] = [float(round(v / 99 * size)) for v, size in zip(values, (width, height) * 2)]
+        boxes[s + round(k / 99 * (e - s))] = [
+            float(round(v / 99 * size)) for v, size in zip(values, (width, height) * 2)
+        ]
     return span and tuple(round(int(x) / 99, 5) for x in span.groups()), boxes
 
 # %% ../nbs/00c_metrics.ipynb #cell-066
 def score_tokens(
-    sample:Sample, # of st-align
-    span, # (a, b) in 0..1, or None
-    boxes:dict, # frame -> xyxy
-) -> dict: # tiou (0 for SVG), siou, viou, and zero: was tIoU 0/0?
+    sample: Sample,  # of st-align
+    span,  # (a, b) in 0..1, or None
+    boxes: dict,  # frame -> xyxy
+) -> dict:  # tiou (0 for SVG), siou, viou, and zero: was tIoU 0/0?
     "LLaVA-ST's `eval_stvg` for one sample."
     (s, e), kept = sample.extra["split"], set(clip_frames(sample.extra["split"]))
     truth = {f: b for f, b in sample.extra["boxes"].items() if f in kept}
     common = sorted(truth.keys() & boxes.keys())
-    iou = _column_iou(*(np.array([b[f] for f in common], float).reshape(-1, 4).T for b in (boxes, truth)))[0]
+    iou = _column_iou(
+        *(np.array([b[f] for f in common], float).reshape(-1, 4).T for b in (boxes, truth))
+    )[0]
     total, tiou, zero = float(np.add.reduce(iou)), 0.0, False
     if sample.extra["span"] is not None:
-        tiou, zero = span_iou(span or (0, 0), [round((v - s) / (e - s), 3) for v in sample.extra["span"]])
-    return dict(tiou=tiou, siou=total / max(len(common), 1), viou=total / max(len(truth.keys() | boxes.keys()), 1), zero=zero)
+        tiou, zero = span_iou(
+            span or (0, 0), [round((v - s) / (e - s), 3) for v in sample.extra["span"]]
+        )
+    return dict(
+        tiou=tiou,
+        siou=total / max(len(common), 1),
+        viou=total / max(len(truth.keys() | boxes.keys()), 1),
+        zero=zero,
+    )
 
-# %% ../nbs/00c_metrics.ipynb #cell-069
+# %% ../nbs/00c_metrics.ipynb #cell-069-0
 def boundary(
-    mask, # (H, W) bool or uint8 0/1
-) -> np.ndarray: # (H, W) uint8: differs from its right, lower or lower-right neighbour
+    mask,  # (H, W) bool or uint8 0/1
+) -> np.ndarray:  # (H, W) uint8: differs from its right, lower or lower-right neighbour
     "Boundary map of DAVIS and MeViS (`metrics.py`, `_seg2bmap`): where a 2x2 window is not constant."
     import cv2
-    mask = np.ascontiguousarray(mask).view(np.uint8)
-    return cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
 
-def tolerance(h:int, w:int) -> int: # pixels
+    mask = np.ascontiguousarray(mask).view(np.uint8)
+    return cv2.morphologyEx(
+        mask,
+        cv2.MORPH_GRADIENT,
+        np.ones((2, 2), np.uint8),
+        anchor=(0, 0),
+        borderType=cv2.BORDER_REPLICATE,
+    )
+
+# %% ../nbs/00c_metrics.ipynb #cell-069-1
+def tolerance(h: int, w: int) -> int:  # pixels
     "How far matched boundary pixels may lie apart: 8 at 480x854, 18 at 1080x1920."
     return math.ceil(0.008 * math.sqrt(h * h + w * w))
 
 # %% ../nbs/00c_metrics.ipynb #cell-076
 @lru_cache(maxsize=64)
-def _disk(r): # largest inner rectangle as (2h+1, 2w+1) ones; offsets dy, dx (k,) of the disk outside it
+def _disk(
+    r,
+):  # largest inner rectangle as (2h+1, 2w+1) ones; offsets dy, dx (k,) of the disk outside it
     half = [math.isqrt(r * r - d * d) for d in range(r + 1)]
     h = max(range(r + 1), key=lambda d: (2 * d + 1) * (2 * half[d] + 1))
-    dy, dx = np.mgrid[-r:r + 1, -r:r + 1]
+    dy, dx = np.mgrid[-r : r + 1, -r : r + 1]
     rest = (dy**2 + dx**2 <= r * r) & ((abs(dy) > h) | (abs(dx) > half[h]))
     return np.ones((2 * h + 1, 2 * half[h] + 1), np.uint8), dy[rest], dx[rest]
 
@@ -265,6 +379,7 @@ def _disk(r): # largest inner rectangle as (2h+1, 2w+1) ones; offsets dy, dx (k,
 def _near_few(left, b, r):
     "How many pixels of `left` have a pixel of `b` in the disk outside the rectangle."
     import cv2
+
     _, dy, dx = _disk(r)
     padded = cv2.copyMakeBorder(b, r, r, r, r, cv2.BORDER_CONSTANT)
     row, column = np.divmod(np.flatnonzero(left), b.shape[1])
@@ -272,13 +387,14 @@ def _near_few(left, b, r):
     return int(np.count_nonzero(padded.ravel()[at[:, None] + (dy * padded.shape[1] + dx)].any(1)))
 
 # %% ../nbs/00c_metrics.ipynb #cell-081
-def _pack(mask): # (H, W) 0/1 -> (H, words) uint64, lowest bit leftmost
+def _pack(mask):  # (H, W) 0/1 -> (H, words) uint64, lowest bit leftmost
     words = np.zeros((len(mask), -(-mask.shape[1] // 64) * 8), np.uint8)
     packed = np.packbits(mask, 1, bitorder="little")
-    words[:, :packed.shape[1]] = packed
+    words[:, : packed.shape[1]] = packed
     return words.view(np.uint64)
 
-def _widen(rows): # one pixel to the left and to the right
+
+def _widen(rows):  # one pixel to the left and to the right
     out = rows | rows << np.uint64(1) | rows >> np.uint64(1)
     out[:, 1:] |= rows[:, :-1] >> np.uint64(63)
     out[:, :-1] |= rows[:, 1:] << np.uint64(63)
@@ -290,99 +406,139 @@ def _near_many(left, b, r):
     wide, width, within = _pack(b), 0, 0
     within = np.zeros_like(wide)
     for dy in range(min(r, len(wide) - 1), -1, -1):
-        while width < math.isqrt(r * r - dy * dy): wide, width = _widen(wide), width + 1
-        within[dy:] |= wide[:len(wide) - dy]
-        within[:len(wide) - dy] |= wide[dy:]
+        while width < math.isqrt(r * r - dy * dy):
+            wide, width = _widen(wide), width + 1
+        within[dy:] |= wide[: len(wide) - dy]
+        within[: len(wide) - dy] |= wide[dy:]
     return int(np.bitwise_count(within & _pack(left)).sum())
 
 # %% ../nbs/00c_metrics.ipynb #cell-084
 def _near(a, b, r):
     "How many pixels of boundary `a` lie within `r` of boundary `b`."
     import cv2
+
     rectangle, dy, _ = _disk(r)
     left = a & ~cv2.dilate(b, rectangle)
     undecided = cv2.countNonZero(left)
     hits = cv2.countNonZero(a) - undecided
-    if not undecided: return hits
+    if not undecided:
+        return hits
     few = undecided * len(dy) < 10_000 + left.size // 12  # look-ups against words, both measured
     return hits + (_near_few if few else _near_many)(left, b, r)
 
 # %% ../nbs/00c_metrics.ipynb #cell-086
 def frame_jf(
-    pred, # (H, W) bool or 0/1, predicted mask
-    gt, # (H, W), true mask
-) -> tuple: # (J, F), fractions
+    pred,  # (H, W) bool or 0/1, predicted mask
+    gt,  # (H, W), true mask
+) -> tuple:  # (J, F), fractions
     "Region and contour score of one frame (MeViS `tools/metrics.py`), bit-equal to the dense form."
     import cv2
-    if pred.shape != gt.shape: raise InputError("masks", f"sizes differ: {pred.shape} predicted, {gt.shape} true")
-    r, p, g = tolerance(*pred.shape), np.ascontiguousarray(pred, bool), np.ascontiguousarray(gt, bool)
+
+    if pred.shape != gt.shape:
+        raise InputError("masks", f"sizes differ: {pred.shape} predicted, {gt.shape} true")
+    r, p, g = (
+        tolerance(*pred.shape),
+        np.ascontiguousarray(pred, bool),
+        np.ascontiguousarray(gt, bool),
+    )
     rows = np.flatnonzero(p.any(1) | g.any(1))
-    if not len(rows): return 1.0, 1.0
-    p, g = (m[max(rows[0] - 1, 0):rows[-1] + 2] for m in (p, g))
+    if not len(rows):
+        return 1.0, 1.0
+    p, g = (m[max(rows[0] - 1, 0) : rows[-1] + 2] for m in (p, g))
     columns = np.flatnonzero(p.any(0) | g.any(0))
-    p, g = (np.ascontiguousarray(m[:, max(columns[0] - 1, 0):columns[-1] + 2]).view(np.uint8) for m in (p, g))
+    p, g = (
+        np.ascontiguousarray(m[:, max(columns[0] - 1, 0) : columns[-1] + 2]).view(np.uint8)
+        for m in (p, g)
+    )
     J = cv2.countNonZero(p & g) / cv2.countNonZero(p | g)
     p, g = boundary(p), boundary(g)
     n_p, n_g = cv2.countNonZero(p), cv2.countNonZero(g)
-    if not n_p or not n_g: return J, float(n_p == n_g)
+    if not n_p or not n_g:
+        return J, float(n_p == n_g)
     precision, recall = _near(p, g, r) / n_p, _near(g, p, r) / n_g
     return J, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
-# %% ../nbs/00c_metrics.ipynb #cell-100
-def _union(codes, h, w): # [] is an empty mask
-    return np.logical_or.reduce([decode_mask(c, h, w) for c in codes]) if codes else np.zeros((h, w), bool)
+# %% ../nbs/00c_metrics.ipynb #cell-100-0
+def _union(codes, h, w):  # [] is an empty mask
+    return (
+        np.logical_or.reduce([decode_mask(c, h, w) for c in codes])
+        if codes
+        else np.zeros((h, w), bool)
+    )
 
+# %% ../nbs/00c_metrics.ipynb #cell-100-1
 def rle_jf(
-    pred, # per frame a list of counts strings, [] for an empty mask
-    gt, # per frame a list of counts strings
-    h:int, w:int, # size, pixels
-) -> tuple: # (J, F), means over all frames
+    pred,  # per frame a list of counts strings, [] for an empty mask
+    gt,  # per frame a list of counts strings
+    h: int,
+    w: int,  # size, pixels
+) -> tuple:  # (J, F), means over all frames
     "Score of one MeViS expression from run-length codes (MeViS `tools/eval_mevis.py`); all frames count."
     scores = [frame_jf(_union(p, h, w), _union(g, h, w)) for p, g in zip(pred, gt, strict=True)]
     return tuple(math.fsum(s) / len(scores) for s in zip(*scores))
 
 # %% ../nbs/00c_metrics.ipynb #cell-103
-_PHRASES = ("The best answer is", "The correct answer is", "The answer is", "The answer", "The best option is",
-            "The correct option is", "Best answer:", "Best option:", "Answer", "Answer is")
+_PHRASES = (
+    "The best answer is",
+    "The correct answer is",
+    "The answer is",
+    "The answer",
+    "The best option is",
+    "The correct option is",
+    "Best answer:",
+    "Best option:",
+    "Answer",
+    "Answer is",
+)
 
 # %% ../nbs/00c_metrics.ipynb #cell-105
 def ocr_correct(
-    text:str, # reply
-    answer:str, # annotated answer: text, or a letter for multiple choice
-    method:str, # containment_match | multiple_choice
-    task="", # trajectory_recognition and scrambled_recognition want the exact string
+    text: str,  # reply
+    answer: str,  # annotated answer: text, or a letter for multiple choice
+    method: str,  # containment_match | multiple_choice
+    task="",  # trajectory_recognition and scrambled_recognition want the exact string
 ) -> bool:
     "Is a reply right? (lmms-eval `mme_videoocr/utils.py`)"
     answer = answer.strip()
     if method == "multiple_choice":
-        for phrase in _PHRASES: text = text.replace(phrase, "")
+        for phrase in _PHRASES:
+            text = text.replace(phrase, "")
         letter = re.search("[ABCD]", text)
         return (letter[0] if letter else "") == answer
-    if task in ("trajectory_recognition", "scrambled_recognition"): return text == answer
+    if task in ("trajectory_recognition", "scrambled_recognition"):
+        return text == answer
     answer, text = (s.replace("’", "'").lower() for s in (answer, text))
-    return all(part.strip() in text for part in answer.split(";")) if ";" in answer else answer in text
+    return (
+        all(part.strip() in text for part in answer.split(";")) if ";" in answer else answer in text
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-108
 _LAST_FRAME = 2**31 - 1
 
-def _is_number(x): return type(x) in (int, float) and abs(x) < 1e308  # NaN fails too; a whole number of JSON may have 400 digits
+
+def _is_number(x):
+    return (
+        type(x) in (int, float) and abs(x) < 1e308
+    )  # NaN fails too; a whole number of JSON may have 400 digits
 
 # %% ../nbs/00c_metrics.ipynb #cell-109
 @dataclass(slots=True)
 class Prediction:
     "One record of `stvg.predictions/1`; boxes and masks are checked when they are used."
-    key: str # of the sample
-    where: str # file and record, for errors
-    frames: tuple | None = None # (start_frame, end_frame), half-open
-    seconds: tuple | None = None # (start, end)
-    fps: float | None = None # video.fps
-    boxes: dict | None = None # frame -> xyxy
-    masks: dict | None = None # frame -> run-length code
-    linear: bool = False # interpolation
-    text: str | None = None # raw answer
-    target_id: int | None = None # object number
 
-    def bad(self, field, reason): raise InputError(f"{self.where}, field {field}", reason)
+    key: str  # of the sample
+    where: str  # file and record, for errors
+    frames: tuple | None = None  # (start_frame, end_frame), half-open
+    seconds: tuple | None = None  # (start, end)
+    fps: float | None = None  # video.fps
+    boxes: dict | None = None  # frame -> xyxy
+    masks: dict | None = None  # frame -> run-length code
+    linear: bool = False  # interpolation
+    text: str | None = None  # raw answer
+    target_id: int | None = None  # object number
+
+    def bad(self, field, reason):
+        raise InputError(f"{self.where}, field {field}", reason)
 
 # %% ../nbs/00c_metrics.ipynb #cell-110
 def _pair(record, p, names, good, needs):
@@ -390,8 +546,12 @@ def _pair(record, p, names, good, needs):
     start, end = (record.get(name) for name in names)
     for name, value in zip(names, (start, end)):
         if value is None and not start is end:
-            p.bad(name, f"is missing beside its partner; give {names[0]} and {names[1]}, or both null for no answer")
-        if value is not None and not good(value): p.bad(name, f"needs {needs}, found {str(value)[:40]!r}")
+            p.bad(
+                name,
+                f"is missing beside its partner; give {names[0]} and {names[1]}, or both null for no answer",
+            )
+        if value is not None and not good(value):
+            p.bad(name, f"needs {needs}, found {str(value)[:40]!r}")
     return None if start is None else (start, end)
 
 # %% ../nbs/00c_metrics.ipynb #cell-112
@@ -400,183 +560,288 @@ def _read_interval(record, p):
     if frames := _pair(record, p, ("start_frame", "end_frame"), whole, "a whole number from 0"):
         p.frames = int(frames[0]), int(frames[1])
         if p.frames[1] <= p.frames[0]:
-            p.bad("end_frame", f"{p.frames[1]} is not after start_frame {p.frames[0]}; the end is exclusive")
-    p.seconds = _pair(record, p, ("start", "end"), lambda v: _is_number(v) and v >= 0, "seconds, a finite number from 0")
+            p.bad(
+                "end_frame",
+                f"{p.frames[1]} is not after start_frame {p.frames[0]}; the end is exclusive",
+            )
+    p.seconds = _pair(
+        record,
+        p,
+        ("start", "end"),
+        lambda v: _is_number(v) and v >= 0,
+        "seconds, a finite number from 0",
+    )
     video = record.get("video")
-    if video is not None and type(video) is not dict: p.bad("video", "needs an object with width, height, fps, frame_count")
+    if video is not None and type(video) is not dict:
+        p.bad("video", "needs an object with width, height, fps, frame_count")
     p.fps = (video or {}).get("fps")
-    if p.fps is not None and not (_is_number(p.fps) and p.fps > 0): p.bad("video.fps", f"needs a number above 0, found {str(p.fps)[:40]!r}")
+    if p.fps is not None and not (_is_number(p.fps) and p.fps > 0):
+        p.bad("video.fps", f"needs a number above 0, found {str(p.fps)[:40]!r}")
 
 # %% ../nbs/00c_metrics.ipynb #cell-113
-_KINDS = {"boxes": (dict, "an object frame -> [x1, y1, x2, y2]"), "masks": (dict, 'an object frame -> {"size": [h, w], "counts": "..."}'),
-          "text": (str, "text"), "target_id": (int, "a whole number or null")}
+_KINDS = {
+    "boxes": (dict, "an object frame -> [x1, y1, x2, y2]"),
+    "masks": (dict, 'an object frame -> {"size": [h, w], "counts": "..."}'),
+    "text": (str, "text"),
+    "target_id": (int, "a whole number or null"),
+}
 
 # %% ../nbs/00c_metrics.ipynb #cell-115
 def read_record(
-    record, # one JSON object
-    where:str, # file, for errors
-    number=0, # position, for errors where there is no key
+    record,  # one JSON object
+    where: str,  # file, for errors
+    number=0,  # position, for errors where there is no key
 ) -> Prediction:
     "Check one record; everything but the content of boxes and masks."
-    if type(record) is not dict: raise InputError(f"{where}, record {number}", f"needs an object, found {type(record).__name__}")
+    if type(record) is not dict:
+        raise InputError(
+            f"{where}, record {number}", f"needs an object, found {type(record).__name__}"
+        )
     key = record.get("key")
     if type(key) is not str or not key:
-        raise InputError(f"{where}, record {number}, field key", f"needs the sample's key as text, found {str(key)[:40]!r}")
+        raise InputError(
+            f"{where}, record {number}, field key",
+            f"needs the sample's key as text, found {str(key)[:40]!r}",
+        )
     p = Prediction(key, f"{where}, record {key!r}")
     for field, (kind, needs) in _KINDS.items():
         value = record.get(field)
-        if value is not None and type(value) is not kind: p.bad(field, f"needs {needs}, found {type(value).__name__}")
+        if value is not None and type(value) is not kind:
+            p.bad(field, f"needs {needs}, found {type(value).__name__}")
         setattr(p, field, value)
     _read_interval(record, p)
     interpolation = record.get("interpolation") or "none"
-    if interpolation not in ("none", "linear"): p.bad("interpolation", f"needs none or linear, found {str(interpolation)[:40]!r}")
+    if interpolation not in ("none", "linear"):
+        p.bad("interpolation", f"needs none or linear, found {str(interpolation)[:40]!r}")
     p.linear = interpolation == "linear"
     return p
 
 # %% ../nbs/00c_metrics.ipynb #cell-118
 def _frame_keys(table, where):
     "Frame keys of a JSON object -> (n,) int64."
-    if not table: return np.zeros(0, np.int64)
+    if not table:
+        return np.zeros(0, np.int64)
     text, frames = "".join(table), np.zeros(0, np.int64)
-    if text.isascii() and text.isdigit(): frames = np.fromstring(" ".join(table), np.int64, sep=" ")  # too large numbers saturate
+    if text.isascii() and text.isdigit():
+        frames = np.fromstring(" ".join(table), np.int64, sep=" ")  # too large numbers saturate
     if len(frames) != len(table) or frames.max() > _LAST_FRAME:
-        bad = next((k for k in table if not re.fullmatch("[0-9]{1,10}", k) or int(k) > _LAST_FRAME), "")
-        raise InputError(where, f"frame key {bad[:40]!r} is not a whole number from 0; frames count from 0")
+        bad = next(
+            (k for k in table if not re.fullmatch("[0-9]{1,10}", k) or int(k) > _LAST_FRAME), ""
+        )
+        raise InputError(
+            where, f"frame key {bad[:40]!r} is not a whole number from 0; frames count from 0"
+        )
     return frames
 
 # %% ../nbs/00c_metrics.ipynb #cell-120
 def box_array(
-    boxes, # list of n boxes as JSON gives them
-    name, # index -> file, record and field, for the error
-) -> np.ndarray: # (n, 4) float64, read-only
+    boxes,  # list of n boxes as JSON gives them
+    name,  # index -> file, record and field, for the error
+) -> np.ndarray:  # (n, 4) float64, read-only
     "Refuse anything but boxes of four finite numbers."
-    try: values = np.frombuffer(pack(f"{4 * len(boxes)}d", *chain.from_iterable(boxes)))
-    except (StructError, TypeError, OverflowError): values = None
+    try:
+        values = np.frombuffer(pack(f"{4 * len(boxes)}d", *chain.from_iterable(boxes)))
+    except (StructError, TypeError, OverflowError):
+        values = None
     if values is not None and countOf(map(len, boxes), 4) == len(boxes):
-        if not len(values): return values.reshape(0, 4)
-        hidden = not np.minimum.reduce(values) > 1 and any(type(x) is bool for b in boxes for x in b)  # true and false pack as 1 and 0
-        if not hidden and (math.isfinite(np.add.reduce(values)) or np.isfinite(values).all()): return values.reshape(-1, 4)
+        if not len(values):
+            return values.reshape(0, 4)
+        hidden = not np.minimum.reduce(values) > 1 and any(
+            type(x) is bool for b in boxes for x in b
+        )  # true and false pack as 1 and 0
+        if not hidden and (math.isfinite(np.add.reduce(values)) or np.isfinite(values).all()):
+            return values.reshape(-1, 4)
     good = lambda b: type(b) in (list, tuple) and len(b) == 4 and all(map(_is_number, b))
     i = next(i for i, b in enumerate(boxes) if not good(b))
-    raise InputError(name(i), f"a box is four finite numbers [x1, y1, x2, y2], found {str(boxes[i])[:60]}")
+    raise InputError(
+        name(i), f"a box is four finite numbers [x1, y1, x2, y2], found {str(boxes[i])[:60]}"
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-121
 def box_table(
-    boxes:dict, # frame -> [x1, y1, x2, y2], keys as text
-    where:str, # file, record and field, for errors
-) -> tuple: # (n,) int64 frames, ascending; (n, 4) float64 boxes
+    boxes: dict,  # frame -> [x1, y1, x2, y2], keys as text
+    where: str,  # file, record and field, for errors
+) -> tuple:  # (n,) int64 frames, ascending; (n, 4) float64 boxes
     "Boxes of a record; refuses negative or doubled frames and anything but four finite numbers."
     frames = _frame_keys(boxes, where)
     array = box_array(list(boxes.values()), lambda i: f"{where}, frame {list(boxes)[i]}")
     if (frames[1:] <= frames[:-1]).any():
-        order = np.argsort(frames, kind="stable"); frames, array = frames[order], array[order]
-        if (twice := frames[1:][np.diff(frames) == 0]).size: raise InputError(where, f"frame {twice[0]} is given twice")
+        order = np.argsort(frames, kind="stable")
+        frames, array = frames[order], array[order]
+        if (twice := frames[1:][np.diff(frames) == 0]).size:
+            raise InputError(where, f"frame {twice[0]} is given twice")
     return frames, array
 
 # %% ../nbs/00c_metrics.ipynb #cell-124
 def _mask_table(p, size):
     "Boxes of a record's masks, without decoding them."
-    if not p.masks: return np.zeros(0, np.int64), np.zeros((0, 4))
+    if not p.masks:
+        return np.zeros(0, np.int64), np.zeros((0, 4))
     frames, names = _frame_keys(p.masks, f"{p.where}, field masks"), list(p.masks)
     first = p.masks[names[0]]
-    h, w = size or (first.get("size") if type(first) is dict and type(first.get("size")) is list and len(first["size"]) == 2 else (0, 0))
-    boxes = rle_boxes([check_rle(p.masks[k], h, w, f"{p.where}, field masks, frame {k}") for k in names], h, w)
-    order = np.argsort(frames, kind="stable")[box_area(boxes)[np.argsort(frames, kind="stable")] > 0]
+    h, w = size or (
+        first.get("size")
+        if type(first) is dict and type(first.get("size")) is list and len(first["size"]) == 2
+        else (0, 0)
+    )
+    boxes = rle_boxes(
+        [check_rle(p.masks[k], h, w, f"{p.where}, field masks, frame {k}") for k in names], h, w
+    )
+    order = np.argsort(frames, kind="stable")[
+        box_area(boxes)[np.argsort(frames, kind="stable")] > 0
+    ]
     return frames[order], boxes[order]
 
 # %% ../nbs/00c_metrics.ipynb #cell-126
 def to_tube(
-    p:Prediction,
-    size=None, # (height, width) of the video, which masks must have
-    floor=False, # seconds to frames by int(t * fps), as STVG-R1's release does
-    note=lambda message: None, # called with what is odd but usable
-): # Tube, or None where the method gave no answer
+    p: Prediction,
+    size=None,  # (height, width) of the video, which masks must have
+    floor=False,  # seconds to frames by int(t * fps), as STVG-R1's release does
+    note=lambda message: None,  # called with what is odd but usable
+):  # Tube, or None where the method gave no answer
     "The predicted tube of a record."
-    frames, boxes = _mask_table(p, size) if p.boxes is None else box_table(p.boxes, f"{p.where}, field boxes")
+    frames, boxes = (
+        _mask_table(p, size) if p.boxes is None else box_table(p.boxes, f"{p.where}, field boxes")
+    )
     if reversed_ := int((boxes[:, 2:] < boxes[:, :2]).any(1).sum()):
-        note(f"{reversed_} of {len(boxes)} boxes have x2 < x1 or y2 < y1; they are not swapped, their IoU is 0")
-    if p.frames is None and p.seconds is None: return None
+        note(
+            f"{reversed_} of {len(boxes)} boxes have x2 < x1 or y2 < y1; they are not swapped, their IoU is 0"
+        )
+    if p.frames is None and p.seconds is None:
+        return None
     if p.frames is None:
-        if p.fps is None: p.bad("video.fps", "is missing; it is needed where a tube is given in seconds only")
-        if p.seconds[1] < p.seconds[0]: p.bad("end", f"{p.seconds[1]} s is before start {p.seconds[0]} s")
-        if max(p.seconds) * p.fps > _LAST_FRAME: p.bad("end", f"{p.seconds[1]} s is no time in a video")
-    if p.frames: return Tube(*p.frames, frames, boxes)
-    if floor: return Tube(*(int(t * p.fps) for t in p.seconds), frames, boxes)
+        if p.fps is None:
+            p.bad("video.fps", "is missing; it is needed where a tube is given in seconds only")
+        if p.seconds[1] < p.seconds[0]:
+            p.bad("end", f"{p.seconds[1]} s is before start {p.seconds[0]} s")
+        if max(p.seconds) * p.fps > _LAST_FRAME:
+            p.bad("end", f"{p.seconds[1]} s is no time in a video")
+    if p.frames:
+        return Tube(*p.frames, frames, boxes)
+    if floor:
+        return Tube(*(int(t * p.fps) for t in p.seconds), frames, boxes)
     interval = Interval(*p.seconds).to_frames(p.fps)
     return Tube(interval.start, interval.end, frames, boxes)
 
 # %% ../nbs/00c_metrics.ipynb #cell-129
 SCHEMA = "stvg.predictions/1"
 
+
 def _header(header, path, benchmark):
     if header.get("schema") != SCHEMA:
-        raise InputError(f"{path}, field schema", f"is {str(header.get('schema'))[:40]!r}, this reader knows {SCHEMA!r}")
+        raise InputError(
+            f"{path}, field schema",
+            f"is {str(header.get('schema'))[:40]!r}, this reader knows {SCHEMA!r}",
+        )
     if header.get("benchmark") not in (None, benchmark):
-        raise InputError(f"{path}, field benchmark", f"these predictions are for {header['benchmark']!r}, not for {benchmark!r}")
+        raise InputError(
+            f"{path}, field benchmark",
+            f"these predictions are for {header['benchmark']!r}, not for {benchmark!r}",
+        )
 
 # %% ../nbs/00c_metrics.ipynb #cell-131
 def read_predictions(
-    source, # file (.json, .jsonl, each also .gz), or a list of records
-    benchmark:str, # name; a file that names another one is refused
-) -> dict: # key -> Prediction
+    source,  # file (.json, .jsonl, each also .gz), or a list of records
+    benchmark: str,  # name; a file that names another one is refused
+) -> dict:  # key -> Prediction
     "Read `stvg.predictions/1`; a doubled key is an `InputError`."
     path, records = ("predictions", source) if isinstance(source, list) else (Path(source), None)
     if records is None and path.name.endswith((".jsonl", ".jsonl.gz")):
         records = read_jsonl(path)
-        if records and type(records[0]) is dict and "schema" in records[0] and "key" not in records[0]:
+        if (
+            records
+            and type(records[0]) is dict
+            and "schema" in records[0]
+            and "key" not in records[0]
+        ):
             _header(records.pop(0), path, benchmark)
     elif records is None:
         data = read_json(path)
         if type(data) is not dict:
-            raise InputError(path, f'needs an object {{"schema": "{SCHEMA}", "predictions": [...]}}, found {type(data).__name__}')
-        _header(data, path, benchmark); records = data.get("predictions")
-        if type(records) is not list: raise InputError(f"{path}, field predictions", "needs a list of records")
+            raise InputError(
+                path,
+                f'needs an object {{"schema": "{SCHEMA}", "predictions": [...]}}, found {type(data).__name__}',
+            )
+        _header(data, path, benchmark)
+        records = data.get("predictions")
+        if type(records) is not list:
+            raise InputError(f"{path}, field predictions", "needs a list of records")
     out = {}
     for i, record in enumerate(records):
         p = read_record(record, str(path), i)
-        if out.setdefault(p.key, p) is not p: raise InputError(f"{path}, record {p.key!r}, field key", "is given twice; keep one of them")
+        if out.setdefault(p.key, p) is not p:
+            raise InputError(
+                f"{path}, record {p.key!r}, field key", "is given twice; keep one of them"
+            )
     return out
 
 # %% ../nbs/00c_metrics.ipynb #cell-134
 class MaskTree:
     "Predicted masks as `<video>/<expression>/<frame>.png`, in a folder or in a zip whose root is that tree."
+
     def __init__(self, path):
         self.path, self.files, self.zip = Path(path), {}, None
-        if self.path.is_dir(): names = {p.relative_to(self.path).as_posix(): p for p in sorted(self.path.rglob("*.png"))}
+        if self.path.is_dir():
+            names = {
+                p.relative_to(self.path).as_posix(): p for p in sorted(self.path.rglob("*.png"))
+            }
         else:
-            try: self.zip = zipfile.ZipFile(self.path)
+            try:
+                self.zip = zipfile.ZipFile(self.path)
             except (OSError, zipfile.BadZipFile):
-                raise InputError(path, "is no zip file; a folder, a zip, .json or .jsonl is needed") from None
-            names = {n: n for n in sorted(self.zip.namelist()) if n.endswith(".png") and not n.startswith("__MACOSX/")}
+                raise InputError(
+                    path, "is no zip file; a folder, a zip, .json or .jsonl is needed"
+                ) from None
+            names = {
+                n: n
+                for n in sorted(self.zip.namelist())
+                if n.endswith(".png") and not n.startswith("__MACOSX/")
+            }
         for name, file in names.items():
             parts = name.split("/")
-            if len(parts) != 3: raise InputError(f"{path}, {name}", "the tree must be <video>/<expression>/<frame>.png from its root")
-            self.files.setdefault(f"{parts[0]}#{parts[1]}", {})[parts[2].removesuffix(".png")] = file
-        if not self.files: raise InputError(path, "holds no <video>/<expression>/<frame>.png")
+            if len(parts) != 3:
+                raise InputError(
+                    f"{path}, {name}",
+                    "the tree must be <video>/<expression>/<frame>.png from its root",
+                )
+            self.files.setdefault(f"{parts[0]}#{parts[1]}", {})[parts[2].removesuffix(".png")] = (
+                file
+            )
+        if not self.files:
+            raise InputError(path, "holds no <video>/<expression>/<frame>.png")
 
-    def mask(self, key, frame, size): # (H, W) bool
+    def mask(self, key, frame, size):  # (H, W) bool
         import cv2
+
         file = self.files[key][frame]
         data = np.frombuffer(self.zip.read(file) if self.zip else file.read_bytes(), np.uint8)
-        mask, where = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None, f"{self.path}, record {key!r}, frame {frame}"
-        if mask is None: raise InputError(where, "is no picture that decodes")
+        mask, where = (
+            cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None,
+            f"{self.path}, record {key!r}, frame {frame}",
+        )
+        if mask is None:
+            raise InputError(where, "is no picture that decodes")
         if mask.shape != tuple(size):
-            raise InputError(where, f"is {mask.shape[0]} x {mask.shape[1]}, the annotation's masks are {size[0]} x {size[1]}")
+            raise InputError(
+                where,
+                f"is {mask.shape[0]} x {mask.shape[1]}, the annotation's masks are {size[0]} x {size[1]}",
+            )
         return mask > 0
 
 # %% ../nbs/00c_metrics.ipynb #cell-137
 @dataclass(slots=True)
 class Row:
     "What became of one sample."
+
     key: str
-    labels: tuple # groups it belongs to
-    scores: dict | None = None # field -> number; None: not counted
-    detail: dict | None = None # what --per-sample shows
+    labels: tuple  # groups it belongs to
+    scores: dict | None = None  # field -> number; None: not counted
+    detail: dict | None = None  # what --per-sample shows
     missing: bool = False
     unparsed: bool = False
-    excluded: bool = False # never scored (needs a judge model)
-    id_correct: bool | None = None # None: the annotation has no answer_id
-    task: str | None = None # finer than the group (MME-VideoOCR)
+    excluded: bool = False  # never scored (needs a judge model)
+    id_correct: bool | None = None  # None: the annotation has no answer_id
+    task: str | None = None  # finer than the group (MME-VideoOCR)
 
 # %% ../nbs/00c_metrics.ipynb #cell-138
 def _recalls(field, *thresholds, strict=True, name=None):
@@ -584,20 +849,31 @@ def _recalls(field, *thresholds, strict=True, name=None):
 
 # %% ../nbs/00c_metrics.ipynb #cell-140
 def metric_list(
-    benchmark:str, protocol:str, # of `PROTOCOLS`
-    temporal=True, # st-align: is there a span to find (STVG) or not (SVG)?
-) -> list: # (name, field, threshold or None for a mean, is the threshold strict?)
+    benchmark: str,
+    protocol: str,  # of `PROTOCOLS`
+    temporal=True,  # st-align: is there a span to find (STVG) or not (SVG)?
+) -> list:  # (name, field, threshold or None for a mean, is the threshold strict?)
     "The metrics of a protocol, in the order in which they are printed."
-    if benchmark == "mevis": return [(name, name, None, None) for name in ("j", "f", "j_and_f")]
-    if benchmark == "mme-videoocr": return [("accuracy", "correct", None, None)]
+    if benchmark == "mevis":
+        return [(name, name, None, None) for name in ("j", "f", "j_and_f")]
+    if benchmark == "mme-videoocr":
+        return [("accuracy", "correct", None, None)]
     if benchmark in ("charades-sta", "tvgbench"):
-        return [("m_tiou", "tiou", None, None)] + _recalls("tiou", .3, .5, .7, strict=protocol == "time-r1", name="r1")
+        return [("m_tiou", "tiou", None, None)] + _recalls(
+            "tiou", 0.3, 0.5, 0.7, strict=protocol == "time-r1", name="r1"
+        )
     if benchmark == "st-align":
         fields = ("tiou", "siou", "viou") if temporal else ("siou", "viou")
-        return [m for f in fields for m in [(f"m_{f}", f, None, None)] + _recalls(f, .3, .5, .7, strict=False)]
+        return [
+            m
+            for f in fields
+            for m in [(f"m_{f}", f, None, None)] + _recalls(f, 0.3, 0.5, 0.7, strict=False)
+        ]
     strict, spatial = protocol != "r1-code", protocol in ("tubedetr", "stcat")
-    tube = [("m_tiou", "tiou", None, None), ("m_viou", "viou", None, None)] + _recalls("viou", .3, .5, strict=strict)
-    return tube + ([("m_siou", "siou", None, None)] + _recalls("siou", .3, .5) if spatial else [])
+    tube = [("m_tiou", "tiou", None, None), ("m_viou", "viou", None, None)] + _recalls(
+        "viou", 0.3, 0.5, strict=strict
+    )
+    return tube + ([("m_siou", "siou", None, None)] + _recalls("siou", 0.3, 0.5) if spatial else [])
 
 # %% ../nbs/00c_metrics.ipynb #cell-142
 def _means(rows, metrics):
@@ -605,7 +881,8 @@ def _means(rows, metrics):
     counted, out = [r for r in rows if r.scores is not None], {}
     for name, field, threshold, strict in metrics:
         values = [r.scores[field] for r in counted]
-        if threshold is not None: values = [v > threshold if strict else v >= threshold for v in values]
+        if threshold is not None:
+            values = [v > threshold if strict else v >= threshold for v in values]
         out[name] = math.fsum(values) / len(values) if values else None
     known = [r.id_correct for r in counted if r.id_correct is not None]
     return out | ({"id_accuracy": sum(known) / len(known)} if known else {})
@@ -615,52 +892,83 @@ def _groups(rows, metrics, labels):
     "{label: {n, metrics}} in order of appearance."
     by_label = {}
     for row in rows:
-        for label in labels(row): by_label.setdefault(label, []).append(row)
-    return {label: {"n": sum(r.scores is not None for r in part), "metrics": _means(part, metrics)} for label, part in by_label.items()}
+        for label in labels(row):
+            by_label.setdefault(label, []).append(row)
+    return {
+        label: {"n": sum(r.scores is not None for r in part), "metrics": _means(part, metrics)}
+        for label, part in by_label.items()
+    }
 
 # %% ../nbs/00c_metrics.ipynb #cell-146
 def _row(sample, p, fields, note):
     "A row of zeros: missing, or without an answer."
-    correct = None if sample.answer_id is None else p is not None and p.target_id == sample.answer_id
+    correct = (
+        None if sample.answer_id is None else p is not None and p.target_id == sample.answer_id
+    )
     labels = tuple(x for x in (sample.group, sample.query_type) if x)
-    return Row(sample.key, labels, dict.fromkeys(fields, 0.0), missing=p is None, id_correct=correct)
+    return Row(
+        sample.key, labels, dict.fromkeys(fields, 0.0), missing=p is None, id_correct=correct
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-148
 def _score_batch(batch, protocol, note):
     "Fill the rows of some (row, sample, prediction, tube)."
     truths, sampled = zip(*(truth_tube(s, protocol) for _, s, _, _ in batch))
-    scores = score_tubes(truths, [t for *_, t in batch], protocol, [p.linear for _, _, p, _ in batch], sampled)
+    scores = score_tubes(
+        truths, [t for *_, t in batch], protocol, [p.linear for _, _, p, _ in batch], sampled
+    )
     for i, (row, *_) in enumerate(batch):
         row.scores = {field: float(scores[field][i]) for field in row.scores}
-        if scores["flat"][i]: note(row.key, f"on {scores['flat'][i]} frames neither box has an area: 0/0 counts as IoU 0")
+        if scores["flat"][i]:
+            note(
+                row.key,
+                f"on {scores['flat'][i]} frames neither box has an area: 0/0 counts as IoU 0",
+            )
         if protocol == "stcat" and scores["holes"][i]:
-            note(row.key, f"{scores['holes'][i]} true frames have no predicted box and score 0 (the original raises here)")
+            note(
+                row.key,
+                f"{scores['holes'][i]} true frames have no predicted box and score 0 (the original raises here)",
+            )
 
 # %% ../nbs/00c_metrics.ipynb #cell-149
 def _tube_rows(bench, predictions, protocol, note):
-    fields, samples = ("tiou", "viou") + (("siou",) if protocol in ("tubedetr", "stcat") else ()), iter(bench)
+    fields, samples = (
+        ("tiou", "viou") + (("siou",) if protocol in ("tubedetr", "stcat") else ()),
+        iter(bench),
+    )
     while part := list(islice(samples, 32)):
         rows, batch = [], []
         for sample in part:
             p = predictions.get(sample.key)
             row = _row(sample, p, fields, note)
             size = sample.height and (sample.height, sample.width)
-            tube = p and to_tube(p, size, protocol == "r1-code", lambda message, key=sample.key: note(key, message))
+            tube = p and to_tube(
+                p, size, protocol == "r1-code", lambda message, key=sample.key: note(key, message)
+            )
             row.unparsed = p is not None and tube is None
             rows.append(row)
-            if tube is None: truth_tube(sample, protocol)
-            else: batch.append((row, sample, p, tube))
-        if batch: _score_batch(batch, protocol, note)
+            if tube is None:
+                truth_tube(sample, protocol)
+            else:
+                batch.append((row, sample, p, tube))
+        if batch:
+            _score_batch(batch, protocol, note)
         yield from rows
 
 # %% ../nbs/00c_metrics.ipynb #cell-151
 def _predicted_span(p, sample, protocol):
     "(start, end) in seconds, or None."
-    if p.seconds is not None: return tuple(map(float, p.seconds))
+    if p.seconds is not None:
+        return tuple(map(float, p.seconds))
     if p.frames is not None:
-        if p.fps is None: p.bad("video.fps", "is missing; it is needed where a span is given in frames only")
+        if p.fps is None:
+            p.bad("video.fps", "is missing; it is needed where a span is given in frames only")
         return tuple(f / p.fps for f in p.frames)
-    return None if p.text is None else parse_span(p.text, "clean" if protocol == "lmms-eval" else protocol)
+    return (
+        None
+        if p.text is None
+        else parse_span(p.text, "clean" if protocol == "lmms-eval" else protocol)
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-152
 def _span_rows(bench, predictions, protocol, note):
@@ -670,12 +978,22 @@ def _span_rows(bench, predictions, protocol, note):
         truth = sample.interval.start, sample.interval.end
         row.unparsed = p is not None and span is None
         if span is not None:
-            if protocol == "lmms-eval": span = min(span), max(span)
+            if protocol == "lmms-eval":
+                span = min(span), max(span)
             row.scores["tiou"], zero = span_iou(span, truth)
-            if zero: note(sample.key, "prediction and truth have no length at the same time: 0/0 counts as 0 (NaN in some originals)")
-            elif span[1] < span[0]: note(sample.key, f"the span {span[0]:g} to {span[1]:g} s is reversed; it is not swapped and scores 0")
+            if zero:
+                note(
+                    sample.key,
+                    "prediction and truth have no length at the same time: 0/0 counts as 0 (NaN in some originals)",
+                )
+            elif span[1] < span[0]:
+                note(
+                    sample.key,
+                    f"the span {span[0]:g} to {span[1]:g} s is reversed; it is not swapped and scores 0",
+                )
         row.detail = {"tiou": row.scores["tiou"], "span": span and list(span)}
-        if row.unparsed and protocol == "time-zero": row.scores = None
+        if row.unparsed and protocol == "time-zero":
+            row.scores = None
         yield row
 
 # %% ../nbs/00c_metrics.ipynb #cell-154
@@ -686,10 +1004,17 @@ def _st_align_answer(p, sample, note):
         span, boxes = parse_tokens(p.text, (s, e), sample.width, sample.height)
         return span, boxes, span is not None if temporal else bool(boxes)
     tube = to_tube(p, (sample.height, sample.width), note=lambda m: note(sample.key, m))
-    if tube is None: return None, {}, False
+    if tube is None:
+        return None, {}, False
     wanted = sorted({f for f in clip_frames((s, e)) if tube.start <= f < tube.end})
-    found, has = _look_up(np.array(wanted, np.int64), np.zeros(len(wanted), np.int64), [tube], [p.linear])
-    return ((tube.start - s) / (e - s), (tube.end - 1 - s) / (e - s)), {f: b for f, b, h in zip(wanted, found.T.tolist(), has) if h}, True
+    found, has = _look_up(
+        np.array(wanted, np.int64), np.zeros(len(wanted), np.int64), [tube], [p.linear]
+    )
+    return (
+        ((tube.start - s) / (e - s), (tube.end - 1 - s) / (e - s)),
+        {f: b for f, b, h in zip(wanted, found.T.tolist(), has) if h},
+        True,
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-155
 def _st_align_rows(bench, predictions, protocol, note):
@@ -700,25 +1025,49 @@ def _st_align_rows(bench, predictions, protocol, note):
             span, boxes, answered = _st_align_answer(p, sample, note)
             row.unparsed = not answered
             row.scores = score_tokens(sample, span, boxes)
-            if row.scores.pop("zero"): note(sample.key, "span and truth have no length: 0/0 counts as 0 (the original stops)")
-        row.detail = row.scores if sample.extra["span"] is not None else {k: row.scores[k] for k in ("siou", "viou")}
+            if row.scores.pop("zero"):
+                note(
+                    sample.key,
+                    "span and truth have no length: 0/0 counts as 0 (the original stops)",
+                )
+        row.detail = (
+            row.scores
+            if sample.extra["span"] is not None
+            else {k: row.scores[k] for k in ("siou", "viou")}
+        )
         yield row
 
 # %% ../nbs/00c_metrics.ipynb #cell-157
-def _predicted_masks(p, sample, note): # per frame position a (H, W) bool
+def _predicted_masks(p, sample, note):  # per frame position a (H, W) bool
     h, w = sample.height, sample.width
     if isinstance(p, MaskTree):
         files = p.files[sample.key]
         if unknown := [f for f in files if f not in set(sample.extra["frames"])]:
-            raise InputError(f"{p.path}, record {sample.key!r}", f"frame {unknown[0]!r} is not one of the annotation's frames")
+            raise InputError(
+                f"{p.path}, record {sample.key!r}",
+                f"frame {unknown[0]!r} is not one of the annotation's frames",
+            )
         if left := len(sample.extra["frames"]) - len(files):
-            note(sample.key, f"{left} of {len(sample.extra['frames'])} frames have no picture; they count as empty masks")
-        return (p.mask(sample.key, f, (h, w)) if f in files else np.zeros((h, w), bool) for f in sample.extra["frames"])
+            note(
+                sample.key,
+                f"{left} of {len(sample.extra['frames'])} frames have no picture; they count as empty masks",
+            )
+        return (
+            p.mask(sample.key, f, (h, w)) if f in files else np.zeros((h, w), bool)
+            for f in sample.extra["frames"]
+        )
     positions = _frame_keys(p.masks, f"{p.where}, field masks").tolist()
-    if len(set(positions)) < len(positions): p.bad("masks", "a frame is given twice")
+    if len(set(positions)) < len(positions):
+        p.bad("masks", "a frame is given twice")
     if positions and max(positions) >= sample.frame_count:
-        p.bad("masks", f"frame {max(positions)} is beyond the last, {sample.frame_count - 1}; keys are positions in the annotation's list")
-    codes = {t: check_rle(rle, h, w, f"{p.where}, field masks, frame {t}") for t, rle in zip(positions, p.masks.values())}
+        p.bad(
+            "masks",
+            f"frame {max(positions)} is beyond the last, {sample.frame_count - 1}; keys are positions in the annotation's list",
+        )
+    codes = {
+        t: check_rle(rle, h, w, f"{p.where}, field masks, frame {t}")
+        for t, rle in zip(positions, p.masks.values())
+    }
     return (_union([codes[t]] if t in codes else [], h, w) for t in range(sample.frame_count))
 
 # %% ../nbs/00c_metrics.ipynb #cell-158
@@ -731,7 +1080,9 @@ def _mask_rows(bench, predictions, protocol, note):
         row.unparsed = p is not None and tree is None and p.masks is None
         if p is not None and not row.unparsed:
             pairs = zip(_predicted_masks(p, sample, note), bench.rles(sample), strict=True)
-            scores = [frame_jf(mask, _union(codes, sample.height, sample.width)) for mask, codes in pairs]
+            scores = [
+                frame_jf(mask, _union(codes, sample.height, sample.width)) for mask, codes in pairs
+            ]
             J, F = (math.fsum(s) / len(scores) for s in zip(*scores))
             row.scores = dict(j=J, f=F, j_and_f=(J + F) / 2)
         row.detail = {k: row.scores[k] for k in ("j", "f")}
@@ -743,22 +1094,37 @@ def _ocr_rows(bench, predictions, protocol, note):
         p, method = predictions.get(sample.key), sample.extra["eval_method"]
         row = _row(sample, p, ("correct",), note)
         row.task, row.excluded = sample.extra["task"], method == "gpt_assisted_scoring"
-        if row.excluded: row.scores, row.missing = None, False
+        if row.excluded:
+            row.scores, row.missing = None, False
         elif p is not None:
             row.unparsed = p.text is None
-            row.scores["correct"] = float(p.text is not None and ocr_correct(p.text, sample.extra["answer"], method, row.task))
+            row.scores["correct"] = float(
+                p.text is not None and ocr_correct(p.text, sample.extra["answer"], method, row.task)
+            )
         yield row
 
 # %% ../nbs/00c_metrics.ipynb #cell-161
-_SCORERS = {"hcstvg": _tube_rows, "vidstg": _tube_rows, "st-align": _st_align_rows, "mevis": _mask_rows, "charades-sta": _span_rows,
-            "tvgbench": _span_rows, "mme-videoocr": _ocr_rows}
+_SCORERS = {
+    "hcstvg": _tube_rows,
+    "vidstg": _tube_rows,
+    "st-align": _st_align_rows,
+    "mevis": _mask_rows,
+    "charades-sta": _span_rows,
+    "tvgbench": _span_rows,
+    "mme-videoocr": _ocr_rows,
+}
 
 # %% ../nbs/00c_metrics.ipynb #cell-163
-def hash_of(path) -> str: # "sha256:<hex>"
+def hash_of(path) -> str:  # "sha256:<hex>"
     "Hash of a file; of a folder, hash of its JSON and PNG files by name."
     path = Path(path)
-    if not path.is_dir(): return sha256_file(path)
-    files = {p.relative_to(path).as_posix(): sha256_file(p) for p in sorted(path.rglob("*")) if p.suffix in (".json", ".png", ".gz")}
+    if not path.is_dir():
+        return sha256_file(path)
+    files = {
+        p.relative_to(path).as_posix(): sha256_file(p)
+        for p in sorted(path.rglob("*"))
+        if p.suffix in (".json", ".png", ".gz")
+    }
     return sha256_bytes(canonical_json(files).encode())
 
 # %% ../nbs/00c_metrics.ipynb #cell-165
@@ -766,24 +1132,47 @@ def _open(benchmark, annotations, predictions, boxes, masks):
     "Benchmark and predictions, with the keys of both compared."
     bench = load(benchmark, annotations, boxes=boxes, masks=masks)
     is_path = isinstance(predictions, (str, Path))
-    tree = benchmark == "mevis" and is_path and (Path(predictions).is_dir() or str(predictions).endswith(".zip"))
+    tree = (
+        benchmark == "mevis"
+        and is_path
+        and (Path(predictions).is_dir() or str(predictions).endswith(".zip"))
+    )
     found = MaskTree(predictions) if tree else read_predictions(predictions, benchmark)
     where = "predictions" if isinstance(predictions, list) else predictions
-    for key in (found.files if tree else found):
-        if key not in bench: raise InputError(f"{where}, record {key!r}, field key", f"{annotations} has no such sample")
+    for key in found.files if tree else found:
+        if key not in bench:
+            raise InputError(
+                f"{where}, record {key!r}, field key", f"{annotations} has no such sample"
+            )
     return bench, found
 
 # %% ../nbs/00c_metrics.ipynb #cell-166
 def _check_names(benchmark, protocol, missing):
-    if benchmark not in PROTOCOLS: raise InputError("--benchmark", f"unknown benchmark {benchmark!r}; there are {', '.join(PROTOCOLS)}")
+    if benchmark not in PROTOCOLS:
+        raise InputError(
+            "--benchmark", f"unknown benchmark {benchmark!r}; there are {', '.join(PROTOCOLS)}"
+        )
     if protocol is not None and protocol not in PROTOCOLS[benchmark]:
-        raise InputError("--protocol", f"{benchmark} has no protocol {protocol!r}; it has {', '.join(PROTOCOLS[benchmark])}")
-    if missing not in ("zero", "drop", "error"): raise InputError("--missing", f"{missing!r} is not one of zero, drop, error")
+        raise InputError(
+            "--protocol",
+            f"{benchmark} has no protocol {protocol!r}; it has {', '.join(PROTOCOLS[benchmark])}",
+        )
+    if missing not in ("zero", "drop", "error"):
+        raise InputError("--missing", f"{missing!r} is not one of zero, drop, error")
     return protocol or PROTOCOLS[benchmark][0]
 
 # %% ../nbs/00c_metrics.ipynb #cell-167
 # notes of the loaders that touch a score
-_TOLD = {"beyond-2000", "st_frame", "interval-empty", "interval-reversed", "box-empty", "frames-unsorted", "vidor"}
+_TOLD = {
+    "beyond-2000",
+    "st_frame",
+    "interval-empty",
+    "interval-reversed",
+    "box-empty",
+    "frames-unsorted",
+    "vidor",
+}
+
 
 def _collect(rows, missing, where):
     "Decide about missing samples."
@@ -793,51 +1182,89 @@ def _collect(rows, missing, where):
         raise InputError("--missing error", f"{many}, the first is {absent[0].key!r}")
     for row in absent:
         row.detail = {"missing": True}
-        if missing == "drop": row.scores = None
+        if missing == "drop":
+            row.scores = None
     return rows
 
 # %% ../nbs/00c_metrics.ipynb #cell-169
 def _summary(rows, metrics, bench, warnings, files):
     excluded = sum(r.excluded for r in rows)
     if excluded:
-        warnings.append({"key": None, "message": f"{excluded} items need a judge model (gpt_assisted_scoring) and are left out"})
-    told = [{"key": w["key"], "message": w["message"]} for w in bench.warnings if w["kind"] in _TOLD]
-    out = dict(n_samples=len(rows), n_scored=sum(r.scores is not None for r in rows), n_missing=sum(r.missing for r in rows),
-               n_unparsed=sum(r.unparsed for r in rows))
-    if excluded: out["n_excluded"] = excluded
+        warnings.append(
+            {
+                "key": None,
+                "message": f"{excluded} items need a judge model (gpt_assisted_scoring) and are left out",
+            }
+        )
+    told = [
+        {"key": w["key"], "message": w["message"]} for w in bench.warnings if w["kind"] in _TOLD
+    ]
+    out = dict(
+        n_samples=len(rows),
+        n_scored=sum(r.scores is not None for r in rows),
+        n_missing=sum(r.missing for r in rows),
+        n_unparsed=sum(r.unparsed for r in rows),
+    )
+    if excluded:
+        out["n_excluded"] = excluded
     out |= dict(metrics=_means(rows, metrics), groups=_groups(rows, metrics, lambda r: r.labels))
-    if rows[0].task: out["tasks"] = _groups(rows, metrics, lambda r: (r.task,))
-    return out | dict(warnings=told + warnings, files={k: hash_of(v) for k, v in files.items() if isinstance(v, (str, Path))})
+    if rows[0].task:
+        out["tasks"] = _groups(rows, metrics, lambda r: (r.task,))
+    return out | dict(
+        warnings=told + warnings,
+        files={k: hash_of(v) for k, v in files.items() if isinstance(v, (str, Path))},
+    )
 
 # %% ../nbs/00c_metrics.ipynb #cell-170
 def evaluate(
-    benchmark:str, # a key of `PROTOCOLS`
-    protocol=None, # one of its protocols; None: the first
-    annotations=None, # the benchmark's annotation file
-    predictions=None, # `stvg.predictions/1` file, list of records, or for mevis a folder or zip of masks
-    boxes=None, # vidstg: VidOR folder or JSON
-    masks=None, # mevis: mask_dict.json
-    missing="zero", # samples without a prediction: zero | drop | error
-    per_sample=False, # add the scores of each sample
-    progress=None, # called with the number of finished samples
-) -> dict: # schema stvg.evaluation/1
+    benchmark: str,  # a key of `PROTOCOLS`
+    protocol=None,  # one of its protocols; None: the first
+    annotations=None,  # the benchmark's annotation file
+    predictions=None,  # `stvg.predictions/1` file, list of records, or for mevis a folder or zip of masks
+    boxes=None,  # vidstg: VidOR folder or JSON
+    masks=None,  # mevis: mask_dict.json
+    missing="zero",  # samples without a prediction: zero | drop | error
+    per_sample=False,  # add the scores of each sample
+    progress=None,  # called with the number of finished samples
+) -> dict:  # schema stvg.evaluation/1
     "Score predictions under a named protocol; bad input is an `InputError` that names file, record and field."
     protocol = _check_names(benchmark, protocol, missing)
-    for name, value, need in (("annotations", annotations, True), ("predictions", predictions, True),
-                              ("boxes", boxes, benchmark == "vidstg"), ("masks", masks, benchmark == "mevis")):
-        if need and value is None: raise InputError(f"--{name}", f"is required for {benchmark}")
+    for name, value, need in (
+        ("annotations", annotations, True),
+        ("predictions", predictions, True),
+        ("boxes", boxes, benchmark == "vidstg"),
+        ("masks", masks, benchmark == "mevis"),
+    ):
+        if need and value is None:
+            raise InputError(f"--{name}", f"is required for {benchmark}")
     bench, found = _open(benchmark, annotations, predictions, boxes, masks)
     warnings, rows = [], []
     note = lambda key, message: warnings.append({"key": key, "message": message})
     for row in _SCORERS[benchmark](bench, found, protocol, note):
         rows.append(row)
-        if progress: progress(len(rows))
+        if progress:
+            progress(len(rows))
     _collect(rows, missing, predictions if isinstance(predictions, (str, Path)) else "the list")
-    temporal = benchmark != "st-align" or any(s.extra["span"] is not None for s in bench)  # SVG asks for boxes only
-    out = {"schema": "stvg.evaluation/1", "benchmark": benchmark, "protocol": protocol, "missing": missing}
-    out |= _summary(rows, metric_list(benchmark, protocol, temporal), bench, warnings,
-                    dict(annotations=annotations, predictions=predictions, boxes=boxes, masks=masks))
-    if per_sample: out["per_sample"] = {r.key: {"excluded": True} if r.excluded else r.detail or r.scores for r in rows}
+    temporal = benchmark != "st-align" or any(
+        s.extra["span"] is not None for s in bench
+    )  # SVG asks for boxes only
+    out = {
+        "schema": "stvg.evaluation/1",
+        "benchmark": benchmark,
+        "protocol": protocol,
+        "missing": missing,
+    }
+    out |= _summary(
+        rows,
+        metric_list(benchmark, protocol, temporal),
+        bench,
+        warnings,
+        dict(annotations=annotations, predictions=predictions, boxes=boxes, masks=masks),
+    )
+    if per_sample:
+        out["per_sample"] = {
+            r.key: {"excluded": True} if r.excluded else r.detail or r.scores for r in rows
+        }
     return out
 
 # %% ../nbs/00c_metrics.ipynb #cell-172
@@ -847,19 +1274,31 @@ def _lines(metrics, label, width):
 
 # %% ../nbs/00c_metrics.ipynb #cell-173
 def format_result(
-    result:dict, # of `evaluate`
-) -> str: # text, several lines
+    result: dict,  # of `evaluate`
+) -> str:  # text, several lines
     "The human form of a result: metrics with their protocol, counts, warnings, file hashes."
     label = f"{result['benchmark']} {result['protocol']}"
     width = max(map(len, result["metrics"]))
     lines = _lines(result["metrics"], label, width)
-    for group, part in result["groups"].items(): lines += ["", f"{group} ({part['n']} samples)"] + _lines(part["metrics"], label, width)
-    counts = [("samples", "n_samples"), ("scored", "n_scored"), ("missing", "n_missing"), ("unparsed", "n_unparsed"),
-              ("excluded", "n_excluded")]
+    for group, part in result["groups"].items():
+        lines += ["", f"{group} ({part['n']} samples)"] + _lines(part["metrics"], label, width)
+    counts = [
+        ("samples", "n_samples"),
+        ("scored", "n_scored"),
+        ("missing", "n_missing"),
+        ("unparsed", "n_unparsed"),
+        ("excluded", "n_excluded"),
+    ]
     rule = {"zero": "count as 0", "drop": "left out", "error": "refused"}[result["missing"]]
-    lines += ["", "  ".join(f"{name} {result[key]}" for name, key in counts if key in result),
-              f"protocol {result['protocol']}; missing samples {rule}; fractions 0..1"]
+    lines += [
+        "",
+        "  ".join(f"{name} {result[key]}" for name, key in counts if key in result),
+        f"protocol {result['protocol']}; missing samples {rule}; fractions 0..1",
+    ]
     kinds = {}
-    for w in result["warnings"]: kinds.setdefault(re.sub(r"[\d.]+", "#", w["message"]), []).append(w["message"])
-    lines += [f"warnings {len(result['warnings'])}"] + [f"  {len(m)} like: {m[0]}" for m in sorted(kinds.values(), key=len, reverse=True)[:5]]
+    for w in result["warnings"]:
+        kinds.setdefault(re.sub(r"[\d.]+", "#", w["message"]), []).append(w["message"])
+    lines += [f"warnings {len(result['warnings'])}"] + [
+        f"  {len(m)} like: {m[0]}" for m in sorted(kinds.values(), key=len, reverse=True)[:5]
+    ]
     return "\n".join(lines + [f"{name} {value}" for name, value in result["files"].items()])

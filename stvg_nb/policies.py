@@ -17,11 +17,44 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .core import (PIXELS_MAX, Clip, InputError, Interval, MaskDatabase, SamplingConfig, Tube, box_iou, canonical_json,
-                          config_hash, fit_frame, frame_of, iter_frames, pixel_limit, probe, read_json, read_jsonl, resolve, sample_indices,
-                          sha256_file, warn, write_jsonl)
-from .grpo import (CHAT, SPECIALS, VISION_TOKENS, FeatureCache, Prompt, Video, correct_positions, encode_clip, rollout, share_prefix,
-                          toy_model, toy_processor)
+from stvg_nb.core import (
+    PIXELS_MAX,
+    Clip,
+    InputError,
+    Interval,
+    MaskDatabase,
+    SamplingConfig,
+    Tube,
+    box_iou,
+    canonical_json,
+    config_hash,
+    fit_frame,
+    frame_of,
+    iter_frames,
+    pixel_limit,
+    probe,
+    read_json,
+    read_jsonl,
+    resolve,
+    sample_indices,
+    sha256_file,
+    warn,
+    write_jsonl,
+)
+from stvg_nb.grpo import (
+    CHAT,
+    SPECIALS,
+    VISION_TOKENS,
+    FeatureCache,
+    Prompt,
+    Video,
+    correct_positions,
+    encode_clip,
+    rollout,
+    share_prefix,
+    toy_model,
+    toy_processor,
+)
 from .prompting import PromptingConfig, prompted_clip
 from .rewards import Parsed, build_box_prompt, build_prompt, parse
 from .voting import Tracks
@@ -30,251 +63,444 @@ from .voting import Tracks
 @dataclass(eq=False)
 class Still:
     "One frame as an image."
-    pixels: object # what the tower takes
-    grid: tuple # (tiles or 1, rows, columns) in patches
-    size: tuple # (height, width) of the frame as shown
+
+    pixels: object  # what the tower takes
+    grid: tuple  # (tiles or 1, rows, columns) in patches
+    size: tuple  # (height, width) of the frame as shown
 
     @property
-    def tokens(self): return math.prod(self.grid) // 4
+    def tokens(self):
+        return math.prod(self.grid) // 4
 
 # %% ../nbs/04c_policies.ipynb #cell-009
 class Family:
     "How one family of models takes a clip, a still and a question."
-    specials = VISION_TOKENS # never in an answer, never in a question
-    scale = None # far edge of the coordinates in which boxes are answered; None: pixels of the frame as shown
-    gap = "" # between the question and the clip
-    time = "" # how seconds reach the model
-    def __init__(self, processor): self.processor = processor
-    def adapt(self, model): pass # what has to be set right in the model
 
-    def place(self, visual): # what the chat template writes for it
-        return self.processor.video_token if isinstance(visual, Video) else self.processor.image_token
+    specials = VISION_TOKENS  # never in an answer, never in a question
+    scale = None  # far edge of the coordinates in which boxes are answered; None: pixels of the frame as shown
+    gap = ""  # between the question and the clip
+    time = ""  # how seconds reach the model
+
+    def __init__(self, processor):
+        self.processor = processor
+
+    def adapt(self, model):
+        pass  # what has to be set right in the model
+
+    def place(self, visual):  # what the chat template writes for it
+        return (
+            self.processor.video_token if isinstance(visual, Video) else self.processor.image_token
+        )
 
 # %% ../nbs/04c_policies.ipynb #cell-010
 @patch
-def prompt(self:Family,
-    text:str, # question
-    visual=None, # Video, Still, or None
-    key="", # of the sample
+def prompt(
+    self: Family,
+    text: str,  # question
+    visual=None,  # Video, Still, or None
+    key="",  # of the sample
 ) -> Prompt:
     "The user's turn as token ids: text, then clip (STVG-R1 section 3.3)."
     tokenizer = self.processor.tokenizer
-    if bad := [t for t in (*self.specials, tokenizer.eos_token) if t in text]: raise InputError(key or "question", f"holds the reserved text {bad[0]}")
+    if bad := [t for t in (*self.specials, tokenizer.eos_token) if t in text]:
+        raise InputError(key or "question", f"holds the reserved text {bad[0]}")
     parts = [{"type": "text", "text": text + (self.gap if visual is not None else "")}]
-    if visual is not None: parts.append({"type": "video" if isinstance(visual, Video) else "image"})
-    chat = self.processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True)
+    if visual is not None:
+        parts.append({"type": "video" if isinstance(visual, Video) else "image"})
+    chat = self.processor.apply_chat_template(
+        [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True
+    )
     if visual is not None:
         before, *after = chat.split(self.place(visual))
-        if len(after) != 1: raise InputError(key or "question", f"the chat template has no {self.place(visual)} for the clip")
+        if len(after) != 1:
+            raise InputError(
+                key or "question", f"the chat template has no {self.place(visual)} for the clip"
+            )
         chat = before + self.written(visual) + after[0]
-    return Prompt(tokenizer(chat, add_special_tokens=False)["input_ids"], () if visual is None else (visual,), key)
+    return Prompt(
+        tokenizer(chat, add_special_tokens=False)["input_ids"],
+        () if visual is None else (visual,),
+        key,
+    )
 
 # %% ../nbs/04c_policies.ipynb #cell-012
 def left_padded(
-    prompts, # list of Prompt
-    pad:int, # token
-): # input_ids, attention_mask: (b, P) int64
+    prompts,  # list of Prompt
+    pad: int,  # token
+):  # input_ids, attention_mask: (b, P) int64
     "Prompts as one batch."
     import torch
+
     width = max(len(p.ids) for p in prompts)
-    fill = lambda value, row: torch.tensor([[value] * (width - len(p.ids)) + row(p) for p in prompts])
-    return dict(input_ids=fill(pad, lambda p: list(p.ids)), attention_mask=fill(0, lambda p: [1] * len(p.ids)))
+    fill = lambda value, row: torch.tensor(
+        [[value] * (width - len(p.ids)) + row(p) for p in prompts]
+    )
+    return dict(
+        input_ids=fill(pad, lambda p: list(p.ids)),
+        attention_mask=fill(0, lambda p: [1] * len(p.ids)),
+    )
 
 # %% ../nbs/04c_policies.ipynb #cell-013
 @patch
-def answers(self:Family, model, prompts, n, config): # (b*n, longest) token ids
+def answers(self: Family, model, prompts, n, config):  # (b*n, longest) token ids
     "Answers by the plain way: each prompt n times in one batch."
     inputs = self.inputs([p for p in prompts for _ in range(n)])
     inputs = {k: v.to(model.device) for k, v in inputs.items()}
-    return model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1]:]
+    return model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :]
 
 # %% ../nbs/04c_policies.ipynb #cell-015
 class Qwen25(Family):
     "Qwen2.5-VL: two frames a token, seconds as rotary positions, boxes in pixels of the frame as shown."
+
     time = "temporal positions"
 
     @property
-    def side(self): return self.processor.video_processor.patch_size * self.processor.video_processor.merge_size
+    def side(self):
+        return self.processor.video_processor.patch_size * self.processor.video_processor.merge_size
 
-    def frame_size(self, height, width, n, sampling): # (height, width) a frame should have
-        if sampling.longer_side is None: return fit_frame(height, width, pixel_limit(n, sampling.budget), patch=self.side)
+    def frame_size(self, height, width, n, sampling):  # (height, width) a frame should have
+        if sampling.longer_side is None:
+            return fit_frame(height, width, pixel_limit(n, sampling.budget), patch=self.side)
         scale = min(1, sampling.longer_side / max(height, width))
-        return fit_frame(round(height * scale), round(width * scale), math.inf, floor=1, patch=self.side)
+        return fit_frame(
+            round(height * scale), round(width * scale), math.inf, floor=1, patch=self.side
+        )
 
-    def adapt(self, model): share_prefix(correct_positions(model))
-    def fits(self, size): return not any(x % self.side for x in size)
-    def video(self, frames, fps) -> Video: return encode_clip(self.processor, frames, fps)
+    def adapt(self, model):
+        share_prefix(correct_positions(model))
 
-    def still_size(self, height, width): return fit_frame(height, width, PIXELS_MAX, patch=self.side) # as shown
+    def fits(self, size):
+        return not any(x % self.side for x in size)
 
-    def still(self, frame) -> Still: # (H, W, 3) uint8
+    def video(self, frames, fps) -> Video:
+        return encode_clip(self.processor, frames, fps)
+
+    def still_size(self, height, width):
+        return fit_frame(height, width, PIXELS_MAX, patch=self.side)  # as shown
+
+    def still(self, frame) -> Still:  # (H, W, 3) uint8
         shown = Clip(frame[None], 1.0, np.zeros(1)).resize(*self.still_size(*frame.shape[:2]))
-        out = self.processor.image_processor(images=[shown.frames[0]], do_resize=False, return_tensors="pt")
+        out = self.processor.image_processor(
+            images=[shown.frames[0]], do_resize=False, return_tensors="pt"
+        )
         return Still(out["pixel_values"], tuple(out["image_grid_thw"][0].tolist()), shown.size)
 
-    def written(self, visual): return self.place(visual) * visual.tokens
+    def written(self, visual):
+        return self.place(visual) * visual.tokens
 
-# %% ../nbs/04c_policies.ipynb #cell-016
+# %% ../nbs/04c_policies.ipynb #cell-016-0
 @patch
-def inputs(self:Qwen25, prompts): # keyword arguments of the model
+def inputs(self: Qwen25, prompts):  # keyword arguments of the model
     import torch
+
     tokens, shown = self.processor, [v for p in prompts for v in p.videos]
     out = left_padded(prompts, tokens.tokenizer.pad_token_id)
-    out["mm_token_type_ids"] = (out["input_ids"] == tokens.image_token_id) + 2 * (out["input_ids"] == tokens.video_token_id)
-    for kind, pixels, grid in ((Video, "pixel_values_videos", "video_grid_thw"), (Still, "pixel_values", "image_grid_thw")):
+    out["mm_token_type_ids"] = (out["input_ids"] == tokens.image_token_id) + 2 * (
+        out["input_ids"] == tokens.video_token_id
+    )
+    for kind, pixels, grid in (
+        (Video, "pixel_values_videos", "video_grid_thw"),
+        (Still, "pixel_values", "image_grid_thw"),
+    ):
         mine = [v for v in shown if isinstance(v, kind)]
-        if mine: out |= {pixels: torch.cat([v.pixels for v in mine]), grid: torch.tensor([v.grid for v in mine])}
+        if mine:
+            out |= {
+                pixels: torch.cat([v.pixels for v in mine]),
+                grid: torch.tensor([v.grid for v in mine]),
+            }
     return out | self.seconds(shown)
 
+# %% ../nbs/04c_policies.ipynb #cell-016-1
 @patch
-def seconds(self:Qwen25, shown):
+def seconds(self: Qwen25, shown):
     import torch
+
     lengths = [v.seconds for v in shown if isinstance(v, Video)]
     return dict(second_per_grid_ts=torch.tensor(lengths, dtype=torch.float64)) if lengths else {}
 
 # %% ../nbs/04c_policies.ipynb #cell-017
 @patch
-def answers(self:Qwen25, model, prompts, n, config):
-    if all(isinstance(v, Video) for p in prompts for v in p.videos): return rollout(model, prompts, n, config)
+def answers(self: Qwen25, model, prompts, n, config):
+    if all(isinstance(v, Video) for p in prompts for v in p.videos):
+        return rollout(model, prompts, n, config)
     return Family.answers(self, model, prompts, n, config)
 
 # %% ../nbs/04c_policies.ipynb #cell-019
 class Qwen3(Qwen25):
     "Qwen3-VL: two frames a token, seconds as text before each pair, boxes from 0 to 1000."
+
     scale, time = 1000, "text before each pair of frames"
 
     def place(self, visual):
         p = self.processor
-        return p.vision_start_token + p.video_token + p.vision_end_token if isinstance(visual, Video) else p.image_token
+        return (
+            p.vision_start_token + p.video_token + p.vision_end_token
+            if isinstance(visual, Video)
+            else p.image_token
+        )
 
     def written(self, visual):
         import torch
         from transformers.video_utils import VideoMetadata
-        if isinstance(visual, Still): return self.place(visual) * visual.tokens
+
+        if isinstance(visual, Still):
+            return self.place(visual) * visual.tokens
         n = visual.grid[0] * self.processor.video_processor.temporal_patch_size
         told = VideoMetadata(total_num_frames=n, fps=visual.fps, frames_indices=list(range(n)))
-        return self.processor.replace_video_token(dict(video_grid_thw=torch.tensor([visual.grid]), video_metadata=[told]), 0)
+        return self.processor.replace_video_token(
+            dict(video_grid_thw=torch.tensor([visual.grid]), video_metadata=[told]), 0
+        )
 
-    def seconds(self, shown): return {}
-    def answers(self, model, prompts, n, config): return Family.answers(self, model, prompts, n, config)
-    def adapt(self, model): pass
+    def seconds(self, shown):
+        return {}
+
+    def answers(self, model, prompts, n, config):
+        return Family.answers(self, model, prompts, n, config)
+
+    def adapt(self, model):
+        pass
 
 # %% ../nbs/04c_policies.ipynb #cell-021
 class InternVL(Family):
     "InternVL3: one token block a frame, seconds in the frame's label, boxes from 0 to 1000."
+
     scale, gap, time = 1000, "\n", "text before each frame"
     specials = ("<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>")
     label = "Frame{k} at {s:.2f} s: "
 
     @property
-    def side(self): return self.processor.video_processor.size["height"]
-    def frame_size(self, height, width, n, sampling): return self.side, self.side
-    def fits(self, size): return tuple(size) == (self.side, self.side)
+    def side(self):
+        return self.processor.video_processor.size["height"]
 
-    def _grid(self, n): return (n, *(2 * math.isqrt(self.processor.image_seq_length),) * 2)
+    def frame_size(self, height, width, n, sampling):
+        return self.side, self.side
+
+    def fits(self, size):
+        return tuple(size) == (self.side, self.side)
+
+    def _grid(self, n):
+        return (n, *(2 * math.isqrt(self.processor.image_seq_length),) * 2)
 
     def video(self, frames, fps) -> Video:
-        if not self.fits(frames.shape[1:3]): raise InputError("clip", f"frames of {frames.shape[1:3]}; InternVL takes squares of {self.side}")
-        out = self.processor.video_processor(videos=[frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
+        if not self.fits(frames.shape[1:3]):
+            raise InputError(
+                "clip", f"frames of {frames.shape[1:3]}; InternVL takes squares of {self.side}"
+            )
+        out = self.processor.video_processor(
+            videos=[frames], do_resize=False, do_sample_frames=False, return_tensors="pt"
+        )
         return Video(self._grid(len(frames)), 1 / fps, out["pixel_values_videos"][0], fps=fps)
 
-    def still_size(self, height, width): return height, width
+    def still_size(self, height, width):
+        return height, width
+
     def still(self, frame) -> Still:
         out = self.processor.image_processor(images=[frame], return_tensors="pt")
         return Still(out["pixel_values"], self._grid(len(out["pixel_values"])), frame.shape[:2])
 
-# %% ../nbs/04c_policies.ipynb #cell-022
+# %% ../nbs/04c_policies.ipynb #cell-022-0
 @patch
-def written(self:InternVL, visual):
+def written(self: InternVL, visual):
     p = self.processor
     block = lambda tokens: p.start_image_token + p.image_token * tokens + p.end_image_token
-    if isinstance(visual, Still): return block(visual.tokens)
-    return "\n".join(self.label.format(k=k + 1, s=k / visual.fps) + block(p.image_seq_length) for k in range(visual.grid[0]))
+    if isinstance(visual, Still):
+        return block(visual.tokens)
+    return "\n".join(
+        self.label.format(k=k + 1, s=k / visual.fps) + block(p.image_seq_length)
+        for k in range(visual.grid[0])
+    )
 
+# %% ../nbs/04c_policies.ipynb #cell-022-1
 @patch
-def inputs(self:InternVL, prompts):
+def inputs(self: InternVL, prompts):
     import torch
+
     shown = [v.pixels for p in prompts for v in p.videos]
-    return left_padded(prompts, self.processor.tokenizer.pad_token_id) | (dict(pixel_values=torch.cat(shown)) if shown else {})
+    return left_padded(prompts, self.processor.tokenizer.pad_token_id) | (
+        dict(pixel_values=torch.cat(shown)) if shown else {}
+    )
 
-FAMILIES = {"qwen2_5_vl": Qwen25, "qwen3_vl": Qwen3, "qwen3_vl_moe": Qwen3, "internvl": InternVL} # by model_type
 
-# %% ../nbs/04c_policies.ipynb #cell-024
+FAMILIES = {
+    "qwen2_5_vl": Qwen25,
+    "qwen3_vl": Qwen3,
+    "qwen3_vl_moe": Qwen3,
+    "internvl": InternVL,
+}  # by model_type
+
+# %% ../nbs/04c_policies.ipynb #cell-024-0
 SYSTEM = "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-TEMPLATE_INTERNVL = (CHAT.replace("<|vision_start|><|{{ c.type }}_pad|><|vision_end|>",
-                                  "{{ '<video>' if c.type == 'video' else '<IMG_CONTEXT>' }}\n"))
+TEMPLATE_INTERNVL = CHAT.replace(
+    "<|vision_start|><|{{ c.type }}_pad|><|vision_end|>",
+    "{{ '<video>' if c.type == 'video' else '<IMG_CONTEXT>' }}\n",
+)
+
 
 def _bytes_tokenizer(specials, **named):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-    raw = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    raw.add_special_tokens(specials)
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=specials[2], pad_token=specials[0], padding_side="left", extra_special_tokens=named)
 
+    raw = Tokenizer(
+        models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
+    )
+    raw.pre_tokenizer, raw.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    raw.add_special_tokens(specials)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token=specials[2],
+        pad_token=specials[0],
+        padding_side="left",
+        extra_special_tokens=named,
+    )
+
+# %% ../nbs/04c_policies.ipynb #cell-024-1
 def _small(vocab=272, **more):
-    return dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=128, vocab_size=vocab,
-                bos_token_id=None, eos_token_id=258, pad_token_id=256, initializer_range=0.2) | more
+    return (
+        dict(
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=128,
+            vocab_size=vocab,
+            bos_token_id=None,
+            eos_token_id=258,
+            pad_token_id=256,
+            initializer_range=0.2,
+        )
+        | more
+    )
 
 # %% ../nbs/04c_policies.ipynb #cell-025
 def _toy_qwen3():
-    from transformers import Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
     half = dict(patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    processor = Qwen3VLProcessor(Qwen2VLImageProcessor(**half), _bytes_tokenizer(SPECIALS), Qwen3VLVideoProcessor(cap_pixels_per_frame=False),
-                                 chat_template=CHAT)
-    rope = dict(rope_type="default", rope_theta=1e6, mrope_section=[2, 3, 3], mrope_interleaved=True)
+    processor = Qwen3VLProcessor(
+        Qwen2VLImageProcessor(**half),
+        _bytes_tokenizer(SPECIALS),
+        Qwen3VLVideoProcessor(cap_pixels_per_frame=False),
+        chat_template=CHAT,
+    )
+    rope = dict(
+        rope_type="default", rope_theta=1e6, mrope_section=[2, 3, 3], mrope_interleaved=True
+    )
     text = _small(head_dim=16, rope_parameters=rope)
-    tower = dict(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, out_hidden_size=64, patch_size=16, num_position_embeddings=64,
-                 deepstack_visual_indexes=[0], initializer_range=0.2)
-    config = Qwen3VLConfig(text_config=text, vision_config=tower, vision_start_token_id=259, vision_end_token_id=260, image_token_id=261,
-                           video_token_id=262, tie_word_embeddings=False)
+    tower = dict(
+        depth=2,
+        hidden_size=32,
+        intermediate_size=64,
+        num_heads=4,
+        out_hidden_size=64,
+        patch_size=16,
+        num_position_embeddings=64,
+        deepstack_visual_indexes=[0],
+        initializer_range=0.2,
+    )
+    config = Qwen3VLConfig(
+        text_config=text,
+        vision_config=tower,
+        vision_start_token_id=259,
+        vision_end_token_id=260,
+        image_token_id=261,
+        video_token_id=262,
+        tie_word_embeddings=False,
+    )
     return Qwen3VLForConditionalGeneration(config), processor
 
 # %% ../nbs/04c_policies.ipynb #cell-026
 def _toy_internvl(side=56):
-    from transformers import GotOcr2ImageProcessor, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor, InternVLVideoProcessor
-    names = dict(start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>")
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    names = dict(
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
     tokenizer = _bytes_tokenizer([*SPECIALS[:3], *names.values()], **names)
     size, tokens = dict(height=side, width=side), (side // 28) ** 2
-    processor = InternVLProcessor(GotOcr2ImageProcessor(size=size, crop_to_patches=True), tokenizer, InternVLVideoProcessor(size=size),
-                                  image_seq_length=tokens, chat_template=TEMPLATE_INTERNVL)
-    tower = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=side, patch_size=14)
-    config = InternVLConfig(text_config=_small(model_type="qwen2"), vision_config=tower, image_token_id=261, image_seq_length=tokens,
-                            tie_word_embeddings=False)
+    processor = InternVLProcessor(
+        GotOcr2ImageProcessor(size=size, crop_to_patches=True),
+        tokenizer,
+        InternVLVideoProcessor(size=size),
+        image_seq_length=tokens,
+        chat_template=TEMPLATE_INTERNVL,
+    )
+    tower = dict(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=side,
+        patch_size=14,
+    )
+    config = InternVLConfig(
+        text_config=_small(model_type="qwen2"),
+        vision_config=tower,
+        image_token_id=261,
+        image_seq_length=tokens,
+        tie_word_embeddings=False,
+    )
     return InternVLForConditionalGeneration(config), processor
 
 # %% ../nbs/04c_policies.ipynb #cell-027
 def toy_family(
-    model_type:str, # qwen2_5_vl | qwen3_vl | internvl
-    seed=0, **sizes, # of `toy_model`, Qwen2.5-VL only; `side` of a frame, InternVL only
-): # (model, processor)
+    model_type: str,  # qwen2_5_vl | qwen3_vl | internvl
+    seed=0,
+    **sizes,  # of `toy_model`, Qwen2.5-VL only; `side` of a frame, InternVL only
+):  # (model, processor)
     "Random weights in a family's own classes."
     import torch
+
     torch.manual_seed(seed)
-    if model_type == "qwen3_vl": model, processor = _toy_qwen3()
-    elif model_type == "internvl": model, processor = _toy_internvl(**sizes)
+    if model_type == "qwen3_vl":
+        model, processor = _toy_qwen3()
+    elif model_type == "internvl":
+        model, processor = _toy_internvl(**sizes)
     elif model_type == "qwen2_5_vl":
         model, processor = toy_model(seed=seed, **dict(spread=0.2) | sizes), toy_processor()
         processor.chat_template = SYSTEM + CHAT
-    else: raise InputError("toy_family", f"{model_type!r} is not qwen2_5_vl, qwen3_vl or internvl")
+    else:
+        raise InputError("toy_family", f"{model_type!r} is not qwen2_5_vl, qwen3_vl or internvl")
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 258, 256
     return model, processor
 
 # %% ../nbs/04c_policies.ipynb #cell-029
 class Draw:
     "Pick one token per row and step: vision tokens banned, own dice for each row, log-probabilities kept."
+
     def __init__(self, banned, temperature, seeds):
         import torch
+
         self.banned, self.temperature, self.logps = list(banned), temperature, []
         self.dice = [torch.Generator().manual_seed(s) for s in seeds] if temperature else []
 
-    def __call__(self, input_ids, scores): # (rows, P+t), (rows, vocabulary)
+    def __call__(self, input_ids, scores):  # (rows, P+t), (rows, vocabulary)
         import torch
+
         scores = scores.float() / (self.temperature or 1)
         logp = scores.log_softmax(-1)
         scores[:, self.banned] = -math.inf
         if self.dice:
-            noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.dice]) # -log u
+            noise = torch.stack(
+                [torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.dice]
+            )  # -log u
             scores = scores - noise.clamp(min=1e-30).log().to(scores.device)
         self.logps.append(logp.gather(1, scores.argmax(1, keepdim=True)).squeeze(1))
         return scores
@@ -283,180 +509,262 @@ class Draw:
 @dataclass(eq=False)
 class Policy:
     "A model that answers questions about clips."
-    name: str # how it was asked for
+
+    name: str  # how it was asked for
     model: object
     processor: object
-    family: Family = None # from the model's type
+    family: Family = None  # from the model's type
 
     def __post_init__(self):
         from transformers import GenerationConfig
-        kind, own, tokenizer = self.model.config.model_type, self.model.generation_config, self.processor.tokenizer
-        if kind not in FAMILIES: raise InputError(self.name, f"is a {kind} model; known are {', '.join(FAMILIES)}")
+
+        kind, own, tokenizer = (
+            self.model.config.model_type,
+            self.model.generation_config,
+            self.processor.tokenizer,
+        )
+        if kind not in FAMILIES:
+            raise InputError(self.name, f"is a {kind} model; known are {', '.join(FAMILIES)}")
         ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
         self.ends = [ends] if isinstance(ends, int) else list(ends)
-        if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
         self.family, self.features, self.banned = FAMILIES[kind](self.processor), None, None
-        self.banned = [i for i in tokenizer.convert_tokens_to_ids(list(self.family.specials)) if i is not None]
-        if getattr(self.processor.video_processor, "cap_pixels_per_frame", 0) is None: self.processor.video_processor.cap_pixels_per_frame = False
+        self.banned = [
+            i for i in tokenizer.convert_tokens_to_ids(list(self.family.specials)) if i is not None
+        ]
+        if getattr(self.processor.video_processor, "cap_pixels_per_frame", 0) is None:
+            self.processor.video_processor.cap_pixels_per_frame = False
         self.family.adapt(self.model)
-        self.model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=tokenizer.pad_token_id)
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=self.ends, pad_token_id=tokenizer.pad_token_id
+        )
         self.model.eval()
 
 # %% ../nbs/04c_policies.ipynb #cell-035
 @patch
-def video(self:Policy,
-    clip, # Video, Still, Clip, (frames, fps), one frame (H, W, 3), or None: no clip
-    sampling=SamplingConfig(), # budget of frames that do not fit the family
+def video(
+    self: Policy,
+    clip,  # Video, Still, Clip, (frames, fps), one frame (H, W, 3), or None: no clip
+    sampling=SamplingConfig(),  # budget of frames that do not fit the family
 ):
     "The clip as this model takes it; frames of a size that fits are left as they are."
-    if clip is None or isinstance(clip, (Video, Still)): return clip
-    if isinstance(clip, np.ndarray): return self.family.still(clip)
-    if isinstance(clip, tuple): clip = Clip(clip[0], clip[1], np.zeros(len(clip[0])))
-    if not self.family.fits(clip.size): clip = clip.resize(*self.family.frame_size(*clip.size, len(clip), sampling))
+    if clip is None or isinstance(clip, (Video, Still)):
+        return clip
+    if isinstance(clip, np.ndarray):
+        return self.family.still(clip)
+    if isinstance(clip, tuple):
+        clip = Clip(clip[0], clip[1], np.zeros(len(clip[0])))
+    if not self.family.fits(clip.size):
+        clip = clip.resize(*self.family.frame_size(*clip.size, len(clip), sampling))
     return self.family.video(clip.frames, clip.fps)
 
 # %% ../nbs/04c_policies.ipynb #cell-036
 @patch
-def prompts(self:Policy,
-    requests, # (clip, question), (clip, question, key), or Prompt
-    seen=None, # clips that were encoded before, by id
-) -> list: # Prompt
+def prompts(
+    self: Policy,
+    requests,  # (clip, question), (clip, question, key), or Prompt
+    seen=None,  # clips that were encoded before, by id
+) -> list:  # Prompt
     "Requests as prompts; each distinct clip is encoded once."
     seen, out = {} if seen is None else seen, []
     for request in requests:
-        if isinstance(request, Prompt): out.append(request); continue
+        if isinstance(request, Prompt):
+            out.append(request)
+            continue
         clip, text, key = (*request, "")[:3]
-        if id(clip) not in seen: seen[id(clip)] = self.video(clip)
+        if id(clip) not in seen:
+            seen[id(clip)] = self.video(clip)
         out.append(self.family.prompt(text, seen[id(clip)], key))
     return out
 
-# %% ../nbs/04c_policies.ipynb #cell-037
-def _seed(seed, prompt, j): # 63 bits
+# %% ../nbs/04c_policies.ipynb #cell-037-0
+def _seed(seed, prompt, j):  # 63 bits
     name = prompt.key or " ".join(map(str, prompt.ids))
     return int.from_bytes(hashlib.sha256(f"{seed}|{name}|{j}".encode()).digest()[:8], "big") >> 1
 
+# %% ../nbs/04c_policies.ipynb #cell-037-1
 @contextlib.contextmanager
 def _drawing(model, draw):
     "While open, `model.generate` picks tokens with `draw`."
     model.generate = partial(type(model).generate, model, logits_processor=[draw])
-    try: yield
-    finally: del model.generate
+    try:
+        yield
+    finally:
+        del model.generate
 
 # %% ../nbs/04c_policies.ipynb #cell-038
 @patch
-def sample(self:Policy,
-    prompts, # list of Prompt: one batch
-    n=1, # answers each
-    temperature=0.0, # 0: greedy
+def sample(
+    self: Policy,
+    prompts,  # list of Prompt: one batch
+    n=1,  # answers each
+    temperature=0.0,  # 0: greedy
     max_new_tokens=1024,
     seed=0,
-): # token ids and log-probabilities: two lists of b*n lists
+):  # token ids and log-probabilities: two lists of b*n lists
     "One batch of answers, each ending with its end token."
     import torch
     from transformers import GenerationConfig
+
     draw = Draw(self.banned, temperature, [_seed(seed, p, j) for p in prompts for j in range(n)])
-    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=self.ends, pad_token_id=self.processor.tokenizer.pad_token_id)
-    with torch.no_grad(), _drawing(self.model, draw): rows = self.family.answers(self.model, prompts, n, config).tolist()
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=self.ends,
+        pad_token_id=self.processor.tokenizer.pad_token_id,
+    )
+    with torch.no_grad(), _drawing(self.model, draw):
+        rows = self.family.answers(self.model, prompts, n, config).tolist()
     ends, logps = set(self.ends), torch.stack(draw.logps, 1).tolist()
     sizes = [next((i + 1 for i, t in enumerate(row) if t in ends), len(row)) for row in rows]
     return [row[:k] for row, k in zip(rows, sizes)], [row[:k] for row, k in zip(logps, sizes)]
 
 # %% ../nbs/04c_policies.ipynb #cell-039
 @patch
-def generate(self:Policy,
-    requests, # (clip, question), (clip, question, key) or Prompt; the key, where given, names the dice
-    n=1, temperature=0.0, max_new_tokens=1024, seed=0, # as `sample`
-    batch_size=8, # requests that run together
-) -> list: # for each request a list of n texts
+def generate(
+    self: Policy,
+    requests,  # (clip, question), (clip, question, key) or Prompt; the key, where given, names the dice
+    n=1,
+    temperature=0.0,
+    max_new_tokens=1024,
+    seed=0,  # as `sample`
+    batch_size=8,  # requests that run together
+) -> list:  # for each request a list of n texts
     "What the model says."
     out, seen = [], {}
     for start in range(0, len(requests), batch_size):
-        batch = requests[start:start + batch_size]
+        batch = requests[start : start + batch_size]
         ids, _ = self.sample(self.prompts(batch, seen), n, temperature, max_new_tokens, seed)
-        seen = {i: seen[i] for i in {id(r[0]) for r in batch if not isinstance(r, Prompt)}} # no more than a batch in memory
+        seen = {
+            i: seen[i] for i in {id(r[0]) for r in batch if not isinstance(r, Prompt)}
+        }  # no more than a batch in memory
         texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        out += [texts[i:i + n] for i in range(0, len(texts), n)]
+        out += [texts[i : i + n] for i in range(0, len(texts), n)]
     return out
 
-# %% ../nbs/04c_policies.ipynb #cell-043
+# %% ../nbs/04c_policies.ipynb #cell-043-0
 @patch
-def seen(self:Qwen25, video): # (T, H, W, 3) uint8
+def seen(self: Qwen25, video):  # (T, H, W, 3) uint8
     "The frames that the pixel rows hold."
     p, (steps, rows, columns) = self.processor.video_processor, video.grid
     m, side = p.merge_size, p.patch_size
-    x = video.pixels.view(steps, rows // m, columns // m, m, m, 3, p.temporal_patch_size, side, side)
-    return _bytes(x.permute(0, 6, 1, 3, 7, 2, 4, 8, 5).reshape(-1, rows * side, columns * side, 3), p)
+    x = video.pixels.view(
+        steps, rows // m, columns // m, m, m, 3, p.temporal_patch_size, side, side
+    )
+    return _bytes(
+        x.permute(0, 6, 1, 3, 7, 2, 4, 8, 5).reshape(-1, rows * side, columns * side, 3), p
+    )
 
+# %% ../nbs/04c_policies.ipynb #cell-043-1
 @patch
-def seen(self:InternVL, video): return _bytes(video.pixels.permute(0, 2, 3, 1), self.processor.video_processor)
+def seen(self: InternVL, video):
+    return _bytes(video.pixels.permute(0, 2, 3, 1), self.processor.video_processor)
 
-def _bytes(x, processor): # undo the normalisation
+
+def _bytes(x, processor):  # undo the normalisation
     import torch
+
     mean, std = (torch.tensor(v) for v in (processor.image_mean, processor.image_std))
     return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
-# %% ../nbs/04c_policies.ipynb #cell-070
+# %% ../nbs/04c_policies.ipynb #cell-070-0
 def _loaded(where, load, remedy):
-    try: return load()
-    except InputError: raise
+    try:
+        return load()
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, ImportError) as e:
-        raise InputError(where, f"cannot be loaded ({(str(e).strip().splitlines() or [type(e).__name__])[0][:160].rstrip(' .:')}); {remedy}") from None
+        raise InputError(
+            where,
+            f"cannot be loaded ({(str(e).strip().splitlines() or [type(e).__name__])[0][:160].rstrip(' .:')}); {remedy}",
+        ) from None
 
+# %% ../nbs/04c_policies.ipynb #cell-070-1
 def _load_whole(where, dtype, remedy):
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
     kind = _loaded(where, lambda: AutoConfig.from_pretrained(where), remedy).model_type
-    if kind not in FAMILIES: raise InputError(where, f"is a {kind} model; known are {', '.join(FAMILIES)}")
-    model = _loaded(where, lambda: AutoModelForImageTextToText.from_pretrained(where, dtype=dtype), remedy)
+    if kind not in FAMILIES:
+        raise InputError(where, f"is a {kind} model; known are {', '.join(FAMILIES)}")
+    model = _loaded(
+        where, lambda: AutoModelForImageTextToText.from_pretrained(where, dtype=dtype), remedy
+    )
     return model, _loaded(where, lambda: AutoProcessor.from_pretrained(where), remedy)
 
 # %% ../nbs/04c_policies.ipynb #cell-071
 def _load_adapter(folder, dtype, remedy):
     from peft import PeftModel
-    base = read_json(folder/"adapter_config.json").get("base_model_name_or_path")
-    if not base: raise InputError(folder/"adapter_config.json", "names no base model; set base_model_name_or_path to a folder, a hub name or embedded:base")
-    model, processor = load_model(str(folder.parent/base) if (folder.parent/base).is_dir() else base, dtype)
-    return _loaded(folder, lambda: PeftModel.from_pretrained(model, str(folder)), remedy).merge_and_unload(), processor
+
+    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base:
+        raise InputError(
+            folder / "adapter_config.json",
+            "names no base model; set base_model_name_or_path to a folder, a hub name or embedded:base",
+        )
+    model, processor = load_model(
+        str(folder.parent / base) if (folder.parent / base).is_dir() else base, dtype
+    )
+    return _loaded(
+        folder, lambda: PeftModel.from_pretrained(model, str(folder)), remedy
+    ).merge_and_unload(), processor
 
 # %% ../nbs/04c_policies.ipynb #cell-072
 def load_model(
-    name:str, # as `load_policy`
-    dtype=None, # torch dtype; None: float32 for an embedded policy, else as stored
-): # (model, processor); an adapter is merged into its base
+    name: str,  # as `load_policy`
+    dtype=None,  # torch dtype; None: float32 for an embedded policy, else as stored
+):  # (model, processor); an adapter is merged into its base
     import torch
+
     if name.startswith("embedded:"):
-        try: load = resolve("stvg_nb.embedded.load")
-        except InputError: raise InputError(name, "no embedded policy comes with this installation; `make weights` trains it") from None
+        try:
+            load = resolve("stvg_nb.embedded.load")
+        except InputError:
+            raise InputError(
+                name, "no embedded policy comes with this installation; `make weights` trains it"
+            ) from None
         model, processor = load(name.removeprefix("embedded:") or "base")
         return model.to(dtype or torch.float32), processor
-    folder, remedy = Path(name), "give a folder that a trainer wrote, with config.json or adapter_config.json"
+    folder, remedy = (
+        Path(name),
+        "give a folder that a trainer wrote, with config.json or adapter_config.json",
+    )
     if not folder.is_dir():
-        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1: raise InputError(name, f"no such folder; {remedy}, or a hub name, or embedded:base")
-        return _load_whole(name, dtype, f"it is no folder and not in the local model cache; where there is a network: hf download {name}")
-    if (folder/"adapter_config.json").is_file(): return _load_adapter(folder, dtype, remedy)
-    if not (folder/"config.json").is_file(): raise InputError(name, f"holds no config.json; {remedy}")
+        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+            raise InputError(name, f"no such folder; {remedy}, or a hub name, or embedded:base")
+        return _load_whole(
+            name,
+            dtype,
+            f"it is no folder and not in the local model cache; where there is a network: hf download {name}",
+        )
+    if (folder / "adapter_config.json").is_file():
+        return _load_adapter(folder, dtype, remedy)
+    if not (folder / "config.json").is_file():
+        raise InputError(name, f"holds no config.json; {remedy}")
     return _load_whole(name, dtype, remedy)
 
 # %% ../nbs/04c_policies.ipynb #cell-073
 def load_policy(
-    name:str, # embedded:base | embedded:NAME | checkpoint folder, whole or LoRA | hub name
+    name: str,  # embedded:base | embedded:NAME | checkpoint folder, whole or LoRA | hub name
     device="cpu",
-    dtype=None, # torch dtype; None: float32 on a CPU, bfloat16 elsewhere
+    dtype=None,  # torch dtype; None: float32 on a CPU, bfloat16 elsewhere
 ) -> Policy:
     "The policy of a name; `InputError` with the remedy where its files are not at hand."
     import torch
+
     dtype = dtype or (torch.float32 if str(device).startswith("cpu") else torch.bfloat16)
     model, processor = load_model(str(name), dtype)
     return Policy(str(name), model.to(device), processor)
 
 # %% ../nbs/04c_policies.ipynb #cell-081
 @patch(as_prop=True)
-def fingerprint(self:Policy) -> str:
+def fingerprint(self: Policy) -> str:
     "Changes when the weights or their type change; reads 256 numbers of each tensor."
     digest = hashlib.sha256()
     for name, p in sorted(self.model.state_dict().items()):
         flat = p.detach().reshape(-1)
         digest.update(f"{name} {p.dtype} {tuple(p.shape)}".encode())
-        digest.update(flat[::max(1, len(flat) // 256)][:256].float().cpu().numpy().tobytes())
+        digest.update(flat[:: max(1, len(flat) // 256)][:256].float().cpu().numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 # %% ../nbs/04c_policies.ipynb #cell-084
@@ -464,203 +772,357 @@ _NUMBER = r"[-+]?+(?:\d++(?:\.\d*+)?|\.\d++)"
 _N, _GAP = rf"({_NUMBER})(?:px)?+", r"(?:\s*+[,;]\s*+|\s++)"
 _POINT = rf"(?:\s*+[\])]\s*+,?+\s*+[\[(]\s*+|{_GAP})"
 _BRACKETED = re.compile(rf"[\[(]\s*+{_N}{_GAP}{_N}{_POINT}{_N}{_GAP}{_N}\s*+[\])]")
-_CORNERS = [re.compile("[^{}]{0,40}?".join(rf"\b{name}[\"']?+\s*+[:=]\s*+{_N}" for name in names))
-            for names in (("x1", "y1", "x2", "y2"), ("x_?min", "y_?min", "x_?max", "y_?max"), ("left", "top", "right", "bottom"))]
-_RUN = re.compile(rf"(?<![\w.+-]){_NUMBER}(?:px)?+(?:{_GAP}{_NUMBER}(?:px)?+)*+(?!\w)") # numbers side by side, all of them
-_ABSENT = re.compile(r"\b(?:none|null|no (?:box|object|such)|not (?:visible|present|found|in)|cannot|can't|absent)\b|\[\s*\]", re.I)
-BOX_FLAGS = {"absent": "the answer says that there is nothing", "unreadable": "no box could be read", "several": "more than one box, the first counts",
-             "fraction": "read as parts of 1", "reversed": "a corner lies before the other; never swapped", "out_of_range": "a coordinate beyond 1e6"}
+_CORNERS = [
+    re.compile("[^{}]{0,40}?".join(rf"\b{name}[\"']?+\s*+[:=]\s*+{_N}" for name in names))
+    for names in (
+        ("x1", "y1", "x2", "y2"),
+        ("x_?min", "y_?min", "x_?max", "y_?max"),
+        ("left", "top", "right", "bottom"),
+    )
+]
+_RUN = re.compile(
+    rf"(?<![\w.+-]){_NUMBER}(?:px)?+(?:{_GAP}{_NUMBER}(?:px)?+)*+(?!\w)"
+)  # numbers side by side, all of them
+_ABSENT = re.compile(
+    r"\b(?:none|null|no (?:box|object|such)|not (?:visible|present|found|in)|cannot|can't|absent)\b|\[\s*\]",
+    re.I,
+)
+BOX_FLAGS = {
+    "absent": "the answer says that there is nothing",
+    "unreadable": "no box could be read",
+    "several": "more than one box, the first counts",
+    "fraction": "read as parts of 1",
+    "reversed": "a corner lies before the other; never swapped",
+    "out_of_range": "a coordinate beyond 1e6",
+}
 
-# %% ../nbs/04c_policies.ipynb #cell-085
+# %% ../nbs/04c_policies.ipynb #cell-085-0
 @dataclass(frozen=True)
 class BoxAnswer:
     "What an answer about one frame says."
-    box: tuple | None = None # x1, y1, x2, y2 in pixels of the video
-    flags: tuple = () # of BOX_FLAGS
 
-def _bare_boxes(text): # four numbers side by side; a list that was opened and cut off is none
-    runs = (re.findall(_NUMBER, m[0]) for m in _RUN.finditer(text) if text[max(0, m.start() - 9):m.start()].rstrip()[-1:] not in ("[", "("))
+    box: tuple | None = None  # x1, y1, x2, y2 in pixels of the video
+    flags: tuple = ()  # of BOX_FLAGS
+
+# %% ../nbs/04c_policies.ipynb #cell-085-1
+def _bare_boxes(text):  # four numbers side by side; a list that was opened and cut off is none
+    runs = (
+        re.findall(_NUMBER, m[0])
+        for m in _RUN.finditer(text)
+        if text[max(0, m.start() - 9) : m.start()].rstrip()[-1:] not in ("[", "(")
+    )
     return [tuple(run) for run in runs if len(run) == 4]
 
 # %% ../nbs/04c_policies.ipynb #cell-086
 def parse_box(
-    text, # the reply, any text
-    size, # (height, width) of the video
-    scale=None, # far edge of the coordinates; None: pixels of the frame as shown
-    shown=None, # (height, width) of the frame as shown; None: the video's
+    text,  # the reply, any text
+    size,  # (height, width) of the video
+    scale=None,  # far edge of the coordinates; None: pixels of the frame as shown
+    shown=None,  # (height, width) of the frame as shown; None: the video's
 ) -> BoxAnswer:
     "Read one box; never raises on any text."
     text = text.rpartition("</think>")[2] if isinstance(text, str) else ""
-    found = next((m for p in (_BRACKETED, *_CORNERS) if (m := [x.groups() for x in p.finditer(text)])), None) or _bare_boxes(text)
-    if not found: return BoxAnswer(None, ("absent" if _ABSENT.search(text) else "unreadable",))
+    found = next(
+        (m for p in (_BRACKETED, *_CORNERS) if (m := [x.groups() for x in p.finditer(text)])), None
+    ) or _bare_boxes(text)
+    if not found:
+        return BoxAnswer(None, ("absent" if _ABSENT.search(text) else "unreadable",))
     box, flags = [float(x) for x in found[0]], {"several"} if len(set(found)) > 1 else set()
-    if max(map(abs, box)) > 1e6: return BoxAnswer(None, ("out_of_range",))
+    if max(map(abs, box)) > 1e6:
+        return BoxAnswer(None, ("out_of_range",))
     height, width = (scale, scale) if scale else (shown or size)
-    if max(box) <= 1 and min(box) >= 0 and any("." in x for x in found[0]): height, width = 1, 1; flags.add("fraction")
-    box = tuple(x * real / unit for x, real, unit in zip(box, (size[1], size[0]) * 2, (width, height) * 2))
-    if box[2] < box[0] or box[3] < box[1]: flags.add("reversed")
+    if max(box) <= 1 and min(box) >= 0 and any("." in x for x in found[0]):
+        height, width = 1, 1
+        flags.add("fraction")
+    box = tuple(
+        x * real / unit for x, real, unit in zip(box, (size[1], size[0]) * 2, (width, height) * 2)
+    )
+    if box[2] < box[0] or box[3] < box[1]:
+        flags.add("reversed")
     return BoxAnswer(box, tuple(sorted(flags)))
 
 # %% ../nbs/04c_policies.ipynb #cell-090
 def box_question(
-    query:str, # the sentence
-    family:Family,
-    size, # (height, width) of the frame as shown
-    query_norm="both", # as `build_prompt`
+    query: str,  # the sentence
+    family: Family,
+    size,  # (height, width) of the frame as shown
+    query_norm="both",  # as `build_prompt`
 ) -> str:
     "`build_box_prompt` for a family."
     return build_box_prompt(query, size, family.scale, isinstance(family, InternVL), query_norm)
 
 # %% ../nbs/04c_policies.ipynb #cell-093
 def row_of(
-    sample, # Sample of a benchmark
-    video, # path of its video
-    database=None, # path or MaskDatabase, for marks
-) -> dict: # row
+    sample,  # Sample of a benchmark
+    video,  # path of its video
+    database=None,  # path or MaskDatabase, for marks
+) -> dict:  # row
     "A benchmark's sample as a row; windows and intervals in frames of the video."
     row = dict(key=sample.key, video=str(video), query=sample.query, task=sample.task)
-    if database is not None: row["database"] = database
-    if sample.window is not None: row["window"] = list(sample.window)
-    if sample.window is not None and sample.task == "vtg": # seconds
+    if database is not None:
+        row["database"] = database
+    if sample.window is not None:
+        row["window"] = list(sample.window)
+    if sample.window is not None and sample.task == "vtg":  # seconds
         fps = sample.fps or probe(video, quiet=True).fps
         row["window"] = [frame_of(t, fps) for t in sample.window]
-    if sample.interval is not None and sample.interval.unit == "frame": row["interval"] = [sample.interval.start, sample.interval.end]
+    if sample.interval is not None and sample.interval.unit == "frame":
+        row["interval"] = [sample.interval.start, sample.interval.end]
     return row
 
 # %% ../nbs/04c_policies.ipynb #cell-094
 @dataclass(frozen=True)
 class AnswerConfig:
     "How rows are put to a model."
-    method: str = "direct" # direct | two_stage | a dotted path
-    marks: bool = True # draw marks where a row has a database; two_stage never does
-    think: bool = True # ask for reasoning
+
+    method: str = "direct"  # direct | two_stage | a dotted path
+    marks: bool = True  # draw marks where a row has a database; two_stage never does
+    think: bool = True  # ask for reasoning
     query_norm: str = "both"
     temperature: float = 0.0
-    max_new_tokens: int = 1024 # as in training; the release evaluates with 2048
+    max_new_tokens: int = 1024  # as in training; the release evaluates with 2048
     seed: int = 0
-    batch_size: int = 8 # rows that run together
-    frames: str = "predicted" # two_stage: predicted | intersection with the true interval, which saves calls
-    box_tokens: int = 96 # two_stage: longest answer about a frame
+    batch_size: int = 8  # rows that run together
+    frames: str = (
+        "predicted"  # two_stage: predicted | intersection with the true interval, which saves calls
+    )
+    box_tokens: int = 96  # two_stage: longest answer about a frame
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    prompting: PromptingConfig = field(default_factory=PromptingConfig) # how marks look
+    prompting: PromptingConfig = field(default_factory=PromptingConfig)  # how marks look
 
 # %% ../nbs/04c_policies.ipynb #cell-095
 def reply_record(
-    row, # key, task, ...
-    text:str, # the reply
-    parsed, # what it says
-    video, # width, height, fps, frame_count
-) -> dict: # one record of `stvg.predictions/1`, without boxes
+    row,  # key, task, ...
+    text: str,  # the reply
+    parsed,  # what it says
+    video,  # width, height, fps, frame_count
+) -> dict:  # one record of `stvg.predictions/1`, without boxes
     "The record of one reply; an interval that is missing or empty is null."
     first, stop = row.get("window") or (0, video["frame_count"])
-    out = dict(key=row["key"], start_frame=None, end_frame=None, start=None, end=None, target_id=parsed.id, ids=list(parsed.ids), text=text,
-               parsed=parsed.complete, failed=parsed.failed, flags=list(parsed.flags), video=video)
-    if row.get("task", "stvg") in ("svg", "rvos"): return out | dict(zip(("start_frame", "end_frame"), map(int, row.get("interval") or (first, stop))))
-    if parsed.start is None or parsed.interval.is_empty: return out
+    out = dict(
+        key=row["key"],
+        start_frame=None,
+        end_frame=None,
+        start=None,
+        end=None,
+        target_id=parsed.id,
+        ids=list(parsed.ids),
+        text=text,
+        parsed=parsed.complete,
+        failed=parsed.failed,
+        flags=list(parsed.flags),
+        video=video,
+    )
+    if row.get("task", "stvg") in ("svg", "rvos"):
+        return out | dict(
+            zip(("start_frame", "end_frame"), map(int, row.get("interval") or (first, stop)))
+        )
+    if parsed.start is None or parsed.interval.is_empty:
+        return out
     span = parsed.interval.to_frames(video["fps"])
-    return out | dict(start_frame=span.start + first, end_frame=span.end + first, start=parsed.start, end=parsed.end)
+    return out | dict(
+        start_frame=span.start + first,
+        end_frame=span.end + first,
+        start=parsed.start,
+        end=parsed.end,
+    )
 
-# %% ../nbs/04c_policies.ipynb #cell-096
-def direct(policy, rows, prompts, videos, config, finish=reply_record) -> list: # records
+# %% ../nbs/04c_policies.ipynb #cell-096-0
+def direct(policy, rows, prompts, videos, config, finish=reply_record) -> list:  # records
     "One question about each clip."
-    texts = policy.generate(prompts, 1, config.temperature, config.max_new_tokens, config.seed, config.batch_size)
+    texts = policy.generate(
+        prompts, 1, config.temperature, config.max_new_tokens, config.seed, config.batch_size
+    )
     out = []
     for row, (text,), video in zip(rows, texts, videos):
-        parsed = parse(text, row.get("task", "stvg"), duration=_seconds(row, video), mark_type=config.prompting.mark_type, think=config.think)
-        out.append(finish(row, text, parsed, video) | dict(counts=dict(calls=1, unparsed=int(not parsed.complete), failed=int(parsed.failed))))
+        parsed = parse(
+            text,
+            row.get("task", "stvg"),
+            duration=_seconds(row, video),
+            mark_type=config.prompting.mark_type,
+            think=config.think,
+        )
+        out.append(
+            finish(row, text, parsed, video)
+            | dict(
+                counts=dict(calls=1, unparsed=int(not parsed.complete), failed=int(parsed.failed))
+            )
+        )
     return out
 
+# %% ../nbs/04c_policies.ipynb #cell-096-1
 def _seconds(row, video):
     first, stop = row.get("window") or (0, video["frame_count"])
     return (stop - first) / video["fps"]
 
 # %% ../nbs/04c_policies.ipynb #cell-098
 def still_frames(
-    row, video, # as above
-    span:Interval, # frames of the video
+    row,
+    video,  # as above
+    span: Interval,  # frames of the video
     sampling=SamplingConfig(),
-) -> list: # ascending frame indices
+) -> list:  # ascending frame indices
     "Sampled frames inside an interval; its middle where no sample falls into it."
     first, stop = row.get("window") or (0, video["frame_count"])
     inside = span.intersection(Interval.frames(first, stop))
-    if inside.is_empty: return []
-    index = first + sample_indices(stop - first, video["fps"], sampling.rate, sampling.mode, maximum=sampling.max_frames)
+    if inside.is_empty:
+        return []
+    index = first + sample_indices(
+        stop - first, video["fps"], sampling.rate, sampling.mode, maximum=sampling.max_frames
+    )
     return sorted({int(i) for i in index if i in inside}) or [(inside.start + inside.end - 1) // 2]
 
 # %% ../nbs/04c_policies.ipynb #cell-099
 def spread_boxes(
-    boxes:dict, # asked frame -> box, or None where the answer had none
-    span:Interval, # frames to fill
-) -> dict: # frame -> box
+    boxes: dict,  # asked frame -> box, or None where the answer had none
+    span: Interval,  # frames to fill
+) -> dict:  # frame -> box
     "Each frame takes the box of the nearest asked frame, the earlier one where two are as near."
     asked = np.array(sorted(boxes))
-    if not len(asked): return {}
+    if not len(asked):
+        return {}
     frames = np.arange(span.start, span.end)
     nearest = asked[np.abs(frames[:, None] - asked).argmin(1)]
-    return {int(f): list(boxes[a]) for f, a in zip(frames.tolist(), nearest.tolist()) if boxes[a] is not None}
+    return {
+        int(f): list(boxes[a])
+        for f, a in zip(frames.tolist(), nearest.tolist())
+        if boxes[a] is not None
+    }
 
-# %% ../nbs/04c_policies.ipynb #cell-101
-def two_stage(policy, rows, prompts, videos, config, finish=reply_record) -> list: # records with boxes
+# %% ../nbs/04c_policies.ipynb #cell-101-0
+def two_stage(
+    policy, rows, prompts, videos, config, finish=reply_record
+) -> list:  # records with boxes
     "Time from the clip, then a box from each frame (STVG-R1's baseline without marks)."
     out = _intervals(policy, rows, prompts, videos, config, finish)
     for row, record, video in zip(rows, out, videos):
-        span = None if record["start_frame"] is None else Interval.frames(record["start_frame"], record["end_frame"])
-        if span and config.frames == "intersection": span = span.intersection(_true_interval(row))
-        replies = _ask_frames(policy, row, video, still_frames(row, video, span, config.sampling) if span else [], config)
-        record |= dict(boxes=_filled(replies, span, video), interpolation="none", box_text={str(f): t for f, (t, _) in replies.items()})
-        record["counts"] |= dict(calls=record["counts"]["calls"] + len(replies), stills=len(replies),
-                                 without_box=sum(a.box is None for _, a in replies.values()))
+        span = (
+            None
+            if record["start_frame"] is None
+            else Interval.frames(record["start_frame"], record["end_frame"])
+        )
+        if span and config.frames == "intersection":
+            span = span.intersection(_true_interval(row))
+        replies = _ask_frames(
+            policy,
+            row,
+            video,
+            still_frames(row, video, span, config.sampling) if span else [],
+            config,
+        )
+        record |= dict(
+            boxes=_filled(replies, span, video),
+            interpolation="none",
+            box_text={str(f): t for f, (t, _) in replies.items()},
+        )
+        record["counts"] |= dict(
+            calls=record["counts"]["calls"] + len(replies),
+            stills=len(replies),
+            without_box=sum(a.box is None for _, a in replies.values()),
+        )
     return out
 
-def _ask_frames(policy, row, video, wanted, config): # {frame: (text, BoxAnswer)}
+# %% ../nbs/04c_policies.ipynb #cell-101-1
+def _ask_frames(policy, row, video, wanted, config):  # {frame: (text, BoxAnswer)}
     frames, size = _frames_at(row["video"], wanted), (video["height"], video["width"])
-    shown = policy.family.still_size(*size) if config.sampling.longer_side is None else policy.family.frame_size(*size, 1, config.sampling)
-    if config.sampling.longer_side is not None: frames = {f: Clip(x[None], 1.0, np.zeros(1)).resize(*shown).frames[0] for f, x in frames.items()}
+    shown = (
+        policy.family.still_size(*size)
+        if config.sampling.longer_side is None
+        else policy.family.frame_size(*size, 1, config.sampling)
+    )
+    if config.sampling.longer_side is not None:
+        frames = {
+            f: Clip(x[None], 1.0, np.zeros(1)).resize(*shown).frames[0] for f, x in frames.items()
+        }
     question = box_question(row["query"], policy.family, shown, config.query_norm)
     requests = [(frames[f], question, f"{row['key']}@{f}") for f in wanted]
-    texts = policy.generate(requests, 1, config.temperature, config.box_tokens, config.seed, config.batch_size)
-    return {f: (text, parse_box(text, size, policy.family.scale, shown)) for f, (text,) in zip(wanted, texts)}
+    texts = policy.generate(
+        requests, 1, config.temperature, config.box_tokens, config.seed, config.batch_size
+    )
+    return {
+        f: (text, parse_box(text, size, policy.family.scale, shown))
+        for f, (text,) in zip(wanted, texts)
+    }
 
-# %% ../nbs/04c_policies.ipynb #cell-102
-def _intervals(policy, rows, prompts, videos, config, finish): # records without boxes; svg is given its interval and asked nothing
-    given = {i: finish(row, "", Parsed(), video) | dict(parsed=True, failed=False, counts=dict(calls=0, unparsed=0, failed=0))
-             for i, (row, video) in enumerate(zip(rows, videos)) if row.get("task") == "svg"}
+# %% ../nbs/04c_policies.ipynb #cell-102-0
+def _intervals(
+    policy, rows, prompts, videos, config, finish
+):  # records without boxes; svg is given its interval and asked nothing
+    given = {
+        i: finish(row, "", Parsed(), video)
+        | dict(parsed=True, failed=False, counts=dict(calls=0, unparsed=0, failed=0))
+        for i, (row, video) in enumerate(zip(rows, videos))
+        if row.get("task") == "svg"
+    }
     rest = [i for i in range(len(rows)) if i not in given]
-    timed = direct(policy, [rows[i] | dict(task="vtg") for i in rest], [prompts[i] for i in rest], [videos[i] for i in rest], config, finish)
+    timed = direct(
+        policy,
+        [rows[i] | dict(task="vtg") for i in rest],
+        [prompts[i] for i in rest],
+        [videos[i] for i in rest],
+        config,
+        finish,
+    )
     return [r for _, r in sorted([*given.items(), *zip(rest, timed)], key=lambda x: x[0])]
 
+# %% ../nbs/04c_policies.ipynb #cell-102-1
 def _true_interval(row):
-    if not row.get("interval"): raise InputError(row["key"], "frames='intersection' needs the true interval: give [start_frame, end_frame]")
+    if not row.get("interval"):
+        raise InputError(
+            row["key"],
+            "frames='intersection' needs the true interval: give [start_frame, end_frame]",
+        )
     return Interval.frames(*row["interval"])
 
-def _frames_at(path, wanted): # {index: (H, W, 3)}
-    return {i: f for i, _, f in iter_frames(path, wanted[0], wanted[-1] + 1) if i in set(wanted)} if wanted else {}
+# %% ../nbs/04c_policies.ipynb #cell-102-2
+def _frames_at(path, wanted):  # {index: (H, W, 3)}
+    return (
+        {i: f for i, _, f in iter_frames(path, wanted[0], wanted[-1] + 1) if i in set(wanted)}
+        if wanted
+        else {}
+    )
 
-def _filled(answers, span, video): # {"frame": box}
-    if not answers: return {}
+# %% ../nbs/04c_policies.ipynb #cell-102-3
+def _filled(answers, span, video):  # {"frame": box}
+    if not answers:
+        return {}
     inside = span.intersection(Interval.frames(0, video["frame_count"]))
-    return {str(f): b for f, b in spread_boxes({f: a.box for f, (_, a) in answers.items()}, inside).items()}
+    return {
+        str(f): b
+        for f, b in spread_boxes({f: a.box for f, (_, a) in answers.items()}, inside).items()
+    }
 
-# %% ../nbs/04c_policies.ipynb #cell-104
+# %% ../nbs/04c_policies.ipynb #cell-104-0
 def snap_to_tracks(
-    source, # MaskDatabase, {ID: Tube} or Tracks
-    boxes:dict, # frame -> box
-    span:Interval, # frames
-): # (ID or None, mean IoU with the boxes, Tube)
+    source,  # MaskDatabase, {ID: Tube} or Tracks
+    boxes: dict,  # frame -> box
+    span: Interval,  # frames
+):  # (ID or None, mean IoU with the boxes, Tube)
     "The track that fits some boxes best; a frame where a track is absent counts 0."
     tracks, frames = Tracks.of(source), np.array(sorted(map(int, boxes)), np.int64)
-    given = np.array([boxes.get(f, boxes.get(str(f))) for f in frames.tolist()], float).reshape(-1, 4)
+    given = np.array([boxes.get(f, boxes.get(str(f))) for f in frames.tolist()], float).reshape(
+        -1, 4
+    )
     ids, found, present = tracks.at(frames)
-    fit = np.where(present, box_iou(given, np.nan_to_num(found)), 0).mean(1) if len(frames) and len(ids) else np.zeros(0)
-    if not len(fit) or fit.max() <= 0: return None, 0.0, Tube(span.start, span.end, np.zeros(0, np.int64), np.zeros((0, 4)))
+    fit = (
+        np.where(present, box_iou(given, np.nan_to_num(found)), 0).mean(1)
+        if len(frames) and len(ids)
+        else np.zeros(0)
+    )
+    if not len(fit) or fit.max() <= 0:
+        return None, 0.0, Tube(span.start, span.end, np.zeros(0, np.int64), np.zeros((0, 4)))
     id, inside = int(ids[fit.argmax()]), np.arange(span.start, span.end)
     at, has = tracks.tubes[id].at(inside)
     return id, float(fit.max()), Tube(span.start, span.end, inside[has], at[has])
 
-def snapped(record, source) -> dict: # record
+# %% ../nbs/04c_policies.ipynb #cell-104-1
+def snapped(record, source) -> dict:  # record
     "A record of `two_stage` with the boxes of the track that fits them best."
-    if record["start_frame"] is None: return record
-    id, fit, tube = snap_to_tracks(source, record["boxes"], Interval.frames(record["start_frame"], record["end_frame"]))
+    if record["start_frame"] is None:
+        return record
+    id, fit, tube = snap_to_tracks(
+        source, record["boxes"], Interval.frames(record["start_frame"], record["end_frame"])
+    )
     return record | dict(boxes=tube.to_dict(), target_id=id, snapped=round(fit, 6))
 
 # %% ../nbs/04c_policies.ipynb #cell-110
@@ -668,143 +1130,269 @@ SCHEMA = "stvg.predictions/1"
 METHODS = {"direct": direct, "two_stage": two_stage}
 _OF_ROW = ("key", "task", "query", "window", "prompt", "interval", "marked", "shuffled")
 
+
 def _database_hash(source):
-    if source is None or isinstance(source, MaskDatabase): return source and source.config_hash
+    if source is None or isinstance(source, MaskDatabase):
+        return source and source.config_hash
     return sha256_file(source) if Path(source).is_file() else str(Path(source).name)
 
 # %% ../nbs/04c_policies.ipynb #cell-111
 def answers_header(policy, rows, config, benchmark=None, finish=reply_record) -> dict:
     "What identifies a list of answers."
-    told = [{k: row[k] for k in _OF_ROW if row.get(k) is not None} | dict(video=Path(row["video"]).name, database=_database_hash(row.get("database"))) for row in rows]
+    told = [
+        {k: row[k] for k in _OF_ROW if row.get(k) is not None}
+        | dict(video=Path(row["video"]).name, database=_database_hash(row.get("database")))
+        for row in rows
+    ]
     name = f"{getattr(finish, '__module__', '')}.{getattr(finish, '__qualname__', type(finish).__name__)}"
     settings = dict(config=asdict(config), weights=policy.fingerprint, rows=told, finish=name)
-    policy_name = policy.name if policy.name.startswith("embedded:") or not Path(policy.name).exists() else Path(policy.name).name
-    return dict(schema=SCHEMA, benchmark=benchmark, policy=policy_name, weights=policy.fingerprint, config=json.loads(canonical_json(asdict(config))),
-                config_hash=config_hash(settings), rows=len(rows))
+    policy_name = (
+        policy.name
+        if policy.name.startswith("embedded:") or not Path(policy.name).exists()
+        else Path(policy.name).name
+    )
+    return dict(
+        schema=SCHEMA,
+        benchmark=benchmark,
+        policy=policy_name,
+        weights=policy.fingerprint,
+        config=json.loads(canonical_json(asdict(config))),
+        config_hash=config_hash(settings),
+        rows=len(rows),
+    )
 
 # %% ../nbs/04c_policies.ipynb #cell-112
 def prepare(
-    policy, row, config,
-    clips, # cache: what was read for these rows already
-): # (Prompt, video facts)
+    policy,
+    row,
+    config,
+    clips,  # cache: what was read for these rows already
+):  # (Prompt, video facts)
     "Read and encode a row's clip, write its question."
     database = row.get("database") if config.marks and config.method != "two_stage" else None
-    where = (str(row["video"]), str(row.get("window")), str(database) if isinstance(database, (str, Path)) else id(database), row.get("shuffled"))
+    where = (
+        str(row["video"]),
+        str(row.get("window")),
+        str(database) if isinstance(database, (str, Path)) else id(database),
+        row.get("shuffled"),
+    )
     if where not in clips:
         info = probe(row["video"], quiet=True)
         first, stop = row.get("window") or (0, info.frame_count)
-        n = len(sample_indices(stop - first, info.fps, config.sampling.rate, config.sampling.mode, maximum=config.sampling.max_frames))
+        n = len(
+            sample_indices(
+                stop - first,
+                info.fps,
+                config.sampling.rate,
+                config.sampling.mode,
+                maximum=config.sampling.max_frames,
+            )
+        )
         db = MaskDatabase.open(database) if isinstance(database, (str, Path)) else database
         size = policy.family.frame_size(info.height, info.width, n, config.sampling)
+
         def read():
-            clip = prompted_clip(row["video"], db, config.prompting, config.sampling, row.get("window"), size)
-            if row.get("shuffled") is None: return policy.video(clip)
-            order = np.random.default_rng(row["shuffled"]).permutation(len(clip.frames)) # a control: the same frames in another order
+            clip = prompted_clip(
+                row["video"], db, config.prompting, config.sampling, row.get("window"), size
+            )
+            if row.get("shuffled") is None:
+                return policy.video(clip)
+            order = np.random.default_rng(row["shuffled"]).permutation(
+                len(clip.frames)
+            )  # a control: the same frames in another order
             return policy.video(replace(clip, frames=clip.frames[order]))
-        if policy.features is None: video = read()
-        else: video = policy.features.get([sha256_file(row["video"]), _database_hash(database), row.get("window"), row.get("shuffled"),
-                                           asdict(config.sampling), asdict(config.prompting)], read)
-        clips[where] = video, dict(width=info.width, height=info.height, fps=info.fps, frame_count=info.frame_count)
+
+        if policy.features is None:
+            video = read()
+        else:
+            video = policy.features.get(
+                [
+                    sha256_file(row["video"]),
+                    _database_hash(database),
+                    row.get("window"),
+                    row.get("shuffled"),
+                    asdict(config.sampling),
+                    asdict(config.prompting),
+                ],
+                read,
+            )
+        clips[where] = (
+            video,
+            dict(width=info.width, height=info.height, fps=info.fps, frame_count=info.frame_count),
+        )
     video, facts = clips[where]
     task = "vtg" if config.method == "two_stage" else row.get("task", "stvg")
-    text = row.get("prompt") or build_prompt(task, row["query"], config.prompting.mark_type, config.think, config.query_norm,
-                                             marks=row.get("marked", database is not None), colour=config.prompting.mark_colour)
+    text = row.get("prompt") or build_prompt(
+        task,
+        row["query"],
+        config.prompting.mark_type,
+        config.think,
+        config.query_norm,
+        marks=row.get("marked", database is not None),
+        colour=config.prompting.mark_colour,
+    )
     return policy.family.prompt(text, video, row["key"]), facts
 
 # %% ../nbs/04c_policies.ipynb #cell-114
 @patch
-def keep_features(self:Policy,
-    folder, # shared by every policy with this tower
+def keep_features(
+    self: Policy,
+    folder,  # shared by every policy with this tower
 ) -> Policy:
     "Compute the tower's output of a clip once for all policies with the same tower; `Qwen2.5-VL` only."
-    if type(self.family) is not Qwen25: raise InputError(self.name, "keeps no features; only models of the Qwen2.5-VL kind can")
+    if type(self.family) is not Qwen25:
+        raise InputError(self.name, "keeps no features; only models of the Qwen2.5-VL kind can")
     self.features = FeatureCache(folder, self.model)
     return self
 
 # %% ../nbs/04c_policies.ipynb #cell-116
-def _ask(policy, rows, config, finish, clips): # -> records, [{"key", "video", "reason"}]
+def _ask(policy, rows, config, finish, clips):  # -> records, [{"key", "video", "reason"}]
     ready, aside, method = [], [], METHODS.get(config.method) or resolve(config.method)
-    def put_aside(row, e): aside.append(dict(key=row["key"], video=Path(row["video"]).name, reason=getattr(e, "reason", None) or str(e)))
+
+    def put_aside(row, e):
+        aside.append(
+            dict(
+                key=row["key"],
+                video=Path(row["video"]).name,
+                reason=getattr(e, "reason", None) or str(e),
+            )
+        )
+
     for row in rows:
-        try: ready.append((row, *prepare(policy, row, config, clips)))
-        except (InputError, OSError) as e: put_aside(row, e)
+        try:
+            ready.append((row, *prepare(policy, row, config, clips)))
+        except (InputError, OSError) as e:
+            put_aside(row, e)
     ask = lambda some: method(policy, *map(list, zip(*some)), config, finish)
-    try: return ask(ready) if ready else [], aside
+    try:
+        return ask(ready) if ready else [], aside
     except (InputError, OSError, FloatingPointError):
         records = []
         for one in ready:
-            try: records += ask([one])
-            except (InputError, OSError, FloatingPointError) as e: put_aside(one[0], e)
+            try:
+                records += ask([one])
+            except (InputError, OSError, FloatingPointError) as e:
+                put_aside(one[0], e)
         return records, aside
 
 # %% ../nbs/04c_policies.ipynb #cell-117
 def _batches(rows, size):
     "Row numbers in fixed batches, rows on the same clip side by side."
     first = {}
-    for i, row in enumerate(rows): first.setdefault((str(row["video"]), str(row.get("window"))), i)
-    order = sorted(range(len(rows)), key=lambda i: (first[str(rows[i]["video"]), str(rows[i].get("window"))], i))
-    return [order[i:i + size] for i in range(0, len(order), size)]
+    for i, row in enumerate(rows):
+        first.setdefault((str(row["video"]), str(row.get("window"))), i)
+    order = sorted(
+        range(len(rows)),
+        key=lambda i: (first[str(rows[i]["video"]), str(rows[i].get("window"))], i),
+    )
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
-# %% ../nbs/04c_policies.ipynb #cell-118
+# %% ../nbs/04c_policies.ipynb #cell-118-0
 def _finished(path, header):
-    if not path.is_file(): return None
+    if not path.is_file():
+        return None
     kept = next(iter(read_jsonl(path)), None)
-    return kept if isinstance(kept, dict) and kept.get("config_hash") == header["config_hash"] else None
+    return (
+        kept
+        if isinstance(kept, dict) and kept.get("config_hash") == header["config_hash"]
+        else None
+    )
 
+# %% ../nbs/04c_policies.ipynb #cell-118-1
 def _begun(path, header):
     "Batches of an interrupted run with the same header; what stands behind the last line end was cut off."
-    if not path.is_file(): return []
-    try: first, *done = map(json.loads, path.read_bytes().split(b"\n")[:-1])
-    except ValueError: return []
-    if first != header: warn(f"{path}: belongs to other rows, settings or weights, starting again")
+    if not path.is_file():
+        return []
+    try:
+        first, *done = map(json.loads, path.read_bytes().split(b"\n")[:-1])
+    except ValueError:
+        return []
+    if first != header:
+        warn(f"{path}: belongs to other rows, settings or weights, starting again")
     return done if first == header else []
 
-# %% ../nbs/04c_policies.ipynb #cell-119
+# %% ../nbs/04c_policies.ipynb #cell-119-0
 def _summary(done):
-    records, aside, counts = [r for d in done for r in d["records"]], [a for d in done for a in d["quarantined"]], {}
+    records, aside, counts = (
+        [r for d in done for r in d["records"]],
+        [a for d in done for a in d["quarantined"]],
+        {},
+    )
     for r in records:
-        for name, n in r["counts"].items(): counts[name] = counts.get(name, 0) + n
-    return dict(counts=dict(answered=len(records), quarantined=len(aside)) | counts, quarantined=aside)
+        for name, n in r["counts"].items():
+            counts[name] = counts.get(name, 0) + n
+    return dict(
+        counts=dict(answered=len(records), quarantined=len(aside)) | counts, quarantined=aside
+    )
 
+# %% ../nbs/04c_policies.ipynb #cell-119-1
 def _check(rows, config):
-    if config.frames not in ("predicted", "intersection"): raise InputError("frames", f"{config.frames!r} is not predicted or intersection")
-    if config.method not in METHODS: resolve(config.method)
-    if config.batch_size < 1: raise InputError("batch_size", f"is {config.batch_size}, needs at least 1")
+    if config.frames not in ("predicted", "intersection"):
+        raise InputError("frames", f"{config.frames!r} is not predicted or intersection")
+    if config.method not in METHODS:
+        resolve(config.method)
+    if config.batch_size < 1:
+        raise InputError("batch_size", f"is {config.batch_size}, needs at least 1")
     keys = set()
     for i, row in enumerate(rows):
-        if missing := [k for k in ("key", "video", "query") if not row.get(k) and not (k == "query" and row.get("prompt"))]:
-            raise InputError(f"row {row.get('key', i)}", f"lacks {missing[0]}; a row needs key, video and query")
-        if row["key"] in keys: raise InputError(f"row {row['key']}", "is given twice; keys must differ")
+        if missing := [
+            k
+            for k in ("key", "video", "query")
+            if not row.get(k) and not (k == "query" and row.get("prompt"))
+        ]:
+            raise InputError(
+                f"row {row.get('key', i)}", f"lacks {missing[0]}; a row needs key, video and query"
+            )
+        if row["key"] in keys:
+            raise InputError(f"row {row['key']}", "is given twice; keys must differ")
         keys.add(row["key"])
 
 # %% ../nbs/04c_policies.ipynb #cell-120
 def answer_all(
-    policy, # Policy
-    rows, # list of rows
-    out, # `.jsonl` or `.jsonl.gz`: header, then one record a row in the rows' order
-    config:AnswerConfig=AnswerConfig(),
-    progress=True, # True: a bar | False: silent | callable: takes the number of rows just done
-    finish=reply_record, # (row, text, parsed, video) -> record; for tubes: a look-up in the row's database
-    benchmark=None, # name for the header
-) -> dict: # the header: counts, quarantined rows
+    policy,  # Policy
+    rows,  # list of rows
+    out,  # `.jsonl` or `.jsonl.gz`: header, then one record a row in the rows' order
+    config: AnswerConfig = AnswerConfig(),
+    progress=True,  # True: a bar | False: silent | callable: takes the number of rows just done
+    finish=reply_record,  # (row, text, parsed, video) -> record; for tubes: a look-up in the row's database
+    benchmark=None,  # name for the header
+) -> dict:  # the header: counts, quarantined rows
     "Ask a policy everything; resumes, and keeps a finished file with the same policy, settings and rows."
     from tqdm.auto import tqdm
-    rows, out = list(rows), Path(out); _check(rows, config)
+
+    rows, out = list(rows), Path(out)
+    _check(rows, config)
     header = answers_header(policy, rows, config, benchmark, finish)
-    if kept := _finished(out, header): return kept
+    if kept := _finished(out, header):
+        return kept
     side, batches = Path(f"{out}.partial"), _batches(rows, config.batch_size)
     done = _begun(side, header)
     write_jsonl(side, [header, *done])
-    clips, bar = {}, tqdm(total=len(rows), initial=sum(map(len, batches[:len(done)])), desc=f"{policy.name}: answers", unit="row", disable=progress is not True)
+    clips, bar = (
+        {},
+        tqdm(
+            total=len(rows),
+            initial=sum(map(len, batches[: len(done)])),
+            desc=f"{policy.name}: answers",
+            unit="row",
+            disable=progress is not True,
+        ),
+    )
     with side.open("a") as log, bar:
-        for batch in batches[len(done):]:
+        for batch in batches[len(done) :]:
             records, aside = _ask(policy, [rows[i] for i in batch], config, finish, clips)
-            for old in list(clips)[:-1]: del clips[old] # only the last clip can be asked about again
+            for old in list(clips)[:-1]:
+                del clips[old]  # only the last clip can be asked about again
             done.append(dict(records=records, quarantined=aside))
-            log.write(json.dumps(done[-1], ensure_ascii=False, allow_nan=False) + "\n"); log.flush()
-            bar.update(len(batch)); callable(progress) and progress(len(batch))
+            log.write(json.dumps(done[-1], ensure_ascii=False, allow_nan=False) + "\n")
+            log.flush()
+            bar.update(len(batch))
+            callable(progress) and progress(len(batch))
     header |= _summary(done)
     place = {row["key"]: i for i, row in enumerate(rows)}
-    write_jsonl(out, [header, *sorted((r for d in done for r in d["records"]), key=lambda r: place[r["key"]])])
+    write_jsonl(
+        out,
+        [header, *sorted((r for d in done for r in d["records"]), key=lambda r: place[r["key"]])],
+    )
     side.unlink()
     return header

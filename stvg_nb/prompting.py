@@ -18,250 +18,449 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import (Clip, InputError, MaskDatabase, VideoInfo, box_area, box_iou, box_overlap, config_hash, fit_frame, frame_size, iter_frames,
-                          load_profile, mask_box, mask_iou, mask_overlap, package_dir, probe, read_json, resolve, rle_areas, sample_indices, sha256_file,
-                          write_json, write_video)
+from stvg_nb.core import (
+    Clip,
+    InputError,
+    MaskDatabase,
+    VideoInfo,
+    box_area,
+    box_iou,
+    box_overlap,
+    config_hash,
+    fit_frame,
+    frame_size,
+    iter_frames,
+    load_profile,
+    mask_box,
+    mask_iou,
+    mask_overlap,
+    package_dir,
+    probe,
+    read_json,
+    resolve,
+    rle_areas,
+    sample_indices,
+    sha256_file,
+    write_json,
+    write_video,
+)
 from .puppets import is_puppets
 
-# %% ../nbs/01_prompting.ipynb #cell-007
+# %% ../nbs/01_prompting.ipynb #cell-007-0
 @dataclass(frozen=True)
 class PromptingConfig:
     "How a video is numbered; STVG-R1 section 3.1 and its released preprocessing."
-    detector: str = "auto" # auto | puppets | yolo | zero-shot | motion | a dotted path
-    detector_weights: str | None = None # file (yolo) or model name (zero-shot)
-    confidence: float = 0.25 # detections below are dropped
-    classes: str = "all" # all | person | non-person | comma-separated names
-    tracker: str = "auto" # auto | flow | sam2 | a dotted path
-    tracker_config: str = "sam2.1_hiera_l" # sam2: which model
-    tracker_weights: str | None = None # sam2: checkpoint
-    redetect_every: int = 15 # native frames; 0: first frame only
-    duplicate_iou: float = 0.7 # detections of one frame that overlap more are one object; 1: no merging
-    new_rule: str = "paper" # paper: reject if IoU >= 0.4 or overlap >= 0.6 | code: the larger one wins
+
+    detector: str = "auto"  # auto | puppets | yolo | zero-shot | motion | a dotted path
+    detector_weights: str | None = None  # file (yolo) or model name (zero-shot)
+    confidence: float = 0.25  # detections below are dropped
+    classes: str = "all"  # all | person | non-person | comma-separated names
+    tracker: str = "auto"  # auto | flow | sam2 | a dotted path
+    tracker_config: str = "sam2.1_hiera_l"  # sam2: which model
+    tracker_weights: str | None = None  # sam2: checkpoint
+    redetect_every: int = 15  # native frames; 0: first frame only
+    duplicate_iou: float = (
+        0.7  # detections of one frame that overlap more are one object; 1: no merging
+    )
+    new_rule: str = (
+        "paper"  # paper: reject if IoU >= 0.4 or overlap >= 0.6 | code: the larger one wins
+    )
     new_iou: float = 0.4
     new_overlap: float = 0.6
-    backward: bool = True # a new object is also tracked back to the first frame
-    release_after: int = 2 # flow: a track that no detection bears out on so many key frames in a row ends; 0: never
-    reid: str = "off" # off | stitch
-    label_map: bool = False # True: masks exclude each other, later IDs on top
-    theta: float = 1 / 3 # marks only for objects of at least this share of the largest
-    filter_scope: str = "category" # category | all: largest within what?
-    mark_anchor: str = "centroid" # centroid | midrow (the release's)
-    mark_size: int = 20 # at a longer side of 336 pixels
-    mark_type: str = "number" # number | upper | lower | mix
+    backward: bool = True  # a new object is also tracked back to the first frame
+    release_after: int = (
+        2  # flow: a track that no detection bears out on so many key frames in a row ends; 0: never
+    )
+    reid: str = "off"  # off | stitch
+    label_map: bool = False  # True: masks exclude each other, later IDs on top
+    theta: float = 1 / 3  # marks only for objects of at least this share of the largest
+    filter_scope: str = "category"  # category | all: largest within what?
+    mark_anchor: str = "centroid"  # centroid | midrow (the release's)
+    mark_size: int = 20  # at a longer side of 336 pixels
+    mark_type: str = "number"  # number | upper | lower | mix
     mark_colour: str = "red"
-    draw_at: str = "native" # native | model: before or after resizing
+    draw_at: str = "native"  # native | model: before or after resizing
 
+# %% ../nbs/01_prompting.ipynb #cell-007-1
 PRESETS = {
-    "ours": {}, "paper": {},
-    "code": dict(classes="person", duplicate_iou=1.0, new_rule="code", backward=False, label_map=True, filter_scope="all", mark_anchor="midrow"),
+    "ours": {},
+    "paper": {},
+    "code": dict(
+        classes="person",
+        duplicate_iou=1.0,
+        new_rule="code",
+        backward=False,
+        label_map=True,
+        filter_scope="all",
+        mark_anchor="midrow",
+    ),
 }
-_CHOICES = dict(new_rule=("paper", "code"), reid=("off", "stitch"), filter_scope=("category", "all"), mark_anchor=("centroid", "midrow"),
-                mark_type=("number", "upper", "lower", "mix"), draw_at=("native", "model"))
+_CHOICES = dict(
+    new_rule=("paper", "code"),
+    reid=("off", "stitch"),
+    filter_scope=("category", "all"),
+    mark_anchor=("centroid", "midrow"),
+    mark_type=("number", "upper", "lower", "mix"),
+    draw_at=("native", "model"),
+)
 
-def check_config(config:PromptingConfig) -> PromptingConfig:
+
+def check_config(config: PromptingConfig) -> PromptingConfig:
     "Refuse a switch that is set to something unknown."
     for key, known in _CHOICES.items():
-        if getattr(config, key) not in known: raise InputError("prompting", f"setting {key!r} is {getattr(config, key)!r}, needs one of {', '.join(known)}")
-    if not 0 <= config.theta <= 1: raise InputError("prompting", f"setting 'theta' is {config.theta}, needs a share from 0 to 1")
-    if config.redetect_every < 0: raise InputError("prompting", "setting 'redetect_every' must not be negative; 0 detects in the first frame only")
-    if config.release_after < 0: raise InputError("prompting", "setting 'release_after' must not be negative; 0 lets no track end")
+        if getattr(config, key) not in known:
+            raise InputError(
+                "prompting",
+                f"setting {key!r} is {getattr(config, key)!r}, needs one of {', '.join(known)}",
+            )
+    if not 0 <= config.theta <= 1:
+        raise InputError(
+            "prompting", f"setting 'theta' is {config.theta}, needs a share from 0 to 1"
+        )
+    if config.redetect_every < 0:
+        raise InputError(
+            "prompting",
+            "setting 'redetect_every' must not be negative; 0 detects in the first frame only",
+        )
+    if config.release_after < 0:
+        raise InputError(
+            "prompting", "setting 'release_after' must not be negative; 0 lets no track end"
+        )
     colour(config.mark_colour)
     return config
 
+# %% ../nbs/01_prompting.ipynb #cell-007-2
 def preset(name="ours", **changes) -> PromptingConfig:
     "A preset with single switches changed."
-    if name not in PRESETS: raise InputError("prompting", f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
+    if name not in PRESETS:
+        raise InputError("prompting", f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
     return check_config(PromptingConfig(**PRESETS[name] | changes))
 
-_COLOURS = dict(red=(255, 0, 0), green=(0, 255, 0), blue=(0, 0, 255), yellow=(255, 255, 0), white=(255, 255, 255), black=(0, 0, 0))
+# %% ../nbs/01_prompting.ipynb #cell-007-3
+_COLOURS = dict(
+    red=(255, 0, 0),
+    green=(0, 255, 0),
+    blue=(0, 0, 255),
+    yellow=(255, 255, 0),
+    white=(255, 255, 255),
+    black=(0, 0, 0),
+)
 
-def colour(name): # a name from `_COLOURS`
+
+def colour(name):  # a name from `_COLOURS`
     "RGB of a mark."
-    if name not in _COLOURS: raise InputError("prompting", f"mark colour {name!r} is none of {', '.join(_COLOURS)}")
+    if name not in _COLOURS:
+        raise InputError("prompting", f"mark colour {name!r} is none of {', '.join(_COLOURS)}")
     return _COLOURS[name]
 
-# %% ../nbs/01_prompting.ipynb #cell-010
+# %% ../nbs/01_prompting.ipynb #cell-010-0
 @dataclass(eq=False)
 class Detections:
     "What a detector saw in one frame, best first."
-    boxes: np.ndarray # (n, 4) xyxy pixels
-    labels: list # n category names
-    scores: np.ndarray # (n,) in 0..1
-    masks: list | None = None # n (H, W) bool, from a detector that segments
 
-    def __len__(self): return len(self.boxes)
-    def take(self, index): # detections by index, in that order
-        return Detections(self.boxes[index], [self.labels[i] for i in index], self.scores[index], None if self.masks is None else [self.masks[i] for i in index])
+    boxes: np.ndarray  # (n, 4) xyxy pixels
+    labels: list  # n category names
+    scores: np.ndarray  # (n,) in 0..1
+    masks: list | None = None  # n (H, W) bool, from a detector that segments
 
-def no_detections(): return Detections(np.zeros((0, 4)), [], np.zeros(0))
+    def __len__(self):
+        return len(self.boxes)
 
+    def take(self, index):  # detections by index, in that order
+        return Detections(
+            self.boxes[index],
+            [self.labels[i] for i in index],
+            self.scores[index],
+            None if self.masks is None else [self.masks[i] for i in index],
+        )
+
+# %% ../nbs/01_prompting.ipynb #cell-010-1
+def no_detections():
+    return Detections(np.zeros((0, 4)), [], np.zeros(0))
+
+# %% ../nbs/01_prompting.ipynb #cell-010-2
 def select(
-    found:Detections, # of one frame
-    classes="all", # all | person | non-person | comma-separated names
-    confidence=0.25, # lowest score
-    duplicate_iou=0.7, # boxes that overlap at least this much are one object, the higher score stays; 1: keep all
-) -> Detections: # by descending score
+    found: Detections,  # of one frame
+    classes="all",  # all | person | non-person | comma-separated names
+    confidence=0.25,  # lowest score
+    duplicate_iou=0.7,  # boxes that overlap at least this much are one object, the higher score stays; 1: keep all
+) -> Detections:  # by descending score
     "The detections that count."
-    wanted = dict(all=lambda l: True, person=lambda l: l == "person").get(classes, lambda l: l != "person" if classes == "non-person" else l in classes.split(","))
+    wanted = dict(all=lambda l: True, person=lambda l: l == "person").get(
+        classes, lambda l: l != "person" if classes == "non-person" else l in classes.split(",")
+    )
     keep = []
     for i in np.argsort(-found.scores, kind="stable"):
-        if found.scores[i] < confidence or not wanted(found.labels[i]): continue
-        if duplicate_iou < 1 and keep and (_pairwise_iou(found, i, keep) >= duplicate_iou).any(): continue
+        if found.scores[i] < confidence or not wanted(found.labels[i]):
+            continue
+        if duplicate_iou < 1 and keep and (_pairwise_iou(found, i, keep) >= duplicate_iou).any():
+            continue
         keep.append(int(i))
     return found.take(keep)
 
+# %% ../nbs/01_prompting.ipynb #cell-010-3
 def _pairwise_iou(found, i, others):
-    if found.masks is not None: return np.array([mask_iou(found.masks[i], found.masks[j]) for j in others])
+    if found.masks is not None:
+        return np.array([mask_iou(found.masks[i], found.masks[j]) for j in others])
     return box_iou(found.boxes[i], found.boxes[others])
 
-# %% ../nbs/01_prompting.ipynb #cell-013
+# %% ../nbs/01_prompting.ipynb #cell-013-0
 class YoloDetector:
     "Ultralytics YOLO behind the detector protocol."
-    def __init__(self,
-        weights, # `.pt` file, or a name that ultralytics can fetch
-        confidence=0.25, # lowest score
-        device="cpu", # cpu | cuda
-        size=640, # longer side the network sees, pixels
-        sha256=None, # refuse the file unless it has this hash
+
+    def __init__(
+        self,
+        weights,  # `.pt` file, or a name that ultralytics can fetch
+        confidence=0.25,  # lowest score
+        device="cpu",  # cpu | cuda
+        size=640,  # longer side the network sees, pixels
+        sha256=None,  # refuse the file unless it has this hash
     ):
-        if sha256 is not None and sha256_file(weights) != sha256: raise InputError(weights, "is not the file that was recorded (SHA-256 differs); reinstall the package")
+        if sha256 is not None and sha256_file(weights) != sha256:
+            raise InputError(
+                weights,
+                "is not the file that was recorded (SHA-256 differs); reinstall the package",
+            )
         from ultralytics import YOLO
-        if not Path(weights).is_file() and os.environ.get("YOLO_OFFLINE", "").lower() == "true": raise InputError(weights, "no such weights file")
-        self.model, self.confidence, self.device, self.size = YOLO(str(weights)), confidence, device, size
-        self.name = f"yolo:{Path(weights).name}" + (f"@{sha256_file(weights)[7:19]}" if Path(weights).is_file() else "")
+
+        if not Path(weights).is_file() and os.environ.get("YOLO_OFFLINE", "").lower() == "true":
+            raise InputError(weights, "no such weights file")
+        self.model, self.confidence, self.device, self.size = (
+            YOLO(str(weights)),
+            confidence,
+            device,
+            size,
+        )
+        self.name = f"yolo:{Path(weights).name}" + (
+            f"@{sha256_file(weights)[7:19]}" if Path(weights).is_file() else ""
+        )
 
     def __call__(self, frames):
         "Detections of each frame, in one batch."
-        results = self.model.predict([np.ascontiguousarray(f[..., ::-1]) for f in frames], conf=self.confidence, imgsz=self.size, device=self.device, verbose=False)
-        return [Detections(r.boxes.xyxy.cpu().numpy().astype(float), [r.names[int(c)] for c in r.boxes.cls], r.boxes.conf.cpu().numpy().astype(float)) for r in results]
+        results = self.model.predict(
+            [np.ascontiguousarray(f[..., ::-1]) for f in frames],
+            conf=self.confidence,
+            imgsz=self.size,
+            device=self.device,
+            verbose=False,
+        )
+        return [
+            Detections(
+                r.boxes.xyxy.cpu().numpy().astype(float),
+                [r.names[int(c)] for c in r.boxes.cls],
+                r.boxes.conf.cpu().numpy().astype(float),
+            )
+            for r in results
+        ]
 
+# %% ../nbs/01_prompting.ipynb #cell-013-1
 class ZeroShotDetector:
     "Any transformers zero-shot object detector (Grounding DINO, OWL-ViT) behind the detector protocol."
-    def __init__(self,
-        model, # name or folder for `from_pretrained`
-        labels=("person",), # what to look for
-        confidence=0.25, # lowest score
+
+    def __init__(
+        self,
+        model,  # name or folder for `from_pretrained`
+        labels=("person",),  # what to look for
+        confidence=0.25,  # lowest score
         device="cpu",
     ):
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-        self.processor, self.model = AutoProcessor.from_pretrained(model), AutoModelForZeroShotObjectDetection.from_pretrained(model).to(device).eval()
-        self.labels, self.confidence, self.device, self.name = list(labels), confidence, device, f"zero-shot:{Path(model).name}"
+
+        self.processor, self.model = (
+            AutoProcessor.from_pretrained(model),
+            AutoModelForZeroShotObjectDetection.from_pretrained(model).to(device).eval(),
+        )
+        self.labels, self.confidence, self.device, self.name = (
+            list(labels),
+            confidence,
+            device,
+            f"zero-shot:{Path(model).name}",
+        )
 
     def __call__(self, frames):
         "Detections of each frame."
         import torch
+
         text = [[f"a {label}" for label in self.labels]] * len(frames)
         inputs = self.processor(images=list(frames), text=text, return_tensors="pt").to(self.device)
-        with torch.inference_mode(): outputs = self.model(**inputs)
-        found = self.processor.post_process_grounded_object_detection(outputs, threshold=self.confidence, target_sizes=[f.shape[:2] for f in frames], text_labels=text)
-        return [Detections(r["boxes"].cpu().numpy().astype(float).reshape(-1, 4), [str(t).removeprefix("a ") for t in r["text_labels"]], r["scores"].cpu().numpy().astype(float)) for r in found]
+        with torch.inference_mode():
+            outputs = self.model(**inputs)
+        found = self.processor.post_process_grounded_object_detection(
+            outputs,
+            threshold=self.confidence,
+            target_sizes=[f.shape[:2] for f in frames],
+            text_labels=text,
+        )
+        return [
+            Detections(
+                r["boxes"].cpu().numpy().astype(float).reshape(-1, 4),
+                [str(t).removeprefix("a ") for t in r["text_labels"]],
+                r["scores"].cpu().numpy().astype(float),
+            )
+            for r in found
+        ]
 
 # %% ../nbs/01_prompting.ipynb #cell-015
 class MotionDetector:
     "Weight-free: foreground of a fixed camera (OpenCV background subtraction), with masks."
+
     name = "motion"
-    def __init__(self,
-        samples=80, # frames the background is learned from
-        min_share=0.0006, # smallest blob, share of the frame
-        threshold=30, # squared distance to the background, in its variances
+
+    def __init__(
+        self,
+        samples=80,  # frames the background is learned from
+        min_share=0.0006,  # smallest blob, share of the frame
+        threshold=30,  # squared distance to the background, in its variances
     ):
         self.samples, self.min_share, self.threshold = samples, min_share, threshold
 
-    def prepare(self, path, count): # video, frames that decode
+    def prepare(self, path, count):  # video, frames that decode
         "Learn the background of this video."
         import cv2
-        wanted = set(np.unique(np.linspace(0, count - 1, min(self.samples, count)).round().astype(int)).tolist())
-        frames = [cv2.GaussianBlur(f, (3, 3), 0) for i, _, f in iter_frames(path) if i in wanted]
-        self.model = cv2.createBackgroundSubtractorMOG2(history=len(frames), varThreshold=self.threshold, detectShadows=True)
-        for i in np.random.default_rng(0).permutation(np.tile(np.arange(len(frames)), 2)): self.model.apply(frames[i], learningRate=1 / len(frames))
 
-    def __call__(self, frames): return [self._one(f) for f in frames]
+        wanted = set(
+            np.unique(
+                np.linspace(0, count - 1, min(self.samples, count)).round().astype(int)
+            ).tolist()
+        )
+        frames = [cv2.GaussianBlur(f, (3, 3), 0) for i, _, f in iter_frames(path) if i in wanted]
+        self.model = cv2.createBackgroundSubtractorMOG2(
+            history=len(frames), varThreshold=self.threshold, detectShadows=True
+        )
+        for i in np.random.default_rng(0).permutation(np.tile(np.arange(len(frames)), 2)):
+            self.model.apply(frames[i], learningRate=1 / len(frames))
+
+    def __call__(self, frames):
+        return [self._one(f) for f in frames]
 
     def _one(self, frame):
         import cv2
-        moving = (self.model.apply(cv2.GaussianBlur(frame, (3, 3), 0), learningRate=0) == 255).astype(np.uint8)
+
+        moving = (
+            self.model.apply(cv2.GaussianBlur(frame, (3, 3), 0), learningRate=0) == 255
+        ).astype(np.uint8)
         reach = max(3, round(frame.shape[0] / 100) | 1)
         moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        moving = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, np.ones((2 * reach + 1, reach), np.uint8))
+        moving = cv2.morphologyEx(
+            moving, cv2.MORPH_CLOSE, np.ones((2 * reach + 1, reach), np.uint8)
+        )
         n, blobs, stats, _ = cv2.connectedComponentsWithStats(moving, connectivity=8)
-        order = [i for i in np.argsort(-stats[:, cv2.CC_STAT_AREA], kind="stable") if i and stats[i, cv2.CC_STAT_AREA] >= self.min_share * frame[..., 0].size]
-        if not order: return no_detections()
+        order = [
+            i
+            for i in np.argsort(-stats[:, cv2.CC_STAT_AREA], kind="stable")
+            if i and stats[i, cv2.CC_STAT_AREA] >= self.min_share * frame[..., 0].size
+        ]
+        if not order:
+            return no_detections()
         masks = [blobs == i for i in order]
         areas = np.array([m.sum() for m in masks], float)
-        return Detections(np.stack([mask_box(m) for m in masks]), ["moving"] * len(masks), np.clip(.5 + areas / areas.max() / 2, 0, 1), masks)
+        return Detections(
+            np.stack([mask_box(m) for m in masks]),
+            ["moving"] * len(masks),
+            np.clip(0.5 + areas / areas.max() / 2, 0, 1),
+            masks,
+        )
 
-# %% ../nbs/01_prompting.ipynb #cell-016
-WEIGHTS = {"puppets": "puppets-yolo12n.pt"} # shipped detectors: file in weights/, its hash and origin beside it as .json
+# %% ../nbs/01_prompting.ipynb #cell-016-0
+WEIGHTS = {
+    "puppets": "puppets-yolo12n.pt"
+}  # shipped detectors: file in weights/, its hash and origin beside it as .json
+
 
 def shipped_detector(name="puppets", confidence=0.25, device="cpu") -> YoloDetector:
     "A detector that comes with the package; refused unless the file's hash is the recorded one."
-    path = package_dir()/"weights"/WEIGHTS[name]
-    if not path.is_file(): raise InputError(f"detector {name!r}", f"{path.name} is not among the package's weights; choose yolo, zero-shot or motion")
+    path = package_dir() / "weights" / WEIGHTS[name]
+    if not path.is_file():
+        raise InputError(
+            f"detector {name!r}",
+            f"{path.name} is not among the package's weights; choose yolo, zero-shot or motion",
+        )
     note = read_json(path.with_suffix(".json"))
     return YoloDetector(path, confidence, device, note["image_size"], note["sha256"])
 
+# %% ../nbs/01_prompting.ipynb #cell-016-1
 def choose_detector(
-    config:PromptingConfig,
-    info:VideoInfo, # the video, as `probe` saw it
+    config: PromptingConfig,
+    info: VideoInfo,  # the video, as `probe` saw it
     device="cpu",
-) -> tuple: # (detector, one sentence that says which and why)
+) -> tuple:  # (detector, one sentence that says which and why)
     "`auto`: the shipped detector for Puppets clips, general weights where they are given, else motion."
     kind, why = config.detector, "asked for"
     if kind == "auto":
-        shipped = (package_dir()/"weights"/WEIGHTS["puppets"]).is_file()
-        if shipped and is_puppets(info.path): kind, why = "puppets", "the file says it is a Puppets clip"
-        elif config.detector_weights: kind, why = "yolo", "weights are given"
-        else: kind, why = "motion", "no detector weights are given; it needs a fixed camera"
-    if kind == "puppets": detector = shipped_detector("puppets", config.confidence, device)
-    elif kind == "motion": detector = MotionDetector()
+        shipped = (package_dir() / "weights" / WEIGHTS["puppets"]).is_file()
+        if shipped and is_puppets(info.path):
+            kind, why = "puppets", "the file says it is a Puppets clip"
+        elif config.detector_weights:
+            kind, why = "yolo", "weights are given"
+        else:
+            kind, why = "motion", "no detector weights are given; it needs a fixed camera"
+    if kind == "puppets":
+        detector = shipped_detector("puppets", config.confidence, device)
+    elif kind == "motion":
+        detector = MotionDetector()
     elif kind in ("yolo", "zero-shot"):
-        if not config.detector_weights: raise InputError("prompting", f"detector {kind!r} needs detector_weights")
-        if kind == "yolo": detector = YoloDetector(config.detector_weights, config.confidence, device)
-        else: detector = ZeroShotDetector(config.detector_weights, confidence=config.confidence, device=device)
-    else: detector = resolve(kind)(config)
+        if not config.detector_weights:
+            raise InputError("prompting", f"detector {kind!r} needs detector_weights")
+        if kind == "yolo":
+            detector = YoloDetector(config.detector_weights, config.confidence, device)
+        else:
+            detector = ZeroShotDetector(
+                config.detector_weights, confidence=config.confidence, device=device
+            )
+    else:
+        detector = resolve(kind)(config)
     return detector, f"detector {getattr(detector, 'name', kind)}: {why}"
 
-# %% ../nbs/01_prompting.ipynb #cell-018
+# %% ../nbs/01_prompting.ipynb #cell-018-0
 @dataclass(eq=False)
 class Region:
     "A mask or, where there is none, a box, for comparisons."
-    box: np.ndarray # (4,)
-    mask: np.ndarray | None = None # (H, W) bool
+
+    box: np.ndarray  # (4,)
+    mask: np.ndarray | None = None  # (H, W) bool
 
     @property
-    def area(self): return float(box_area(self.box)) if self.mask is None else float(self.mask.sum())
+    def area(self):
+        return float(box_area(self.box)) if self.mask is None else float(self.mask.sum())
 
-    def compare(self, o): # (IoU, overlap), on masks where both have one
+    def compare(self, o):  # (IoU, overlap), on masks where both have one
         "Both similarity measures with another region."
-        if self.mask is None or o.mask is None: return float(box_iou(self.box, o.box)), float(box_overlap(self.box, o.box))
-        if not float(box_iou(self.box, o.box)): return 0.0, 0.0
+        if self.mask is None or o.mask is None:
+            return float(box_iou(self.box, o.box)), float(box_overlap(self.box, o.box))
+        if not float(box_iou(self.box, o.box)):
+            return 0.0, 0.0
         return float(mask_iou(self.mask, o.mask)), float(mask_overlap(self.mask, o.mask))
 
+# %% ../nbs/01_prompting.ipynb #cell-018-1
 def is_new(
-    found:Region, # a detection
-    tracked, # Regions on the same frame
-    iou=0.4, overlap=0.6, # the limits themselves reject
+    found: Region,  # a detection
+    tracked,  # Regions on the same frame
+    iou=0.4,
+    overlap=0.6,  # the limits themselves reject
 ) -> bool:
     "STVG-R1 section 3.1: unlike every tracked object in both measures."
     return all(i < iou and o < overlap for i, o in (found.compare(t) for t in tracked))
 
-def is_new_code(found, tracked, iou=0.4, overlap=0.6): # tracked: {id: Region}, in order of IDs
+# %% ../nbs/01_prompting.ipynb #cell-018-2
+def is_new_code(found, tracked, iou=0.4, overlap=0.6):  # tracked: {id: Region}, in order of IDs
     "The release's rule: (accepted?, IDs whose record of this frame is replaced)."
     replaced = []
     for id, region in tracked.items():
         i, o = found.compare(region)
-        if i >= iou: return False, replaced
+        if i >= iou:
+            return False, replaced
         if o >= overlap:
-            if found.area <= region.area: return False, replaced
+            if found.area <= region.area:
+                return False, replaced
             replaced.append(id)
     return True, replaced
 
 # %% ../nbs/01_prompting.ipynb #cell-020
 def accept_new(
-    seeds, # Regions of one key frame, by descending score
-    tracked:dict, # {id: Region} on that frame
-    config:PromptingConfig,
-) -> tuple: # (indices of new seeds, IDs whose record of this frame goes)
+    seeds,  # Regions of one key frame, by descending score
+    tracked: dict,  # {id: Region} on that frame
+    config: PromptingConfig,
+) -> tuple:  # (indices of new seeds, IDs whose record of this frame goes)
     "Which detections become objects."
     if config.new_rule == "code":
         verdicts = [is_new_code(s, tracked, config.new_iou, config.new_overlap) for s in seeds]
@@ -269,63 +468,89 @@ def accept_new(
         return new, sorted({id for _, gone in verdicts for id in gone}) if new else []
     new = []
     for i, seed in enumerate(seeds):
-        if is_new(seed, [*tracked.values(), *(seeds[j] for j in new)], config.new_iou, config.new_overlap): new.append(i)
+        if is_new(
+            seed, [*tracked.values(), *(seeds[j] for j in new)], config.new_iou, config.new_overlap
+        ):
+            new.append(i)
     return new, []
 
-# %% ../nbs/01_prompting.ipynb #cell-023
-def key_frames(n_frames:int, every:int) -> list:
+# %% ../nbs/01_prompting.ipynb #cell-023-0
+def key_frames(n_frames: int, every: int) -> list:
     "0, every, 2*every, ...; a tail shorter than `every` is not looked at again."
     return list(range(0, n_frames, every)) if every else [0]
 
+# %% ../nbs/01_prompting.ipynb #cell-023-1
 def detect(
-    path, # video
-    detector, # called with lists of frames
-    config:PromptingConfig,
-    n_frames:int, # frames that decode
-    batch=8, # key frames per call
-) -> dict: # key frame -> Detections
+    path,  # video
+    detector,  # called with lists of frames
+    config: PromptingConfig,
+    n_frames: int,  # frames that decode
+    batch=8,  # key frames per call
+) -> dict:  # key frame -> Detections
     "Detections on all key frames; one batch of frames in memory."
     wanted, out, frames, index = set(key_frames(n_frames, config.redetect_every)), {}, [], []
+
     def flush():
-        for i, found in zip(index, detector(frames) if frames else []): out[i] = select(found, config.classes, config.confidence, config.duplicate_iou)
-        frames.clear(); index.clear()
+        for i, found in zip(index, detector(frames) if frames else []):
+            out[i] = select(found, config.classes, config.confidence, config.duplicate_iou)
+        frames.clear()
+        index.clear()
+
     for i, _, frame in iter_frames(path, stop=max(wanted) + 1):
-        if i not in wanted: continue
-        frames.append(frame); index.append(i)
-        if len(frames) == batch: flush()
+        if i not in wanted:
+            continue
+        frames.append(frame)
+        index.append(i)
+        if len(frames) == batch:
+            flush()
     flush()
     return out
 
-# %% ../nbs/01_prompting.ipynb #cell-025
-def choose_tracker(config:PromptingConfig, device="cpu") -> tuple: # (tracker, one sentence)
+# %% ../nbs/01_prompting.ipynb #cell-025-0
+def choose_tracker(config: PromptingConfig, device="cpu") -> tuple:  # (tracker, one sentence)
     "`auto`: SAM2 where a checkpoint is given, else optical flow."
     kind, why = config.tracker, "asked for"
-    if kind == "auto": kind, why = ("sam2", "a checkpoint is given") if config.tracker_weights else ("flow", "no SAM2 checkpoint is given")
-    if kind == "flow": tracker = resolve("stvg_nb.tracking.FlowTracker")(release=config.release_after)
+    if kind == "auto":
+        kind, why = (
+            ("sam2", "a checkpoint is given")
+            if config.tracker_weights
+            else ("flow", "no SAM2 checkpoint is given")
+        )
+    if kind == "flow":
+        tracker = resolve("stvg_nb.tracking.FlowTracker")(release=config.release_after)
     elif kind == "sam2":
-        if not config.tracker_weights: raise InputError("prompting", "tracker 'sam2' needs tracker_weights, a SAM2 checkpoint")
-        tracker = resolve("stvg_nb.tracking.Sam2Tracker")(config.tracker_config, config.tracker_weights, device)
-    else: tracker = resolve(kind)(config)
+        if not config.tracker_weights:
+            raise InputError("prompting", "tracker 'sam2' needs tracker_weights, a SAM2 checkpoint")
+        tracker = resolve("stvg_nb.tracking.Sam2Tracker")(
+            config.tracker_config, config.tracker_weights, device
+        )
+    else:
+        tracker = resolve(kind)(config)
     return tracker, f"tracker {getattr(tracker, 'name', kind)}: {why}"
 
-def _seeds(session, found): # Detections of the current frame
+# %% ../nbs/01_prompting.ipynb #cell-025-1
+def _seeds(session, found):  # Detections of the current frame
     "Detections as Regions: their own masks, else the tracker's segmentation of their boxes; None for an empty mask."
     masks = found.masks if found.masks is not None else [session.segment(b) for b in found.boxes]
     return [Region(mask_box(m), m) if m.any() else None for m in masks]
 
+# %% ../nbs/01_prompting.ipynb #cell-025-2
 class _Builder:
     "What `build_database` knows while a video is under way."
+
     def __init__(self, database, config, session):
         self.db, self.config, self.session, self.next, self.looks = database, config, session, 1, {}
 
     def record(self, frame, masks):
-        for id, mask in masks.items(): self.db.add(id, frame, mask)
+        for id, mask in masks.items():
+            self.db.add(id, frame, mask)
 
     def withdraw(self):
         "Take out the masks that the tracker takes back; their IDs."
         taken, self.session.withdrawn = self.session.withdrawn, []
         for id, first, last in taken:
-            for frame in range(first, last + 1): self.db.masks[id].pop(frame, None)
+            for frame in range(first, last + 1):
+                self.db.masks[id].pop(frame, None)
         return {id for id, _, _ in taken}
 
     def key_frame(self, frame, image, masks, found):
@@ -335,96 +560,153 @@ class _Builder:
         corrected = self.session.add_detections([s.box for s in known], [s.mask for s in known])
         self.record(frame, corrected)
         gone = self.withdraw()
-        tracked = {id: Region(mask_box(m), m) for id, m in (masks | corrected).items() if m.any() and id not in gone}
+        tracked = {
+            id: Region(mask_box(m), m)
+            for id, m in (masks | corrected).items()
+            if m.any() and id not in gone
+        }
         usable = [i for i, s in enumerate(seeds) if s is not None]
         new, replaced = accept_new([seeds[i] for i in usable], tracked, self.config)
-        for id in replaced: self.db.masks[id].pop(frame, None)
+        for id in replaced:
+            self.db.masks[id].pop(frame, None)
         for i in (usable[j] for j in new):
             mask = self.session.add(self.next, frame, mask=seeds[i].mask)
-            self.db.add_object(self.next, found.labels[i], found.scores[i], "first" if frame == 0 else "new"); self.db.add(self.next, frame, mask)
-            tracked[self.next] = Region(mask_box(mask), mask) if mask.any() else seeds[i]; self.next += 1
+            self.db.add_object(
+                self.next, found.labels[i], found.scores[i], "first" if frame == 0 else "new"
+            )
+            self.db.add(self.next, frame, mask)
+            tracked[self.next] = Region(mask_box(mask), mask) if mask.any() else seeds[i]
+            self.next += 1
         for id, region in tracked.items():
-            if region.mask is not None: self.looks.setdefault(id, {})[frame] = appearance(image, region.mask)
+            if region.mask is not None:
+                self.looks.setdefault(id, {})[frame] = appearance(image, region.mask)
 
-# %% ../nbs/01_prompting.ipynb #cell-027
+# %% ../nbs/01_prompting.ipynb #cell-027-0
 def appearance(
-    image, # (H, W, 3) uint8 RGB
-    mask, # (H, W) bool
-) -> np.ndarray: # (136,) sums to 1: hue x saturation of coloured pixels, brightness of grey ones
+    image,  # (H, W, 3) uint8 RGB
+    mask,  # (H, W) bool
+) -> np.ndarray:  # (136,) sums to 1: hue x saturation of coloured pixels, brightness of grey ones
     "Colour histogram of an object."
     import cv2
+
     y1, x1, y2, x2 = (lambda b: (int(b[1]), int(b[0]), int(b[3]), int(b[2])))(mask_box(mask))
     h, s, v = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_RGB2HSV)[mask[y1:y2, x1:x2]].astype(int).T
     cell = np.where(s > 40, (h * 16 // 180) * 8 + s // 32, 128 + v // 32)
     return np.bincount(cell, minlength=136) / len(cell)
 
-def similarity(a, b): # two histograms
+# %% ../nbs/01_prompting.ipynb #cell-027-1
+def similarity(a, b):  # two histograms
     "Bhattacharyya coefficient: 1 for equal histograms, 0 for disjoint ones."
     return float(np.sqrt(a * b).sum())
 
-# %% ../nbs/01_prompting.ipynb #cell-029
-def identity(thing, name): # detector or tracker
+# %% ../nbs/01_prompting.ipynb #cell-029-0
+def identity(thing, name):  # detector or tracker
     "What a database's configuration says about it."
     return getattr(thing, "name", name)
 
+# %% ../nbs/01_prompting.ipynb #cell-029-1
 def build_database(
-    path, # video
-    config:PromptingConfig=None, # None: `ours`
-    info:VideoInfo=None, # from `probe`; None: looked at here
-    detector=None, tracker=None, # None: chosen by the configuration
-    detections:dict=None, # key frame -> Detections, instead of a detector
+    path,  # video
+    config: PromptingConfig = None,  # None: `ours`
+    info: VideoInfo = None,  # from `probe`; None: looked at here
+    detector=None,
+    tracker=None,  # None: chosen by the configuration
+    detections: dict = None,  # key frame -> Detections, instead of a detector
     device="cpu",
-    progress=lambda frames: None, # called with the number of frames done since the last call
-) -> tuple: # (MaskDatabase, {id: {key frame: histogram}})
+    progress=lambda frames: None,  # called with the number of frames done since the last call
+) -> tuple:  # (MaskDatabase, {id: {key frame: histogram}})
     "STVG-R1 section 3.1: every object of a video numbered and segmented in every frame."
     config, info = check_config(config or preset()), info or probe(path)
-    if detector is None and detections is None: detector, _ = choose_detector(config, info, device)
-    if tracker is None: tracker, _ = choose_tracker(config, device)
-    if hasattr(detector, "prepare"): detector.prepare(path, info.frame_count)
-    found = detections if detections is not None else detect(path, detector, config, info.frame_count)
-    db = MaskDatabase(info.width, info.height, info.fps, info.frame_count, path, sha256_file(path), database_config(config, detector, tracker))
-    with tracker.open(iter_frames(path), info.height, info.width, info.frame_count, backward=config.backward) as session:
+    if detector is None and detections is None:
+        detector, _ = choose_detector(config, info, device)
+    if tracker is None:
+        tracker, _ = choose_tracker(config, device)
+    if hasattr(detector, "prepare"):
+        detector.prepare(path, info.frame_count)
+    found = (
+        detections if detections is not None else detect(path, detector, config, info.frame_count)
+    )
+    db = MaskDatabase(
+        info.width,
+        info.height,
+        info.fps,
+        info.frame_count,
+        path,
+        sha256_file(path),
+        database_config(config, detector, tracker),
+    )
+    with tracker.open(
+        iter_frames(path), info.height, info.width, info.frame_count, backward=config.backward
+    ) as session:
         builder = _Builder(db, config, session)
         for key in [*key_frames(info.frame_count, config.redetect_every), info.frame_count - 1]:
             masks = {}
-            for frame, masks in session.advance(key): builder.record(frame, masks); progress(1)
-            if key in found: builder.key_frame(key, session.image, masks, found.pop(key))
+            for frame, masks in session.advance(key):
+                builder.record(frame, masks)
+                progress(1)
+            if key in found:
+                builder.key_frame(key, session.image, masks, found.pop(key))
         if config.backward:
-            for frame, masks in session.backward(): builder.record(frame, masks); builder.withdraw()
+            for frame, masks in session.backward():
+                builder.record(frame, masks)
+                builder.withdraw()
         db.counts = dict(session.counts)
-    if config.label_map: exclude_overlaps(db)
-    if config.reid == "stitch": stitch(db, builder.looks)
+    if config.label_map:
+        exclude_overlaps(db)
+    if config.reid == "stitch":
+        stitch(db, builder.looks)
     return db, builder.looks
 
-PIPELINE = 2 # version of what makes masks and reports; raised with every change of theirs, so that older databases are made anew
+# %% ../nbs/01_prompting.ipynb #cell-029-2
+PIPELINE = 2  # version of what makes masks and reports; raised with every change of theirs, so that older databases are made anew
 
-def database_config(config:PromptingConfig, detector, tracker) -> dict:
+
+def database_config(config: PromptingConfig, detector, tracker) -> dict:
     "The switches that shape the masks (not the marks) and the models behind them; the key of a database."
-    drawing = ("theta", "filter_scope", "mark_anchor", "mark_size", "mark_type", "mark_colour", "draw_at")
-    return {k: v for k, v in asdict(config).items() if k not in drawing} | dict(pipeline=PIPELINE, detector=identity(detector, "given"), tracker=identity(tracker, "given"))
+    drawing = (
+        "theta",
+        "filter_scope",
+        "mark_anchor",
+        "mark_size",
+        "mark_type",
+        "mark_colour",
+        "draw_at",
+    )
+    return {k: v for k, v in asdict(config).items() if k not in drawing} | dict(
+        pipeline=PIPELINE, detector=identity(detector, "given"), tracker=identity(tracker, "given")
+    )
 
 # %% ../nbs/01_prompting.ipynb #cell-030
-def exclude_overlaps(db:MaskDatabase):
+def exclude_overlaps(db: MaskDatabase):
     "The release's label map: on each frame a later ID takes the pixels of an earlier one."
     for frame in sorted({f for m in db.masks.values() for f in m}):
         taken = np.zeros(db.size, bool)
         for id in reversed(db.ids):
             mask = db.mask(id, frame)
-            if mask is None: continue
-            db.add(id, frame, mask & ~taken); taken |= mask
+            if mask is None:
+                continue
+            db.add(id, frame, mask & ~taken)
+            taken |= mask
 
-# %% ../nbs/01_prompting.ipynb #cell-033
+# %% ../nbs/01_prompting.ipynb #cell-033-0
 def _shared_iou(db, a, b, most=8):
     shared = sorted(set(db.masks[a]) & set(db.masks[b]))
-    if len(shared) < 3: return None
-    pick = shared if len(shared) <= most else [shared[i] for i in np.linspace(0, len(shared) - 1, most).astype(int)]
+    if len(shared) < 3:
+        return None
+    pick = (
+        shared
+        if len(shared) <= most
+        else [shared[i] for i in np.linspace(0, len(shared) - 1, most).astype(int)]
+    )
     return float(np.mean([mask_iou(db.mask(a, f), db.mask(b, f)) for f in pick]))
 
+# %% ../nbs/01_prompting.ipynb #cell-033-1
 def _continues(db, looks, a, b, fps):
     "Score with which track b goes on where a ended, or None."
     ta, tb = db.tube(a), db.tube(b)
     gap = (tb.start - ta.end) / fps
-    if not len(ta.frames) or not len(tb.frames) or not 0 <= gap <= 2: return None
+    if not len(ta.frames) or not len(tb.frames) or not 0 <= gap <= 2:
+        return None
     near = ta.frames >= ta.frames[-1] - int(fps / 2)
     speed = (ta.boxes[-1] - ta.boxes[near][0]) / max(ta.frames[-1] - ta.frames[near][0], 1)
     meets = float(box_iou(ta.boxes[-1] + speed * (tb.start - ta.frames[-1]), tb.boxes[0]))
@@ -432,130 +714,202 @@ def _continues(db, looks, a, b, fps):
     alike = similarity(one[max(one)], two[min(two)]) if one and two else 0.0
     return meets * alike if meets >= 0.3 and alike >= 0.7 else None
 
-def merge_candidates(db:MaskDatabase, looks:dict) -> list: # (score, kept ID, merged ID, why), best first
+# %% ../nbs/01_prompting.ipynb #cell-033-2
+def merge_candidates(
+    db: MaskDatabase, looks: dict
+) -> list:  # (score, kept ID, merged ID, why), best first
     "Pairs of tracks that are one object."
     out, fps = [], db.video["fps"]
     for i, a in enumerate(db.ids):
-        for b in db.ids[i + 1:]:
-            if db.objects[a]["label"] != db.objects[b]["label"]: continue
+        for b in db.ids[i + 1 :]:
+            if db.objects[a]["label"] != db.objects[b]["label"]:
+                continue
             same = _shared_iou(db, a, b)
-            if same is not None and same >= 0.5: out.append((1 + same, a, b, "overlap")); continue
-            if set(db.masks[a]) & set(db.masks[b]): continue
-            score = max((s for s in (_continues(db, looks, a, b, fps), _continues(db, looks, b, a, fps)) if s is not None), default=None)
-            if score is not None: out.append((score, a, b, "continues"))
+            if same is not None and same >= 0.5:
+                out.append((1 + same, a, b, "overlap"))
+                continue
+            if set(db.masks[a]) & set(db.masks[b]):
+                continue
+            score = max(
+                (
+                    s
+                    for s in (_continues(db, looks, a, b, fps), _continues(db, looks, b, a, fps))
+                    if s is not None
+                ),
+                default=None,
+            )
+            if score is not None:
+                out.append((score, a, b, "continues"))
     return sorted(out, key=lambda m: (-m[0], m[1], m[2]))
 
-def stitch(db:MaskDatabase, looks:dict) -> list: # merges done
+# %% ../nbs/01_prompting.ipynb #cell-033-3
+def stitch(db: MaskDatabase, looks: dict) -> list:  # merges done
     "Merge greedily, best pair first; the smaller ID stays, and no merge makes one ID appear twice in a frame."
     done = []
     for score, a, b, why in merge_candidates(db, looks):
-        if a not in db.masks or b not in db.masks: continue
-        if why == "continues" and set(db.masks[a]) & set(db.masks[b]): continue
-        db.masks[a] = db.masks[b] | db.masks[a]; db.objects[a]["source"] = "stitched"
+        if a not in db.masks or b not in db.masks:
+            continue
+        if why == "continues" and set(db.masks[a]) & set(db.masks[b]):
+            continue
+        db.masks[a] = db.masks[b] | db.masks[a]
+        db.objects[a]["source"] = "stitched"
         del db.masks[b], db.objects[b]
-        looks.setdefault(a, {}).update(looks.pop(b, {})); done.append(dict(kept=a, merged=b, why=why, score=round(score, 3)))
+        looks.setdefault(a, {}).update(looks.pop(b, {}))
+        done.append(dict(kept=a, merged=b, why=why, score=round(score, 3)))
     return done
 
-# %% ../nbs/01_prompting.ipynb #cell-036
-def _runs(frames): # ascending frames
+# %% ../nbs/01_prompting.ipynb #cell-036-0
+def _runs(frames):  # ascending frames
     "Visible runs as [first, last]."
     cut = np.flatnonzero(np.diff(frames) > 1)
-    return [[int(a), int(b)] for a, b in zip(frames[np.r_[0, cut + 1]], frames[np.r_[cut, len(frames) - 1]])]
+    return [
+        [int(a), int(b)]
+        for a, b in zip(frames[np.r_[0, cut + 1]], frames[np.r_[cut, len(frames) - 1]])
+    ]
 
+# %% ../nbs/01_prompting.ipynb #cell-036-1
 def _switches(id, tube, looks, fps):
     "Frames at which this ID may have passed to another object."
     out = []
     step = np.diff(tube.frames)
     alone = (step == 1) & (box_iou(tube.boxes[1:], tube.boxes[:-1]) < 0.1)
-    out += [dict(id=id, frame=int(f), seconds=round(f / fps, 2), why="jump") for f in tube.frames[1:][alone]]
+    out += [
+        dict(id=id, frame=int(f), seconds=round(f / fps, 2), why="jump")
+        for f in tube.frames[1:][alone]
+    ]
     seen = sorted(looks)
-    out += [dict(id=id, frame=int(g), seconds=round(g / fps, 2), why="looks changed") for f, g in zip(seen, seen[1:]) if similarity(looks[f], looks[g]) < 0.5]
+    out += [
+        dict(id=id, frame=int(g), seconds=round(g / fps, 2), why="looks changed")
+        for f, g in zip(seen, seen[1:])
+        if similarity(looks[f], looks[g]) < 0.5
+    ]
     return sorted(out, key=lambda s: s["frame"])
 
-def _meetings(tubes, fps, share=0.6): # {id: Tube}
+# %% ../nbs/01_prompting.ipynb #cell-036-2
+def _meetings(tubes, fps, share=0.6):  # {id: Tube}
     "Where two numbers are on the same place for a while: afterwards they may have been exchanged."
     out, ids = [], sorted(tubes)
     for i, a in enumerate(ids):
-        for b in ids[i + 1:]:
+        for b in ids[i + 1 :]:
             shared, ia, ib = np.intersect1d(tubes[a].frames, tubes[b].frames, return_indices=True)
             close = shared[box_overlap(tubes[a].boxes[ia], tubes[b].boxes[ib]) >= share]
             cut = np.flatnonzero(np.diff(close) > fps)
-            out += [dict(ids=[a, b], first=int(p[0]), last=int(p[-1]), seconds=round(float(p[-1]) / fps, 2)) for p in np.split(close, cut + 1) if len(p) > fps / 5]
+            out += [
+                dict(
+                    ids=[a, b],
+                    first=int(p[0]),
+                    last=int(p[-1]),
+                    seconds=round(float(p[-1]) / fps, 2),
+                )
+                for p in np.split(close, cut + 1)
+                if len(p) > fps / 5
+            ]
     return sorted(out, key=lambda m: m["first"])
 
+# %% ../nbs/01_prompting.ipynb #cell-036-3
 def identity_report(
-    db:MaskDatabase,
-    looks:dict=None, # {id: {key frame: histogram}}, from `build_database`
-) -> dict: # births, deaths, fragments, overlaps, switches, meetings
+    db: MaskDatabase,
+    looks: dict = None,  # {id: {key frame: histogram}}, from `build_database`
+) -> dict:  # births, deaths, fragments, overlaps, switches, meetings
     "What happened to the numbers of one video."
     fps, last = db.video["fps"], db.frames["stop"] - 1
-    report = dict(video=db.video["name"], n_objects=len(db), n_frames=db.video["frame_count"], births=[], deaths=[], fragments=[], overlaps=[], switches=[])
+    report = dict(
+        video=db.video["name"],
+        n_objects=len(db),
+        n_frames=db.video["frame_count"],
+        births=[],
+        deaths=[],
+        fragments=[],
+        overlaps=[],
+        switches=[],
+    )
     for id in db.ids:
         tube = db.tube(id)
-        if not len(tube.frames): report["fragments"].append(dict(id=id, runs=[])); continue
+        if not len(tube.frames):
+            report["fragments"].append(dict(id=id, runs=[]))
+            continue
         runs = _runs(tube.frames)
         report["births"].append(dict(id=id, frame=runs[0][0], source=db.objects[id]["source"]))
-        if runs[-1][1] < last: report["deaths"].append(dict(id=id, frame=runs[-1][1], seconds=round(runs[-1][1] / fps, 2)))
-        if len(runs) > 1: report["fragments"].append(dict(id=id, runs=runs))
+        if runs[-1][1] < last:
+            report["deaths"].append(
+                dict(id=id, frame=runs[-1][1], seconds=round(runs[-1][1] / fps, 2))
+            )
+        if len(runs) > 1:
+            report["fragments"].append(dict(id=id, runs=runs))
         report["switches"] += _switches(id, tube, (looks or {}).get(id, {}), fps)
     for i, a in enumerate(db.ids):
-        for b in db.ids[i + 1:]:
+        for b in db.ids[i + 1 :]:
             iou = _shared_iou(db, a, b)
-            if iou is not None and iou >= 0.5: report["overlaps"].append(dict(ids=[a, b], iou=round(iou, 3)))
+            if iou is not None and iou >= 0.5:
+                report["overlaps"].append(dict(ids=[a, b], iou=round(iou, 3)))
     report["meetings"] = _meetings({id: db.tube(id) for id in db.ids}, fps)
     return report
 
-# %% ../nbs/01_prompting.ipynb #cell-039
+# %% ../nbs/01_prompting.ipynb #cell-039-0
 def drawn(
-    areas:dict, # {id: mask area} of one frame
-    labels:dict, # {id: category}
-    theta=1 / 3, # share of the largest
-    scope="category", # largest within the category, or within all
-) -> set: # IDs that get a mark
+    areas: dict,  # {id: mask area} of one frame
+    labels: dict,  # {id: category}
+    theta=1 / 3,  # share of the largest
+    scope="category",  # largest within the category, or within all
+) -> set:  # IDs that get a mark
     "STVG-R1 section 3.1, the mask filter."
     group = (lambda i: labels.get(i)) if scope == "category" else (lambda i: None)
     largest = {}
-    for i, a in areas.items(): largest[group(i)] = max(a, largest.get(group(i), 0))
+    for i, a in areas.items():
+        largest[group(i)] = max(a, largest.get(group(i), 0))
     return {i for i, a in areas.items() if a > 0 and a >= theta * largest[group(i)]}
 
+# %% ../nbs/01_prompting.ipynb #cell-039-1
 def drawn_marks(
-    db:MaskDatabase,
-    frames=None, # which frames; None: all that hold a mask
-    config:PromptingConfig=None,
-) -> dict: # frame -> set of IDs
+    db: MaskDatabase,
+    frames=None,  # which frames; None: all that hold a mask
+    config: PromptingConfig = None,
+) -> dict:  # frame -> set of IDs
     "The filter over a video, on encoded masks."
     config, areas = config or preset(), {}
     wanted = None if frames is None else set(map(int, frames))
     for id in db.ids:
         mine = [f for f in db.masks[id] if wanted is None or f in wanted]
-        for f, a in zip(mine, rle_areas([db._counts(id, f) for f in mine]).tolist()): areas.setdefault(f, {})[id] = a
+        for f, a in zip(mine, rle_areas([db._counts(id, f) for f in mine]).tolist()):
+            areas.setdefault(f, {})[id] = a
     labels = {id: o["label"] for id, o in db.objects.items()}
-    return {f: drawn(areas.get(f, {}), labels, config.theta, config.filter_scope) for f in sorted(areas if wanted is None else wanted)}
+    return {
+        f: drawn(areas.get(f, {}), labels, config.theta, config.filter_scope)
+        for f in sorted(areas if wanted is None else wanted)
+    }
 
-# %% ../nbs/01_prompting.ipynb #cell-042
-def mark_text(id:int, kind="number") -> str:
+# %% ../nbs/01_prompting.ipynb #cell-042-0
+def mark_text(id: int, kind="number") -> str:
     "What is painted for an ID: 12, L, l; `mix` has digits to 9 and letters from 10."
-    if kind == "number" or (kind == "mix" and id < 10): return str(id)
+    if kind == "number" or (kind == "mix" and id < 10):
+        return str(id)
     n, text = id if kind != "mix" else id - 9, ""
-    while n: n, rest = divmod(n - 1, 26); text = chr(65 + rest) + text
+    while n:
+        n, rest = divmod(n - 1, 26)
+        text = chr(65 + rest) + text
     return text.lower() if kind == "lower" else text
 
-def read_mark(text:str, kind="number"): # -> ID or None
+# %% ../nbs/01_prompting.ipynb #cell-042-1
+def read_mark(text: str, kind="number"):  # -> ID or None
     "The ID behind a mark."
     text = text.strip()
-    if kind == "number" or (kind == "mix" and text.isdigit()): return int(text) if text.isdigit() else None
-    if not (text.isalpha() and text.isascii()): return None
+    if kind == "number" or (kind == "mix" and text.isdigit()):
+        return int(text) if text.isdigit() else None
+    if not (text.isalpha() and text.isascii()):
+        return None
     n = 0
-    for c in text.upper(): n = n * 26 + ord(c) - 64
+    for c in text.upper():
+        n = n * 26 + ord(c) - 64
     return n if kind != "mix" else n + 9
 
-# %% ../nbs/01_prompting.ipynb #cell-044
-def mark_style(shape, size=20): # (H, W) -> (font scale, thickness)
+# %% ../nbs/01_prompting.ipynb #cell-044-0
+def mark_style(shape, size=20):  # (H, W) -> (font scale, thickness)
     "Size 20 is meant at a longer side of 336 pixels and grows with the frame (STVG-R1, released preprocessing)."
     scale = size / 30 * max(shape) / 336
     return scale, max(2 if scale > 0.5 else 1, int(2 * scale))
 
-def mark_place(mask, anchor="centroid"): # (H, W) bool -> (x, y)
+# %% ../nbs/01_prompting.ipynb #cell-044-1
+def mark_place(mask, anchor="centroid"):  # (H, W) bool -> (x, y)
     "Where a mark belongs: the centroid, or the nearest mask pixel where that lies outside; `midrow` is the release's rule."
     y1, x1, y2, x2 = (lambda b: (int(b[1]), int(b[0]), int(b[3]), int(b[2])))(mask_box(mask))
     ys, xs = np.nonzero(mask[y1:y2, x1:x2])
@@ -565,202 +919,349 @@ def mark_place(mask, anchor="centroid"): # (H, W) bool -> (x, y)
         return (float(row.mean()) if len(row) else (x1 + x2 - 1) / 2), float(cy)
     cy, cx = ys.mean(), xs.mean()
     if not mask[y1 + int(round(cy)), x1 + int(round(cx))]:
-        i = np.argmin((ys - cy) ** 2 + (xs - cx) ** 2); cy, cx = ys[i], xs[i]
+        i = np.argmin((ys - cy) ** 2 + (xs - cx) ** 2)
+        cy, cx = ys[i], xs[i]
     return float(x1 + cx), float(y1 + cy)
 
+# %% ../nbs/01_prompting.ipynb #cell-044-2
 def draw_marks(
-    frame, # (H, W, 3) uint8 RGB; not changed
-    masks:dict, # {id: (H, W) bool} that get a mark
-    config:PromptingConfig=None,
-) -> np.ndarray: # (H, W, 3) uint8
+    frame,  # (H, W, 3) uint8 RGB; not changed
+    masks: dict,  # {id: (H, W) bool} that get a mark
+    config: PromptingConfig = None,
+) -> np.ndarray:  # (H, W, 3) uint8
     "Paint the IDs of one frame, small objects last (STVG-R1 eq. 1)."
     import cv2
+
     config, out = config or preset(), np.ascontiguousarray(frame).copy()
     (h, w), (scale, thick) = frame.shape[:2], mark_style(frame.shape[:2], config.mark_size)
     for id, mask in sorted(masks.items(), key=lambda m: (-int(m[1].sum()), m[0])):
-        if not mask.any(): continue
+        if not mask.any():
+            continue
         text, (x, y) = mark_text(id, config.mark_type), mark_place(mask, config.mark_anchor)
         (tw, th), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
         if config.mark_anchor == "centroid":
-            x = min(max(x - tw / 2, thick), max(w - tw - thick, thick)); y = min(max(y + th / 2, th + thick), h - 1 - thick)
-        cv2.putText(out, text, (int(round(x)), int(round(y))), cv2.FONT_HERSHEY_SIMPLEX, scale, colour(config.mark_colour), thick, cv2.LINE_AA)
+            x = min(max(x - tw / 2, thick), max(w - tw - thick, thick))
+            y = min(max(y + th / 2, th + thick), h - 1 - thick)
+        cv2.putText(
+            out,
+            text,
+            (int(round(x)), int(round(y))),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            colour(config.mark_colour),
+            thick,
+            cv2.LINE_AA,
+        )
     return out
 
-# %% ../nbs/01_prompting.ipynb #cell-049
+# %% ../nbs/01_prompting.ipynb #cell-049-0
 def _resized(mask, size):
     import cv2
-    return mask if mask.shape == size else cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) > 0
 
+    return (
+        mask
+        if mask.shape == size
+        else cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) > 0
+    )
+
+# %% ../nbs/01_prompting.ipynb #cell-049-1
 def _mark_frame(frame, index, db, ids, config, size=None):
     "One frame with its marks, at native size or at `size` = (height, width)."
     import cv2
-    masks = {id: db.mask(id, index) for id in ids}
-    if size is None or size == frame.shape[:2]: return draw_marks(frame, masks, config)
-    how = cv2.INTER_AREA if size[0] * size[1] < frame.shape[0] * frame.shape[1] else cv2.INTER_CUBIC
-    if config.draw_at == "native": return cv2.resize(draw_marks(frame, masks, config), size[::-1], interpolation=how)
-    return draw_marks(cv2.resize(frame, size[::-1], interpolation=how), {i: _resized(m, size) for i, m in masks.items()}, config)
 
+    masks = {id: db.mask(id, index) for id in ids}
+    if size is None or size == frame.shape[:2]:
+        return draw_marks(frame, masks, config)
+    how = cv2.INTER_AREA if size[0] * size[1] < frame.shape[0] * frame.shape[1] else cv2.INTER_CUBIC
+    if config.draw_at == "native":
+        return cv2.resize(draw_marks(frame, masks, config), size[::-1], interpolation=how)
+    return draw_marks(
+        cv2.resize(frame, size[::-1], interpolation=how),
+        {i: _resized(m, size) for i, m in masks.items()},
+        config,
+    )
+
+# %% ../nbs/01_prompting.ipynb #cell-049-2
 def prompted_clip(
-    path, # video
-    db:MaskDatabase=None, # None: no marks
-    config:PromptingConfig=None,
-    sampling=None, # SamplingConfig of the profile; None: its defaults
-    window=None, # frames [a, b) of the video that are the clip; None: all
-    size=None, # (height, width) the model sees; None: by the budget
-) -> Clip: # times and fps as the model is told
+    path,  # video
+    db: MaskDatabase = None,  # None: no marks
+    config: PromptingConfig = None,
+    sampling=None,  # SamplingConfig of the profile; None: its defaults
+    window=None,  # frames [a, b) of the video that are the clip; None: all
+    size=None,  # (height, width) the model sees; None: by the budget
+) -> Clip:  # times and fps as the model is told
     "The frames of $\\tilde V$ that a model sees; only these are kept in memory."
     sampling, config = sampling or load_profile("tiny").sampling, config or preset()
     info = probe(path, quiet=True)
     start, stop = window or (0, info.frame_count)
-    index = start + sample_indices(stop - start, info.fps, sampling.rate, sampling.mode, maximum=sampling.max_frames)
-    if size is None: size = model_size(info.height, info.width, len(index), sampling)
+    index = start + sample_indices(
+        stop - start, info.fps, sampling.rate, sampling.mode, maximum=sampling.max_frames
+    )
+    if size is None:
+        size = model_size(info.height, info.width, len(index), sampling)
     marks = drawn_marks(db, index, config) if db is not None else {}
     frames, times = {}, {}
     wanted = set(index.tolist())
     for i, t, frame in iter_frames(path, start, int(index[-1]) + 1):
-        if i in wanted: frames[i], times[i] = _mark_frame(frame, i, db, marks.get(i, ()), config, size), t
-    told = sampling.rate if sampling.mode == "exact" and len(index) < sampling.max_frames else len(index) / ((stop - start) / info.fps)
-    return Clip(np.stack([frames[i] for i in index.tolist()]), told, np.array([times[i] for i in index.tolist()]) - times[int(index[0])], start, str(path), info.metadata)
+        if i in wanted:
+            frames[i], times[i] = _mark_frame(frame, i, db, marks.get(i, ()), config, size), t
+    told = (
+        sampling.rate
+        if sampling.mode == "exact" and len(index) < sampling.max_frames
+        else len(index) / ((stop - start) / info.fps)
+    )
+    return Clip(
+        np.stack([frames[i] for i in index.tolist()]),
+        told,
+        np.array([times[i] for i in index.tolist()]) - times[int(index[0])],
+        start,
+        str(path),
+        info.metadata,
+    )
 
-def model_size(height, width, n, sampling) -> tuple: # (height, width)
+# %% ../nbs/01_prompting.ipynb #cell-049-3
+def model_size(height, width, n, sampling) -> tuple:  # (height, width)
     "Frame size by the budget, or with the longer side limited (STVG-o1)."
-    if sampling.longer_side is None: return frame_size(height, width, n, sampling.budget)
+    if sampling.longer_side is None:
+        return frame_size(height, width, n, sampling.budget)
     scale = min(1, sampling.longer_side / max(height, width))
     return fit_frame(round(height * scale), round(width * scale), float("inf"), floor=1)
 
-# %% ../nbs/01_prompting.ipynb #cell-051
+# %% ../nbs/01_prompting.ipynb #cell-051-0
 def load_config(path=None, profile=None, overrides=None) -> PromptingConfig:
     "The prompting section of a profile or of a YAML file."
     settings = load_profile(str(path) if path else profile, overrides)
     return check_config(settings.prompting)
 
+# %% ../nbs/01_prompting.ipynb #cell-051-1
 def _kept(database, path, config_key):
     "The database if it belongs to this video and configuration, else None."
-    if not Path(database).is_file(): return None
-    try: db = MaskDatabase.open(database)
-    except InputError: return None
+    if not Path(database).is_file():
+        return None
+    try:
+        db = MaskDatabase.open(database)
+    except InputError:
+        return None
     return db if db.config_hash == config_key and db.video["sha256"] == sha256_file(path) else None
 
+# %% ../nbs/01_prompting.ipynb #cell-051-2
 def prompt_video(
-    path, # video
-    output, # `.mp4` with the IDs drawn
-    database=None, # default: `<stem>.masks.json.gz` beside the output
-    config:PromptingConfig=None,
-    reuse=False, # True: use the database, refuse one of another video or configuration; "fitting": make it anew then
-    detections:dict=None, # key frame -> Detections, instead of a detector
+    path,  # video
+    output,  # `.mp4` with the IDs drawn
+    database=None,  # default: `<stem>.masks.json.gz` beside the output
+    config: PromptingConfig = None,
+    reuse=False,  # True: use the database, refuse one of another video or configuration; "fitting": make it anew then
+    detections: dict = None,  # key frame -> Detections, instead of a detector
     device="cpu",
-    say=lambda line: None, # one line each about what was chosen
-    progress=lambda frames: None, # frames done since the last call
-) -> dict: # `stvg.prompt/1`
+    say=lambda line: None,  # one line each about what was chosen
+    progress=lambda frames: None,  # frames done since the last call
+) -> dict:  # `stvg.prompt/1`
     "Number one video: the prompted video, its database and its identity report."
     began, config, info = time.time(), check_config(config or preset()), probe(path)
-    output = Path(output); database = Path(database or output.with_name(f"{output.stem}.masks.json.gz"))
-    detector, why = choose_detector(config, info, device) if detections is None else (None, "detector: detections are given")
+    output = Path(output)
+    database = Path(database or output.with_name(f"{output.stem}.masks.json.gz"))
+    detector, why = (
+        choose_detector(config, info, device)
+        if detections is None
+        else (None, "detector: detections are given")
+    )
     tracker, what = choose_tracker(config, device)
-    say(why); say(what)
+    say(why)
+    say(what)
     key = config_hash(database_config(config, detector, tracker))
     db = _kept(database, path, key) if reuse else None
     if reuse is True and db is None and database.is_file():
-        raise InputError(database, "belongs to another video or configuration; leave out --reuse to make it anew")
+        raise InputError(
+            database, "belongs to another video or configuration; leave out --reuse to make it anew"
+        )
     if db is None:
-        db, looks = build_database(path, config, info, detector, tracker, detections, device, progress)
-        db.save(database); write_json(report_path(database), identity_report(db, looks), indent=1)
-    else: say(f"using {database.name}")
+        db, looks = build_database(
+            path, config, info, detector, tracker, detections, device, progress
+        )
+        db.save(database)
+        write_json(report_path(database), identity_report(db, looks), indent=1)
+    else:
+        say(f"using {database.name}")
     marks = drawn_marks(db, range(info.frame_count), config)
     even = (info.height - info.height % 2, info.width - info.width % 2)
-    write_video(output, (_mark_frame(f, i, db, marks[i], config)[:even[0], :even[1]] for i, _, f in iter_frames(path)), info.fps, metadata={"comment": f"numbered from {Path(path).name}"})
-    return dict(schema="stvg.prompt/1", video=str(path), output=str(output), database=str(database), n_objects=len(db), n_frames=info.frame_count,
-                config_hash=db.config_hash, seconds=round(time.time() - began, 3))
+    write_video(
+        output,
+        (
+            _mark_frame(f, i, db, marks[i], config)[: even[0], : even[1]]
+            for i, _, f in iter_frames(path)
+        ),
+        info.fps,
+        metadata={"comment": f"numbered from {Path(path).name}"},
+    )
+    return dict(
+        schema="stvg.prompt/1",
+        video=str(path),
+        output=str(output),
+        database=str(database),
+        n_objects=len(db),
+        n_frames=info.frame_count,
+        config_hash=db.config_hash,
+        seconds=round(time.time() - began, 3),
+    )
 
+# %% ../nbs/01_prompting.ipynb #cell-051-3
 def report_path(database) -> Path:
     "Identity report beside a database."
-    return Path(database).with_name(Path(database).name.replace(".masks.json.gz", "") + ".identity.json")
+    return Path(database).with_name(
+        Path(database).name.replace(".masks.json.gz", "") + ".identity.json"
+    )
 
-# %% ../nbs/01_prompting.ipynb #cell-052
+# %% ../nbs/01_prompting.ipynb #cell-052-0
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
 
+
 def list_videos(
-    source, # video, folder of videos, or text file with one path a line (`#` starts a comment)
-) -> list: # paths
+    source,  # video, folder of videos, or text file with one path a line (`#` starts a comment)
+) -> list:  # paths
     "The videos that a source names."
     source = Path(source)
-    if source.is_dir(): found = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if source.is_dir():
+        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     elif source.suffix.lower() in (".txt", ".list"):
-        if not source.is_file(): raise InputError(source, "no such list of videos")
+        if not source.is_file():
+            raise InputError(source, "no such list of videos")
         lines = [line.split("#")[0].strip() for line in source.read_text().splitlines()]
-        found = [p if (p := Path(line)).is_absolute() else source.parent/p for line in lines if line]
-    else: return [source]
-    if not found: raise InputError(source, f"names no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        found = [
+            p if (p := Path(line)).is_absolute() else source.parent / p for line in lines if line
+        ]
+    else:
+        return [source]
+    if not found:
+        raise InputError(source, f"names no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return found
 
+# %% ../nbs/01_prompting.ipynb #cell-052-1
 def prompt_many(
-    videos, # paths
-    folder, # outputs go here, under the videos' own names
-    config:PromptingConfig=None,
-    device="cpu", say=lambda line: None, quiet=True,
-) -> dict: # {"schema", "videos": [...], "quarantined": [{"video", "reason"}]}
+    videos,  # paths
+    folder,  # outputs go here, under the videos' own names
+    config: PromptingConfig = None,
+    device="cpu",
+    say=lambda line: None,
+    quiet=True,
+) -> dict:  # {"schema", "videos": [...], "quarantined": [{"video", "reason"}]}
     "Number a list of videos; finished ones are kept, broken ones set aside."
     from tqdm.auto import tqdm
+
     folder, done, aside = Path(folder), [], []
     names = [Path(v).stem for v in videos]
     twice = {n for n in names if names.count(n) > 1}
-    if twice: raise InputError(folder, f"two videos would be written as {sorted(twice)[0]}.mp4; give them different names")
+    if twice:
+        raise InputError(
+            folder,
+            f"two videos would be written as {sorted(twice)[0]}.mp4; give them different names",
+        )
     for path in tqdm(videos, unit="video", disable=quiet or None):
-        output, record = folder/f"{Path(path).stem}.mp4", folder/f"{Path(path).stem}.prompt.json"
+        output, record = (
+            folder / f"{Path(path).stem}.mp4",
+            folder / f"{Path(path).stem}.prompt.json",
+        )
         try:
             key = dict(config=asdict(config or preset()), video=sha256_file(path))
-            if record.is_file() and (old := read_json(record))["key"] == config_hash(key) and output.is_file() and sha256_file(output) == old["sha256"]:
-                done.append(old["result"]); continue
-            result = prompt_video(path, output, config=config, reuse="fitting", device=device, say=say)
-            write_json(record, dict(key=config_hash(key), sha256=sha256_file(output), result=result), indent=1); done.append(result)
-        except InputError as e: aside.append(dict(video=str(path), reason=e.reason))
+            if (
+                record.is_file()
+                and (old := read_json(record))["key"] == config_hash(key)
+                and output.is_file()
+                and sha256_file(output) == old["sha256"]
+            ):
+                done.append(old["result"])
+                continue
+            result = prompt_video(
+                path, output, config=config, reuse="fitting", device=device, say=say
+            )
+            write_json(
+                record,
+                dict(key=config_hash(key), sha256=sha256_file(output), result=result),
+                indent=1,
+            )
+            done.append(result)
+        except InputError as e:
+            aside.append(dict(video=str(path), reason=e.reason))
     return dict(schema="stvg.prompt/1", videos=done, quarantined=aside)
 
 # %% ../nbs/01_prompting.ipynb #cell-054
 def exact_detections(
-    truth:MaskDatabase, # the true masks
-    frames, # which frames
-    labels=None, # only objects of these categories; None: all
-) -> dict: # frame -> Detections
+    truth: MaskDatabase,  # the true masks
+    frames,  # which frames
+    labels=None,  # only objects of these categories; None: all
+) -> dict:  # frame -> Detections
     "What a perfect detector would see."
     out = {}
     for f in frames:
-        masks = {i: m for i, m in truth.at(f).items() if labels is None or truth.objects[i]["label"] in labels}
-        out[f] = Detections(np.array([mask_box(m) for m in masks.values()]).reshape(-1, 4), [truth.objects[i]["label"] for i in masks], np.ones(len(masks)), list(masks.values()))
+        masks = {
+            i: m
+            for i, m in truth.at(f).items()
+            if labels is None or truth.objects[i]["label"] in labels
+        }
+        out[f] = Detections(
+            np.array([mask_box(m) for m in masks.values()]).reshape(-1, 4),
+            [truth.objects[i]["label"] for i in masks],
+            np.ones(len(masks)),
+            list(masks.values()),
+        )
     return out
 
-# %% ../nbs/01_prompting.ipynb #cell-056
+# %% ../nbs/01_prompting.ipynb #cell-056-0
 def contact_sheet(
-    path, # video
-    db:MaskDatabase,
-    config:PromptingConfig=None,
-    n=6, # frames
+    path,  # video
+    db: MaskDatabase,
+    config: PromptingConfig = None,
+    n=6,  # frames
     columns=3,
-    size=None, # (height, width) of each; None: native
+    size=None,  # (height, width) of each; None: native
 ):
     "Frames spread over a video with their marks, as one matplotlib figure."
     import matplotlib.pyplot as plt
+
     index = np.linspace(0, db.video["frame_count"] - 1, n + 2).round().astype(int)[1:-1]
     marks = drawn_marks(db, index, config)
-    shown = {i: _mark_frame(f, i, db, marks[i], config or preset(), size) for i, _, f in iter_frames(path, stop=int(index[-1]) + 1) if i in set(index.tolist())}
+    shown = {
+        i: _mark_frame(f, i, db, marks[i], config or preset(), size)
+        for i, _, f in iter_frames(path, stop=int(index[-1]) + 1)
+        if i in set(index.tolist())
+    }
     h, w = next(iter(shown.values())).shape[:2]
     rows = -(-n // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(9, 9 * h / w * rows / columns + .3), squeeze=False)
-    for ax in axes.flat: ax.axis("off")
-    for ax, (i, frame) in zip(axes.flat, shown.items()): ax.imshow(frame); ax.set_title(f"{i / db.video['fps']:.1f} s", fontsize=9)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(9, 9 * h / w * rows / columns + 0.3), squeeze=False
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, (i, frame) in zip(axes.flat, shown.items()):
+        ax.imshow(frame)
+        ax.set_title(f"{i / db.video['fps']:.1f} s", fontsize=9)
     fig.tight_layout()
     return fig
 
-def timeline(db:MaskDatabase, report=None):
+# %% ../nbs/01_prompting.ipynb #cell-056-1
+def timeline(db: MaskDatabase, report=None):
     "When each number is visible, as one matplotlib figure; crosses where the report suspects a change of owner, lines between numbers that met."
     import matplotlib.pyplot as plt
+
     fps = db.video["fps"]
     fig, ax = plt.subplots(figsize=(9, 0.9 + 0.22 * max(len(db), 3)))
     for id in db.ids:
         frames = np.array(sorted(db.masks[id]))
-        if len(frames): ax.broken_barh([(a / fps, (b - a + 1) / fps) for a, b in _runs(frames)], (id - .35, .7), color=plt.cm.tab20(id % 20))
-    for s in (report or {}).get("switches", []): ax.plot(s["seconds"], s["id"], "kx", markersize=6)
-    for m in (report or {}).get("meetings", []): ax.plot([m["seconds"]] * 2, m["ids"], "o-", color="black", lw=.5, markersize=2)
-    ax.set(xlabel="time (s)", ylabel="ID", xlim=(0, db.video["frame_count"] / fps), ylim=(max(db.ids, default=1) + .6, .4), title="when each number is visible")
+        if len(frames):
+            ax.broken_barh(
+                [(a / fps, (b - a + 1) / fps) for a, b in _runs(frames)],
+                (id - 0.35, 0.7),
+                color=plt.cm.tab20(id % 20),
+            )
+    for s in (report or {}).get("switches", []):
+        ax.plot(s["seconds"], s["id"], "kx", markersize=6)
+    for m in (report or {}).get("meetings", []):
+        ax.plot([m["seconds"]] * 2, m["ids"], "o-", color="black", lw=0.5, markersize=2)
+    ax.set(
+        xlabel="time (s)",
+        ylabel="ID",
+        xlim=(0, db.video["frame_count"] / fps),
+        ylim=(max(db.ids, default=1) + 0.6, 0.4),
+        title="when each number is visible",
+    )
     fig.tight_layout()
     return fig

@@ -23,24 +23,53 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from .core import (InputError, Interval, MaskDatabase, Tube, canonical_json, config_hash, package_dir, read_json,
-                          sha256_bytes, write_bytes, write_json, write_video)
+from stvg_nb.core import (
+    InputError,
+    Interval,
+    MaskDatabase,
+    Tube,
+    canonical_json,
+    config_hash,
+    package_dir,
+    read_json,
+    sha256_bytes,
+    write_bytes,
+    write_json,
+    write_video,
+)
 
 # %% ../nbs/00a_puppets.ipynb #cell-009
-VERSION = 1                                     # of the benchmark: any change of scripts or pixels raises it
+VERSION = 1  # of the benchmark: any change of scripts or pixels raises it
 SPLITS, DOMAINS = ("train", "val", "test", "open"), ("stage", "street")
-SIZES = {"train": 4000, "val": 200, "test": 300, "open": 200}        # clips per domain; any index works, these are the agreed ends
+SIZES = {
+    "train": 4000,
+    "val": 200,
+    "test": 300,
+    "open": 200,
+}  # clips per domain; any index works, these are the agreed ends
 
 # %% ../nbs/00a_puppets.ipynb #cell-010
 class Dice:
     "Random choices that are the same everywhere: seeded by words and numbers, drawn from PCG64's uniform numbers only."
+
     def __init__(self, *key):
-        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([zlib.crc32(str(k).encode()) for k in key])))
-        self.roll = self.rng.random                                    # uniform in [0, 1)
-    def real(self, a=0.0, b=1.0): return a + (b - a) * self.roll()
-    def whole(self, a, b): return a + math.floor((b - a + 1) * self.roll())          # a..b, both included
-    def chance(self, p): return self.roll() < p
-    def pick(self, seq): return seq[math.floor(len(seq) * self.roll())]
+        self.rng = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([zlib.crc32(str(k).encode()) for k in key]))
+        )
+        self.roll = self.rng.random  # uniform in [0, 1)
+
+    def real(self, a=0.0, b=1.0):
+        return a + (b - a) * self.roll()
+
+    def whole(self, a, b):
+        return a + math.floor((b - a + 1) * self.roll())  # a..b, both included
+
+    def chance(self, p):
+        return self.roll() < p
+
+    def pick(self, seq):
+        return seq[math.floor(len(seq) * self.roll())]
+
     def shuffle(self, seq):
         seq = list(seq)
         for i in range(len(seq) - 1, 0, -1):
@@ -52,161 +81,336 @@ class Dice:
 # multiples of 2**-14: exact in floating point
 _SINE = np.array([round(16384 * math.sin(math.pi * k / 512)) for k in range(1024)]) / 16384
 
+
 def sine(turns):
     "Sine of a number of turns (1.0 = full circle) from a table of 1,024 exact values."
     return _SINE[np.floor(np.asarray(turns) * 1024 + 0.5).astype(np.int64) & 1023]
 
-def cosine(turns): return sine(np.asarray(turns) + 0.25)
+
+def cosine(turns):
+    return sine(np.asarray(turns) + 0.25)
 
 # %% ../nbs/00a_puppets.ipynb #cell-016
-_STEPS = dict(type=0.6180339887498949, number=0.41421356237309515, rank=0.7320508075688772, size=0.2360679774997898,
-              middle=0.6457513110645906,
-              hard=0.3166247903553998, twin=0.605551275463989, kind=0.12310562561766059)
+_STEPS = dict(
+    type=0.6180339887498949,
+    number=0.41421356237309515,
+    rank=0.7320508075688772,
+    size=0.2360679774997898,
+    middle=0.6457513110645906,
+    hard=0.3166247903553998,
+    twin=0.605551275463989,
+    kind=0.12310562561766059,
+)
+
 
 def spread(what, split, domain, index):
     "The `index`-th member in [0, 1) of the evenly spread sequence for quantity `what`."
-    u = (index + 0.5) * _STEPS[what] + zlib.crc32(f"{VERSION}/{what}/{split}/{domain}".encode()) / 2**32
+    u = (index + 0.5) * _STEPS[what] + zlib.crc32(
+        f"{VERSION}/{what}/{split}/{domain}".encode()
+    ) / 2**32
     return u - math.floor(u)
 
 # %% ../nbs/00a_puppets.ipynb #cell-019
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 HATS, PROPS = ("none", "cap", "top hat", "pointed hat"), ("ball", "box", "flower")
 ACTIONS = ("walk", "jump", "crouch", "wave", "turn", "sit", "pick", "give")
-PAINT = {"stage": dict(red=(222, 36, 40), orange=(250, 132, 20), yellow=(252, 218, 40), green=(30, 150, 58),
-                       blue=(36, 84, 220), purple=(140, 50, 176),
-                       white=(246, 246, 240), black=(38, 36, 42)),
-         "street": dict(red=(204, 30, 52), orange=(238, 120, 36), yellow=(244, 206, 66), green=(52, 138, 52),
-                        blue=(28, 70, 190), purple=(122, 56, 160),
-                        white=(236, 238, 244), black=(30, 32, 38))}
+PAINT = {
+    "stage": dict(
+        red=(222, 36, 40),
+        orange=(250, 132, 20),
+        yellow=(252, 218, 40),
+        green=(30, 150, 58),
+        blue=(36, 84, 220),
+        purple=(140, 50, 176),
+        white=(246, 246, 240),
+        black=(38, 36, 42),
+    ),
+    "street": dict(
+        red=(204, 30, 52),
+        orange=(238, 120, 36),
+        yellow=(244, 206, 66),
+        green=(52, 138, 52),
+        blue=(28, 70, 190),
+        purple=(122, 56, 160),
+        white=(236, 238, 244),
+        black=(30, 32, 38),
+    ),
+}
 SKIN = ((246, 212, 178), (224, 172, 126), (178, 122, 82), (120, 80, 56))
-BODY = {"stage": dict(head=0.145, torso=0.30, arm=0.165, leg=0.185, shoulder=0.27, limb=0.085), # lengths as shares of the standing height
-        "street": dict(head=0.115, torso=0.29, arm=0.165, leg=0.225, shoulder=0.235, limb=0.078)}
+BODY = {
+    "stage": dict(
+        head=0.145, torso=0.30, arm=0.165, leg=0.185, shoulder=0.27, limb=0.085
+    ),  # lengths as shares of the standing height
+    "street": dict(head=0.115, torso=0.29, arm=0.165, leg=0.225, shoulder=0.235, limb=0.078),
+}
 
 # %% ../nbs/00a_puppets.ipynb #cell-021
-REST = dict(lift=0, lean=0, yaw=0, arm_l=-14, fore_l=-6, arm_r=14, fore_r=6, leg_l=-6, shin_l=-3, leg_r=6, shin_r=3)        # degrees
-CARRY = dict(arm_l=-22, fore_l=-100)                                                        # the left hand holds something
+REST = dict(
+    lift=0,
+    lean=0,
+    yaw=0,
+    arm_l=-14,
+    fore_l=-6,
+    arm_r=14,
+    fore_r=6,
+    leg_l=-6,
+    shin_l=-3,
+    leg_r=6,
+    shin_r=3,
+)  # degrees
+CARRY = dict(arm_l=-22, fore_l=-100)  # the left hand holds something
 
-def ramp(t, d, k): return np.minimum(1.0, np.minimum(t, d - t) / k)                          # 0 -> 1 within k seconds, 1 -> 0 at the end
+
+def ramp(t, d, k):
+    return np.minimum(1.0, np.minimum(t, d - t) / k)  # 0 -> 1 within k seconds, 1 -> 0 at the end
 
 # %% ../nbs/00a_puppets.ipynb #cell-022
-def _walk(t, d, side, stride):                                                               # stride: distance walked, in body heights
+def _walk(t, d, side, stride):  # stride: distance walked, in body heights
     s = sine(stride * 1.25)
     c = np.maximum(0, cosine(stride * 1.25))
     b = np.maximum(0, -cosine(stride * 1.25))
-    return dict(yaw=62 * side, leg_l=side * 30 * s, shin_l=side * (30 * s - 38 * b), leg_r=-side * 30 * s, shin_r=side * (-30 * s - 38 * c),
-                arm_l=-side * 32 * s, fore_l=side * (16 - 32 * s), arm_r=side * 32 * s, fore_r=side * (16 + 32 * s))
+    return dict(
+        yaw=62 * side,
+        leg_l=side * 30 * s,
+        shin_l=side * (30 * s - 38 * b),
+        leg_r=-side * 30 * s,
+        shin_r=side * (-30 * s - 38 * c),
+        arm_l=-side * 32 * s,
+        fore_l=side * (16 - 32 * s),
+        arm_r=side * 32 * s,
+        fore_r=side * (16 + 32 * s),
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-024
 def _jump(t, d, side, stride):
     hops = np.maximum(1, np.floor(d / 0.8 + 0.5))
     u = t / d * hops
-    h = 4 * (u - np.floor(u)) * (1 - (u - np.floor(u)))                                      # one parabola a hop
+    h = 4 * (u - np.floor(u)) * (1 - (u - np.floor(u)))  # one parabola a hop
     bend = 34 * (1 - np.minimum(1, h * 2.5))
-    return dict(lift=0.24 * h, arm_l=-40 - 100 * h, fore_l=-40 - 120 * h, arm_r=40 + 100 * h, fore_r=40 + 120 * h,
-                leg_l=-bend - 12 * h, shin_l=bend - 6 * h, leg_r=bend + 12 * h, shin_r=-bend + 6 * h)
+    return dict(
+        lift=0.24 * h,
+        arm_l=-40 - 100 * h,
+        fore_l=-40 - 120 * h,
+        arm_r=40 + 100 * h,
+        fore_r=40 + 120 * h,
+        leg_l=-bend - 12 * h,
+        shin_l=bend - 6 * h,
+        leg_r=bend + 12 * h,
+        shin_r=-bend + 6 * h,
+    )
 
-# %% ../nbs/00a_puppets.ipynb #cell-026
+# %% ../nbs/00a_puppets.ipynb #cell-026-0
 def _crouch(t, d, side, stride):
-    return dict(leg_l=-84, shin_l=42, leg_r=84, shin_r=-42, arm_l=-46, fore_l=26, arm_r=46, fore_r=-26)
+    return dict(
+        leg_l=-84, shin_l=42, leg_r=84, shin_r=-42, arm_l=-46, fore_l=26, arm_r=46, fore_r=-26
+    )
+
 
 def _wave(t, d, side, stride):
     swing = 30 * sine(t * 1.25)
-    return dict(arm_r=132, fore_r=176 + swing) if side > 0 else dict(arm_l=-132, fore_l=-176 + swing)
+    return (
+        dict(arm_r=132, fore_r=176 + swing) if side > 0 else dict(arm_l=-132, fore_l=-176 + swing)
+    )
 
-def _turn(t, d, side, stride): return dict(yaw=side * 360 * np.floor(d / 1.25 + 0.75) * t / d, arm_l=-46, fore_l=-62, arm_r=46, fore_r=62)
+# %% ../nbs/00a_puppets.ipynb #cell-026-1
+def _turn(t, d, side, stride):
+    return dict(
+        yaw=side * 360 * np.floor(d / 1.25 + 0.75) * t / d,
+        arm_l=-46,
+        fore_l=-62,
+        arm_r=46,
+        fore_r=62,
+    )
 
+# %% ../nbs/00a_puppets.ipynb #cell-026-2
 def _sit(t, d, side, stride):
-    return dict(yaw=side * 42, leg_l=side * 80, shin_l=side * 2, leg_r=side * 92, shin_r=side * 8, arm_l=side * 26, fore_l=side * 64,
-                arm_r=side * 30, fore_r=side * 70)
+    return dict(
+        yaw=side * 42,
+        leg_l=side * 80,
+        shin_l=side * 2,
+        leg_r=side * 92,
+        shin_r=side * 8,
+        arm_l=side * 26,
+        fore_l=side * 64,
+        arm_r=side * 30,
+        fore_r=side * 70,
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-027
 def _pick(t, d, side, stride):
-    return dict(lean=side * 80, yaw=side * 40, leg_l=-56, shin_l=40, leg_r=56, shin_r=-40, arm_l=side * 6, fore_l=side * 10,
-                arm_r=side * 14, fore_r=side * 16)
+    return dict(
+        lean=side * 80,
+        yaw=side * 40,
+        leg_l=-56,
+        shin_l=40,
+        leg_r=56,
+        shin_r=-40,
+        arm_l=side * 6,
+        fore_l=side * 10,
+        arm_r=side * 14,
+        fore_r=side * 16,
+    )
 
-# %% ../nbs/00a_puppets.ipynb #cell-029
+# %% ../nbs/00a_puppets.ipynb #cell-029-0
 def _reach(t, d, side, stride):
-    k = np.clip((np.minimum(t, d - t) / d - 0.25) / 0.1, 0, 1)                               # arms out in the middle half
-    return dict(yaw=side * 62, arm_l=side * (10 + 74 * k), fore_l=side * (20 + 72 * k), arm_r=side * (6 + 66 * k),
-                fore_r=side * (16 + 64 * k))
+    k = np.clip((np.minimum(t, d - t) / d - 0.25) / 0.1, 0, 1)  # arms out in the middle half
+    return dict(
+        yaw=side * 62,
+        arm_l=side * (10 + 74 * k),
+        fore_l=side * (20 + 72 * k),
+        arm_r=side * (6 + 66 * k),
+        fore_r=side * (16 + 64 * k),
+    )
 
+# %% ../nbs/00a_puppets.ipynb #cell-029-1
 def _give(t, d, side, stride):
     walk, reach = _walk(t, d, side, stride), _reach(t, d, side, stride)
     moving = np.minimum(t, d - t) < 0.3 * d
-    return {c: np.where(moving, walk.get(c, REST[c]), reach.get(c, REST[c])) if c.startswith(("leg", "shin")) else reach[c] for c in walk}
+    return {
+        c: np.where(moving, walk.get(c, REST[c]), reach.get(c, REST[c]))
+        if c.startswith(("leg", "shin"))
+        else reach[c]
+        for c in walk
+    }
 
 # %% ../nbs/00a_puppets.ipynb #cell-031
-_POSES = dict(walk=_walk, enter=_walk, leave=_walk, jump=_jump, crouch=_crouch, wave=_wave, turn=_turn, sit=_sit, pick=_pick, give=_give,
-              take=_reach)
-_EASE = dict(walk=0.15, enter=0.15, leave=0.15, jump=0.1, turn=0.15, sit=0.4, crouch=0.3, wave=0.25, give=0.2, take=0.2)
+_POSES = dict(
+    walk=_walk,
+    enter=_walk,
+    leave=_walk,
+    jump=_jump,
+    crouch=_crouch,
+    wave=_wave,
+    turn=_turn,
+    sit=_sit,
+    pick=_pick,
+    give=_give,
+    take=_reach,
+)
+_EASE = dict(
+    walk=0.15,
+    enter=0.15,
+    leave=0.15,
+    jump=0.1,
+    turn=0.15,
+    sit=0.4,
+    crouch=0.3,
+    wave=0.25,
+    give=0.2,
+    take=0.2,
+)
 
 # %% ../nbs/00a_puppets.ipynb #cell-032
 def pose(
-    action,                # one of `ACTIONS`, or enter, leave, take
-    t, d,                  # times (n,) and length of the action, seconds
-    side=1,                # +1 to the right, -1 to the left
-    stride=0.0,            # distance walked so far, body heights (n,)
-) -> dict:                 # channel of `REST` -> (n,) degrees, lift in body heights
+    action,  # one of `ACTIONS`, or enter, leave, take
+    t,
+    d,  # times (n,) and length of the action, seconds
+    side=1,  # +1 to the right, -1 to the left
+    stride=0.0,  # distance walked so far, body heights (n,)
+) -> dict:  # channel of `REST` -> (n,) degrees, lift in body heights
     "Angles over time of one action: its pose blended in from rest and out again."
     w = ramp(t, d, 0.42 * d if action == "pick" else np.minimum(_EASE[action], 0.45 * d))
     target = _POSES[action](t, d, side, stride)
-    return {c: target[c] if c == "yaw" and action == "turn" else REST[c] + w * (target[c] - REST[c]) for c in target}
+    return {
+        c: target[c] if c == "yaw" and action == "turn" else REST[c] + w * (target[c] - REST[c])
+        for c in target
+    }
 
 # %% ../nbs/00a_puppets.ipynb #cell-035
 @dataclass
 class Puppet:
     "Clothes, size and place of one puppet; there from frame `enter` to frame `leave` (exclusive)."
-    shirt: str; trousers: str; hat: str; skin: int
-    height: float = 100.0                                             # pixels, standing, without hat
-    foot: float = 200.0                                               # y of the floor it stands on: larger is nearer
-    home: float = 160.0                                               # x where it first stands
-    enter: int = 0; leave: int = 0
+
+    shirt: str
+    trousers: str
+    hat: str
+    skin: int
+    height: float = 100.0  # pixels, standing, without hat
+    foot: float = 200.0  # y of the floor it stands on: larger is nearer
+    home: float = 160.0  # x where it first stands
+    enter: int = 0
+    leave: int = 0
 
 # %% ../nbs/00a_puppets.ipynb #cell-037
 @dataclass
 class Event:
     "One action of one puppet over the frames [start, end)."
-    puppet: int; action: str; start: int; end: int
-    side: int = 1                                                     # +1 right, -1 left
+
+    puppet: int
+    action: str
+    start: int
+    end: int
+    side: int = 1  # +1 right, -1 left
     # where it begins and where it leads (walks; give: where the hands meet)
-    x0: float = 0.0; x1: float = 0.0
-    prop: int = -1; partner: int = -1
+    x0: float = 0.0
+    x1: float = 0.0
+    prop: int = -1
+    partner: int = -1
 
 # %% ../nbs/00a_puppets.ipynb #cell-038
 @dataclass
 class Prop:
     "A thing: lies on the floor until it is picked up, or is carried by puppet `owner` from the start."
-    kind: str; owner: int = -1
+
+    kind: str
+    owner: int = -1
     size: float = 1.0
 
 # %% ../nbs/00a_puppets.ipynb #cell-040
 @dataclass
 class Script:
     "Everything that happens in one clip, its query and its logical form (`form`)."
-    split: str; domain: str; index: int; width: int; height: int; fps: float; frames: int
-    puppets: list = field(default_factory=list); props: list = field(default_factory=list); events: list = field(default_factory=list)
-    scenery: list = field(default_factory=list)                       # [kind, x, y of its foot, size]
-    views: list = field(default_factory=list)                         # [first frame, zoom, x, y]: camera; more than one is shake or a cut
-    target: int = 0; start: int = 0; end: int = 0                     # the answer: puppet index, frames [start, end)
-    type: str = ""; form: dict = field(default_factory=dict)          # question type and logical form
-    query: str = ""; question: str = ""; labels: list = field(default_factory=list)
+
+    split: str
+    domain: str
+    index: int
+    width: int
+    height: int
+    fps: float
+    frames: int
+    puppets: list = field(default_factory=list)
+    props: list = field(default_factory=list)
+    events: list = field(default_factory=list)
+    scenery: list = field(default_factory=list)  # [kind, x, y of its foot, size]
+    views: list = field(
+        default_factory=list
+    )  # [first frame, zoom, x, y]: camera; more than one is shake or a cut
+    target: int = 0
+    start: int = 0
+    end: int = 0  # the answer: puppet index, frames [start, end)
+    type: str = ""
+    form: dict = field(default_factory=dict)  # question type and logical form
+    query: str = ""
+    question: str = ""
+    labels: list = field(default_factory=list)
 
     @property
-    def name(self): return f"puppets_{self.domain}_{self.split}_{self.index:05d}"
+    def name(self):
+        return f"puppets_{self.domain}_{self.split}_{self.index:05d}"
+
     @property
-    def duration(self): return self.frames / self.fps
-    def to_dict(self): return asdict(self)
+    def duration(self):
+        return self.frames / self.fps
+
+    def to_dict(self):
+        return asdict(self)
+
     @classmethod
     def from_dict(cls, d):
-        d = dict(d, puppets=[Puppet(**p) for p in d["puppets"]], props=[Prop(**p) for p in d["props"]],
-                 events=[Event(**e) for e in d["events"]])
+        d = dict(
+            d,
+            puppets=[Puppet(**p) for p in d["puppets"]],
+            props=[Prop(**p) for p in d["props"]],
+            events=[Event(**e) for e in d["events"]],
+        )
         return cls(**d)
 
 # %% ../nbs/00a_puppets.ipynb #cell-042
 def _along(e, f):
     "x of the puppet of event `e` at frames `f` inside it."
     u = (f - e.start) / (e.end - e.start)
-    if e.action == "give": u = np.minimum(1.0, np.minimum(u, 1 - u) / 0.3)
+    if e.action == "give":
+        u = np.minimum(1.0, np.minimum(u, 1 - u) / 0.3)
     return e.x0 + (e.x1 - e.x0) * u
 
 # %% ../nbs/00a_puppets.ipynb #cell-044
@@ -216,10 +420,17 @@ def positions(script):
     f = np.arange(script.frames)
     for k, p in enumerate(script.puppets):
         x[:, k] = p.home
-        for e in sorted((e for e in script.events if e.puppet == k and e.action in ("walk", "enter", "leave", "give")),
-                        key=lambda e: e.start):
-            x[e.start:e.end, k] = _along(e, f[e.start:e.end])
-            if e.action != "give": x[e.end:, k] = e.x1
+        for e in sorted(
+            (
+                e
+                for e in script.events
+                if e.puppet == k and e.action in ("walk", "enter", "leave", "give")
+            ),
+            key=lambda e: e.start,
+        ):
+            x[e.start : e.end, k] = _along(e, f[e.start : e.end])
+            if e.action != "give":
+                x[e.end :, k] = e.x1
     here = np.stack([(f >= p.enter) & (f < p.leave) for p in script.puppets], 1)
     return x, here
 
@@ -227,9 +438,13 @@ def positions(script):
 def carried(script):
     "Who carries each thing: (frames, props) puppet index, -1 on the floor."
     who = np.full((script.frames, len(script.props)), -1)
-    for k, p in enumerate(script.props): who[:, k] = p.owner
-    for e in sorted((e for e in script.events if e.prop >= 0 and e.action in ("pick", "give")), key=lambda e: e.start):
-        who[(e.start + e.end) // 2:, e.prop] = e.puppet if e.action == "pick" else e.partner
+    for k, p in enumerate(script.props):
+        who[:, k] = p.owner
+    for e in sorted(
+        (e for e in script.events if e.prop >= 0 and e.action in ("pick", "give")),
+        key=lambda e: e.start,
+    ):
+        who[(e.start + e.end) // 2 :, e.prop] = e.puppet if e.action == "pick" else e.partner
     return who
 
 # %% ../nbs/00a_puppets.ipynb #cell-047
@@ -237,21 +452,45 @@ def angles(script, k, x):
     "Angles of puppet `k` in every frame: {channel: (frames,) degrees}."
     a = {c: np.full(script.frames, float(v)) for c, v in REST.items()}
     holds, f = (carried(script) == k).any(1), np.arange(script.frames)
-    for c, v in CARRY.items(): a[c] = np.where(holds, v, a[c])
+    for c, v in CARRY.items():
+        a[c] = np.where(holds, v, a[c])
     for e in script.events:
-        if e.puppet != k: continue
-        t, d, i = (f[e.start:e.end] - e.start) / script.fps, (e.end - e.start) / script.fps, slice(e.start, e.end)
+        if e.puppet != k:
+            continue
+        t, d, i = (
+            (f[e.start : e.end] - e.start) / script.fps,
+            (e.end - e.start) / script.fps,
+            slice(e.start, e.end),
+        )
         stride = np.abs(x[i, k] - e.x0) / script.puppets[k].height
-        for c, v in pose(e.action, t, d, 1 if holds[e.start] and e.action == "wave" else e.side, stride).items():
+        for c, v in pose(
+            e.action, t, d, 1 if holds[e.start] and e.action == "wave" else e.side, stride
+        ).items():
             keep = c in CARRY and e.action not in ("pick", "give", "take")
             a[c][i] = np.where(holds[i], a[c][i], v) if keep else v
     return a
 
 # %% ../nbs/00a_puppets.ipynb #cell-048
-JOINTS = ("hip", "neck", "head", "shoulder_l", "shoulder_r", "elbow_l", "elbow_r", "hand_l", "hand_r", "hip_l", "hip_r", "knee_l", "knee_r",
-          "foot_l", "foot_r")
+JOINTS = (
+    "hip",
+    "neck",
+    "head",
+    "shoulder_l",
+    "shoulder_r",
+    "elbow_l",
+    "elbow_r",
+    "hand_l",
+    "hand_r",
+    "hip_l",
+    "hip_r",
+    "knee_l",
+    "knee_r",
+    "foot_l",
+    "foot_r",
+)
 
-def _step(a, b, degrees, length):                                     # a, b: (frames,) x and y; angle from straight down
+
+def _step(a, b, degrees, length):  # a, b: (frames,) x and y; angle from straight down
     return a + length * sine(degrees / 360), b + length * cosine(degrees / 360)
 
 # %% ../nbs/00a_puppets.ipynb #cell-050
@@ -260,14 +499,23 @@ def skeleton(script, k, x=None):
     x = positions(script)[0] if x is None else x
     p, body, a = script.puppets[k], BODY[script.domain], angles(script, k, x)
     H, px, leg = p.height, x[:, k], BODY[script.domain]["leg"]
-    down = np.maximum(cosine(a["leg_l"] / 360) + cosine(a["shin_l"] / 360), cosine(a["leg_r"] / 360) + cosine(a["shin_r"] / 360))
+    down = np.maximum(
+        cosine(a["leg_l"] / 360) + cosine(a["shin_l"] / 360),
+        cosine(a["leg_r"] / 360) + cosine(a["shin_r"] / 360),
+    )
     hip = px, p.foot - H * (leg * np.maximum(down, 0.35) + 0.03 + a["lift"])
     neck = _step(*hip, 180 - a["lean"], H * body["torso"])
     head = _step(*neck, 180 - a["lean"], H * body["head"] * 0.9)
-    J, face = dict(hip=hip, neck=neck, head=head, angles=a), np.maximum(0.45, np.abs(cosine(a["yaw"] / 360)))
+    J, face = (
+        dict(hip=hip, neck=neck, head=head, angles=a),
+        np.maximum(0.45, np.abs(cosine(a["yaw"] / 360))),
+    )
     for s, sign in (("l", -1), ("r", 1)):
         across = sign * H * body["shoulder"] / 2 * face
-        J["shoulder_" + s] = neck[0] + across * cosine(a["lean"] / 360) * 0.86, neck[1] + H * 0.045 + across * sine(a["lean"] / 360)
+        J["shoulder_" + s] = (
+            neck[0] + across * cosine(a["lean"] / 360) * 0.86,
+            neck[1] + H * 0.045 + across * sine(a["lean"] / 360),
+        )
         J["elbow_" + s] = _step(*J["shoulder_" + s], a["arm_" + s], H * body["arm"])
         J["hand_" + s] = _step(*J["elbow_" + s], a["fore_" + s], H * body["arm"])
         J["hip_" + s] = hip[0] + across * 0.5, hip[1]
@@ -276,22 +524,54 @@ def skeleton(script, k, x=None):
     return J
 
 # %% ../nbs/00a_puppets.ipynb #cell-055
-INK, HAIR, SHOE = (34, 28, 32), ((60, 40, 28), (32, 26, 26), (150, 100, 44), (92, 84, 80)), (52, 40, 36)
+INK, HAIR, SHOE = (
+    (34, 28, 32),
+    ((60, 40, 28), (32, 26, 26), (150, 100, 44), (92, 84, 80)),
+    (52, 40, 36),
+)
 HAT_PAINT = {"cap": (40, 176, 178), "top hat": (26, 24, 30), "pointed hat": (236, 74, 150)}
 
+
 # (frames, points, 2)
-def _fix(*xy): return np.floor(np.stack([np.stack(np.broadcast_arrays(*q), -1) for q in xy], 1) * 16 + 0.5).astype(np.int32)
+def _fix(*xy):
+    return np.floor(
+        np.stack([np.stack(np.broadcast_arrays(*q), -1) for q in xy], 1) * 16 + 0.5
+    ).astype(np.int32)
 
 # %% ../nbs/00a_puppets.ipynb #cell-056
 def _hat_points(kind, r):
     "Polygons of a hat around a head of radius `r`: lists of (right, up)."
-    dome = [(math.floor(16 * r * c + 0.5) / 16, math.floor(16 * r * s + 0.5) / 16) for c, s in
-            ((1.06, .2), (1.0, .5), (.74, .84), (.38, 1.06), (0, 1.14), (-.38, 1.06), (-.74, .84), (-1.0, .5), (-1.06, .2))]
-    return {"none": [[(1.02 * r, .25 * r)] + dome[1:-1] + [(-1.02 * r, .25 * r)]],
-            "cap": [dome, [(-.3 * r, .16 * r), (-.3 * r, .42 * r), (1.75 * r, .36 * r), (1.75 * r, .12 * r)]],
-            "top hat": [[(-.8 * r, .5 * r), (-.86 * r, 2.1 * r), (.86 * r, 2.1 * r), (.8 * r, .5 * r)],
-                        [(-1.5 * r, .42 * r), (-1.5 * r, .74 * r), (1.5 * r, .74 * r), (1.5 * r, .42 * r)]],
-            "pointed hat": [[(-1.1 * r, .4 * r), (0, 2.6 * r), (1.1 * r, .4 * r)]]}[kind]
+    dome = [
+        (math.floor(16 * r * c + 0.5) / 16, math.floor(16 * r * s + 0.5) / 16)
+        for c, s in (
+            (1.06, 0.2),
+            (1.0, 0.5),
+            (0.74, 0.84),
+            (0.38, 1.06),
+            (0, 1.14),
+            (-0.38, 1.06),
+            (-0.74, 0.84),
+            (-1.0, 0.5),
+            (-1.06, 0.2),
+        )
+    ]
+    return {
+        "none": [[(1.02 * r, 0.25 * r)] + dome[1:-1] + [(-1.02 * r, 0.25 * r)]],
+        "cap": [
+            dome,
+            [
+                (-0.3 * r, 0.16 * r),
+                (-0.3 * r, 0.42 * r),
+                (1.75 * r, 0.36 * r),
+                (1.75 * r, 0.12 * r),
+            ],
+        ],
+        "top hat": [
+            [(-0.8 * r, 0.5 * r), (-0.86 * r, 2.1 * r), (0.86 * r, 2.1 * r), (0.8 * r, 0.5 * r)],
+            [(-1.5 * r, 0.42 * r), (-1.5 * r, 0.74 * r), (1.5 * r, 0.74 * r), (1.5 * r, 0.42 * r)],
+        ],
+        "pointed hat": [[(-1.1 * r, 0.4 * r), (0, 2.6 * r), (1.1 * r, 0.4 * r)]],
+    }[kind]
 
 # %% ../nbs/00a_puppets.ipynb #cell-058
 def figure(script, k, J, view):
@@ -301,22 +581,42 @@ def figure(script, k, J, view):
     at = lambda q: (q[0] * z + ox, q[1] * z + oy)
     S = {j: at(J[j]) for j in JOINTS}
     r = p.height * BODY[script.domain]["head"] * 0.62
-    right, up = (cosine(a["lean"] / 360) * z, sine(a["lean"] / 360) * z), (sine(a["lean"] / 360) * z, -cosine(a["lean"] / 360) * z)
-    off = lambda u, v: (S["head"][0] + right[0] * u + up[0] * v, S["head"][1] + right[1] * u + up[1] * v)
+    right, up = (
+        (cosine(a["lean"] / 360) * z, sine(a["lean"] / 360) * z),
+        (sine(a["lean"] / 360) * z, -cosine(a["lean"] / 360) * z),
+    )
+    off = lambda u, v: (
+        S["head"][0] + right[0] * u + up[0] * v,
+        S["head"][1] + right[1] * u + up[1] * v,
+    )
     turn, front = sine(a["yaw"] / 360), cosine(a["yaw"] / 360)
-    flip = np.where(turn < -0.3, -1.0, 1.0)                                                   # the peak of the cap follows the face
-    fig = {n: _fix(*(S[j] for j in n.split())) for n in ("hip_l knee_l foot_l", "hip_r knee_r foot_r", "shoulder_l elbow_l hand_l",
-                                                         "shoulder_r elbow_r hand_r")}
+    flip = np.where(turn < -0.3, -1.0, 1.0)  # the peak of the cap follows the face
+    fig = {
+        n: _fix(*(S[j] for j in n.split()))
+        for n in (
+            "hip_l knee_l foot_l",
+            "hip_r knee_r foot_r",
+            "shoulder_l elbow_l hand_l",
+            "shoulder_r elbow_r hand_r",
+        )
+    }
     fig["torso"] = _fix(S["shoulder_l"], S["shoulder_r"], S["hip_r"], S["hip_l"])
     fig["hats"] = [_fix(*(off(u * flip, v) for u, v in poly)) for poly in _hat_points(p.hat, r)]
-    fig["eyes"] = _fix(*(off(r * (0.62 * turn + s * 0.4 * np.abs(front)), 0.02 * r) for s in (-1, 1)), off(r * 0.62 * turn, -0.45 * r))
+    fig["eyes"] = _fix(
+        *(off(r * (0.62 * turn + s * 0.4 * np.abs(front)), 0.02 * r) for s in (-1, 1)),
+        off(r * 0.62 * turn, -0.45 * r),
+    )
     fig["head"], fig["r"] = _fix(S["head"])[:, 0], np.floor(r * z * 16 + 0.5).astype(int)
-    fig["limb"], fig["back"] = np.floor(p.height * BODY[script.domain]["limb"] * z + 0.5).astype(int), front < -0.15
+    fig["limb"], fig["back"] = (
+        np.floor(p.height * BODY[script.domain]["limb"] * z + 0.5).astype(int),
+        front < -0.15,
+    )
     return fig
 
 # %% ../nbs/00a_puppets.ipynb #cell-060
 def _limbs(img, chains, f, colour, tips, width, ink, cv2):
-    for c in chains: cv2.polylines(img, [c[f]], False, ink, width + 3, cv2.LINE_8, 4)
+    for c in chains:
+        cv2.polylines(img, [c[f]], False, ink, width + 3, cv2.LINE_8, 4)
     for c, tip in zip(chains, tips):
         cv2.polylines(img, [c[f]], False, colour, width, cv2.LINE_8, 4)
         cv2.circle(img, c[f][2].tolist(), width * 9, tip, -1, cv2.LINE_8, 4)
@@ -325,74 +625,154 @@ def _limbs(img, chains, f, colour, tips, width, ink, cv2):
 def paint_puppet(img, f, fig, p, domain, label):
     "Paint frame `f` of a figure into the four-channel image."
     import cv2
+
     paint, full = PAINT[domain], lambda rgb: (*rgb, label)
-    shirt, legs, skin, ink, w = full(paint[p.shirt]), full(paint[p.trousers]), full(SKIN[p.skin]), full(INK), int(fig["limb"][f])
-    _limbs(img, [fig["hip_l knee_l foot_l"], fig["hip_r knee_r foot_r"]], f, legs, [full(SHOE)] * 2, w + 1, ink, cv2)
+    shirt, legs, skin, ink, w = (
+        full(paint[p.shirt]),
+        full(paint[p.trousers]),
+        full(SKIN[p.skin]),
+        full(INK),
+        int(fig["limb"][f]),
+    )
+    _limbs(
+        img,
+        [fig["hip_l knee_l foot_l"], fig["hip_r knee_r foot_r"]],
+        f,
+        legs,
+        [full(SHOE)] * 2,
+        w + 1,
+        ink,
+        cv2,
+    )
     torso = fig["torso"][f]
     cv2.polylines(img, [torso], True, ink, w + 4, cv2.LINE_8, 4)
     cv2.polylines(img, [torso], True, shirt, w + 1, cv2.LINE_8, 4)
     cv2.fillConvexPoly(img, torso, shirt, cv2.LINE_8, 4)
     cv2.line(img, torso[2].tolist(), torso[3].tolist(), legs, w, cv2.LINE_8, 4)
     _head(img, f, fig, p, full, skin, ink, cv2)
-    _limbs(img, [fig["shoulder_l elbow_l hand_l"], fig["shoulder_r elbow_r hand_r"]], f, shirt, [skin] * 2, w, ink, cv2)
+    _limbs(
+        img,
+        [fig["shoulder_l elbow_l hand_l"], fig["shoulder_r elbow_r hand_r"]],
+        f,
+        shirt,
+        [skin] * 2,
+        w,
+        ink,
+        cv2,
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-063
 def _head(img, f, fig, p, full, skin, ink, cv2):
-    head, r, hair = fig["head"][f].tolist(), int(fig["r"][f]), full(HAIR[(p.skin + len(p.shirt)) % 4])
+    head, r, hair = (
+        fig["head"][f].tolist(),
+        int(fig["r"][f]),
+        full(HAIR[(p.skin + len(p.shirt)) % 4]),
+    )
     cv2.circle(img, head, r + 24, ink, -1, cv2.LINE_8, 4)
     cv2.circle(img, head, r, hair if fig["back"][f] else skin, -1, cv2.LINE_8, 4)
     if not fig["back"][f]:
-        for e in fig["eyes"][f][:2]: cv2.circle(img, e.tolist(), max(14, r // 7), ink, -1, cv2.LINE_8, 4)
-        cv2.circle(img, fig["eyes"][f][2].tolist(), max(10, r // 9), full((176, 60, 60)), -1, cv2.LINE_8, 4)
+        for e in fig["eyes"][f][:2]:
+            cv2.circle(img, e.tolist(), max(14, r // 7), ink, -1, cv2.LINE_8, 4)
+        cv2.circle(
+            img, fig["eyes"][f][2].tolist(), max(10, r // 9), full((176, 60, 60)), -1, cv2.LINE_8, 4
+        )
     for h in fig["hats"]:
         cv2.polylines(img, [h[f]], True, ink, 3, cv2.LINE_8, 4)
-        cv2.fillPoly(img, [h[f]], full(HAT_PAINT[p.hat]) if p.hat != "none" else hair, cv2.LINE_8, 4)
+        cv2.fillPoly(
+            img, [h[f]], full(HAT_PAINT[p.hat]) if p.hat != "none" else hair, cv2.LINE_8, 4
+        )
 
 # %% ../nbs/00a_puppets.ipynb #cell-064
 def paint_prop(img, kind, xy, size, label):
     "Paint a thing with its centre at fixed-point `xy`, `size` in 1/16 pixel."
     import cv2
-    x, y, s, full = int(xy[0]), int(xy[1]), int(size), lambda rgb: (*rgb, label)
-    rect = lambda a, b, c, d, rgb: cv2.rectangle(img, (x + int(a * s), y + int(b * s)), (x + int(c * s), y + int(d * s)), full(rgb), -1,
-                                                 cv2.LINE_8, 4)
-    if kind == "ball":
-        for r, rgb in ((s + 24, INK), (s, (255, 120, 190)), (s // 2, (255, 244, 250))): cv2.circle(img, (x, y), r, full(rgb), -1,
-                                                                                                   cv2.LINE_8, 4)
-    elif kind == "box": rect(-1.15, -1.05, 1.15, 1.05, INK); rect(-1, -.9, 1, .9, (186, 136, 84)); rect(-.2, -.9, .2, .9, (240, 224, 180))
-    else:
-        rect(-.16, 0, .16, 1.7, (40, 110, 50))
-        for dx, dy in ((-.6, 0), (.6, 0), (0, -.6), (0, .6)): cv2.circle(img, (x + int(dx * s), y + int(dy * s)), int(.58 * s),
-                                                                         full((250, 176, 214)), -1, cv2.LINE_8, 4)
-        cv2.circle(img, (x, y), int(.45 * s), full((250, 214, 60)), -1, cv2.LINE_8, 4)
 
-# %% ../nbs/00a_puppets.ipynb #cell-066
+    x, y, s, full = int(xy[0]), int(xy[1]), int(size), lambda rgb: (*rgb, label)
+    rect = lambda a, b, c, d, rgb: cv2.rectangle(
+        img,
+        (x + int(a * s), y + int(b * s)),
+        (x + int(c * s), y + int(d * s)),
+        full(rgb),
+        -1,
+        cv2.LINE_8,
+        4,
+    )
+    if kind == "ball":
+        for r, rgb in ((s + 24, INK), (s, (255, 120, 190)), (s // 2, (255, 244, 250))):
+            cv2.circle(img, (x, y), r, full(rgb), -1, cv2.LINE_8, 4)
+    elif kind == "box":
+        rect(-1.15, -1.05, 1.15, 1.05, INK)
+        rect(-1, -0.9, 1, 0.9, (186, 136, 84))
+        rect(-0.2, -0.9, 0.2, 0.9, (240, 224, 180))
+    else:
+        rect(-0.16, 0, 0.16, 1.7, (40, 110, 50))
+        for dx, dy in ((-0.6, 0), (0.6, 0), (0, -0.6), (0, 0.6)):
+            cv2.circle(
+                img,
+                (x + int(dx * s), y + int(dy * s)),
+                int(0.58 * s),
+                full((250, 176, 214)),
+                -1,
+                cv2.LINE_8,
+                4,
+            )
+        cv2.circle(img, (x, y), int(0.45 * s), full((250, 214, 60)), -1, cv2.LINE_8, 4)
+
+# %% ../nbs/00a_puppets.ipynb #cell-066-0
 # the backdrop is this much larger on every side: room for camera shake
 MARGIN = 16
 
+
 def _poly(img, points, rgb, view=(1, MARGIN, MARGIN)):
     import cv2
-    z, ox, oy = view
-    cv2.fillPoly(img, [np.floor((np.array(points, float) * z + (ox, oy)) * 16 + 0.5).astype(np.int32)], (*rgb, 0), cv2.LINE_8, 4)
 
-def _rect(img, x0, y0, x1, y1, rgb, view=(1, MARGIN, MARGIN)): _poly(img, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], rgb, view)
+    z, ox, oy = view
+    cv2.fillPoly(
+        img,
+        [np.floor((np.array(points, float) * z + (ox, oy)) * 16 + 0.5).astype(np.int32)],
+        (*rgb, 0),
+        cv2.LINE_8,
+        4,
+    )
+
+# %% ../nbs/00a_puppets.ipynb #cell-066-1
+def _rect(img, x0, y0, x1, y1, rgb, view=(1, MARGIN, MARGIN)):
+    _poly(img, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], rgb, view)
 
 # %% ../nbs/00a_puppets.ipynb #cell-067
 def _disc(img, x, y, r, rgb, view=(1, MARGIN, MARGIN)):
     a = np.arange(24) / 24
     _poly(img, np.stack([x + r * cosine(a), y + r * sine(a)], 1), rgb, view)
 
-def _shade(rgb, k): return tuple(int(max(0, min(255, v + k))) for v in rgb)
+
+def _shade(rgb, k):
+    return tuple(int(max(0, min(255, v + k))) for v in rgb)
 
 # %% ../nbs/00a_puppets.ipynb #cell-069
 def _stage(img, W, H, dice):
-    floor, tone = 0.60 * H, dice.pick(((112, 134, 130), (128, 128, 146), (140, 128, 116), (110, 130, 148)))
-    for k in range(12): _rect(img, -MARGIN, -MARGIN + k * (floor + MARGIN) / 12, W + MARGIN, -MARGIN + (k + 1) * (floor + MARGIN) / 12,
-                              _shade(tone, 2 * k - 12))
-    _disc(img, dice.real(.2, .8) * W, dice.real(.16, .3) * H, dice.real(12, 20), _shade(tone, 46))
-    for _ in range(9): _disc(img, dice.real(0, W), dice.real(.1 * H, .4 * H), 1.2, _shade(tone, 60))
+    floor, tone = (
+        0.60 * H,
+        dice.pick(((112, 134, 130), (128, 128, 146), (140, 128, 116), (110, 130, 148))),
+    )
+    for k in range(12):
+        _rect(
+            img,
+            -MARGIN,
+            -MARGIN + k * (floor + MARGIN) / 12,
+            W + MARGIN,
+            -MARGIN + (k + 1) * (floor + MARGIN) / 12,
+            _shade(tone, 2 * k - 12),
+        )
+    _disc(
+        img, dice.real(0.2, 0.8) * W, dice.real(0.16, 0.3) * H, dice.real(12, 20), _shade(tone, 46)
+    )
+    for _ in range(9):
+        _disc(img, dice.real(0, W), dice.real(0.1 * H, 0.4 * H), 1.2, _shade(tone, 60))
     for layer, dark in ((0.42, 14), (0.5, 26)):
         x, hill = -60.0, []
-        while x < W + 60: hill.append((x, H * (layer + dice.real(-.06, .06)))); x += dice.real(30, 60)
+        while x < W + 60:
+            hill.append((x, H * (layer + dice.real(-0.06, 0.06))))
+            x += dice.real(30, 60)
         _poly(img, [(-60, floor), *hill, (W + 60, floor)], _shade(tone, -dark))
     wood = dice.pick(((152, 116, 84), (140, 110, 92), (158, 128, 92)))
     for k in range(9):
@@ -404,19 +784,42 @@ def _street(img, W, H, dice):
     floor, x = 0.58 * H, -MARGIN - dice.real(0, 30)
     _rect(img, -MARGIN, -MARGIN, W + MARGIN, floor, (160, 182, 200))
     while x < W + MARGIN:
-        w, top, wall = dice.real(52, 90), dice.real(.04, .2) * H, dice.pick(((164, 142, 128), (142, 150, 152), (150, 142, 158),
-                                                                             (158, 152, 130), (136, 146, 134)))
+        w, top, wall = (
+            dice.real(52, 90),
+            dice.real(0.04, 0.2) * H,
+            dice.pick(
+                (
+                    (164, 142, 128),
+                    (142, 150, 152),
+                    (150, 142, 158),
+                    (158, 152, 130),
+                    (136, 146, 134),
+                )
+            ),
+        )
         _rect(img, x, top, x + w, floor, wall)
-        _poly(img, [(x - 3, top), (x + w + 3, top), (x + w - 6, top - 16), (x + 6, top - 16)], _shade(wall, -46))
+        _poly(
+            img,
+            [(x - 3, top), (x + w + 3, top), (x + w - 6, top - 16), (x + 6, top - 16)],
+            _shade(wall, -46),
+        )
         for row in range(2):
             for col in range(2):
                 a, b = x + w * (0.16 + 0.42 * col), top + 12 + 34 * row
-                _rect(img, a, b, a + w * .26, b + 20, _shade(wall, -38)); _rect(img, a + 2, b + 2, a + w * .26 - 2, b + 18,
-                                                                                dice.pick(((176, 190, 196), (120, 132, 144))))
-        _rect(img, x + w * .38, floor - 34, x + w * .64, floor, _shade(wall, -56))
+                _rect(img, a, b, a + w * 0.26, b + 20, _shade(wall, -38))
+                _rect(
+                    img,
+                    a + 2,
+                    b + 2,
+                    a + w * 0.26 - 2,
+                    b + 18,
+                    dice.pick(((176, 190, 196), (120, 132, 144))),
+                )
+        _rect(img, x + w * 0.38, floor - 34, x + w * 0.64, floor, _shade(wall, -56))
         x += w
     _rect(img, -MARGIN, floor, W + MARGIN, 0.9 * H, (138, 136, 132))
-    for k in range(10): _rect(img, k * 40 - MARGIN, floor, k * 40 - MARGIN + 1.5, 0.9 * H, (122, 120, 118))
+    for k in range(10):
+        _rect(img, k * 40 - MARGIN, floor, k * 40 - MARGIN + 1.5, 0.9 * H, (122, 120, 118))
     _rect(img, -MARGIN, 0.9 * H, W + MARGIN, H + MARGIN, (112, 112, 116))
 
 # %% ../nbs/00a_puppets.ipynb #cell-072
@@ -432,27 +835,50 @@ def backdrop(script):
 # %% ../nbs/00a_puppets.ipynb #cell-074
 def paint_scenery(img, kind, x, y, s, view, W, H):
     "Paint one piece of scenery whose foot is at (x, y); `s` is its height in pixels."
-    rect = lambda a, b, c, d, rgb: _rect(img, x + a * s, y - d * s, x + c * s, y - b * s, rgb, view)        # x from a to c, heights b to d
+    rect = lambda a, b, c, d, rgb: _rect(
+        img, x + a * s, y - d * s, x + c * s, y - b * s, rgb, view
+    )  # x from a to c, heights b to d
     disc = lambda a, b, r, rgb: _disc(img, x + a * s, y - b * s, r * s, rgb, view)
-    if kind == "stool": rect(-.42, .82, .42, 1, (92, 66, 44)); rect(-.36, 0, -.22, .82, (74, 52, 36)); rect(.22, 0, .36, .82, (74, 52, 36))
+    if kind == "stool":
+        rect(-0.42, 0.82, 0.42, 1, (92, 66, 44))
+        rect(-0.36, 0, -0.22, 0.82, (74, 52, 36))
+        rect(0.22, 0, 0.36, 0.82, (74, 52, 36))
     elif kind == "bush":
-        for a, b, r in ((-.5, .3, .36), (.5, .3, .36), (0, .5, .48), (-.25, .2, .3), (.25, .2, .3)): disc(a, b, r + .04,
-                                                                                                          (40, 62, 44)); disc(a, b, r,
-                                                                                                          (70, 104, 66))
+        for a, b, r in (
+            (-0.5, 0.3, 0.36),
+            (0.5, 0.3, 0.36),
+            (0, 0.5, 0.48),
+            (-0.25, 0.2, 0.3),
+            (0.25, 0.2, 0.3),
+        ):
+            disc(a, b, r + 0.04, (40, 62, 44))
+            disc(a, b, r, (70, 104, 66))
     elif kind == "pillar":
-        rect(-.075, 0, .075, 1, (150, 146, 136)); rect(-.03, .05, .01, .95, (176, 172, 162))
-        rect(-.1, 0, .1, .05, (120, 116, 108)); rect(-.1, .95, .1, 1, (120, 116, 108))
-    elif kind == "lamp": rect(-.022, 0, .022, 1, (52, 58, 62)); rect(-.05, 0, .05, .08, (44, 48, 52)); disc(0, 1, .07, (226, 214, 160))
-    elif kind == "tree": rect(-.07, 0, .07, .8, (96, 76, 60)); disc(-.16, .86, .2, (88, 112, 76)); disc(.16, .86, .2,
-                                                                                                        (82, 106, 72)); disc(0, 1, .22,
-                                                                                                        (94, 120, 82))
-    elif kind == "bin": rect(-.3, 0, .3, .86, (84, 96, 92)); rect(-.36, .86, .36, 1, (62, 72, 70))
+        rect(-0.075, 0, 0.075, 1, (150, 146, 136))
+        rect(-0.03, 0.05, 0.01, 0.95, (176, 172, 162))
+        rect(-0.1, 0, 0.1, 0.05, (120, 116, 108))
+        rect(-0.1, 0.95, 0.1, 1, (120, 116, 108))
+    elif kind == "lamp":
+        rect(-0.022, 0, 0.022, 1, (52, 58, 62))
+        rect(-0.05, 0, 0.05, 0.08, (44, 48, 52))
+        disc(0, 1, 0.07, (226, 214, 160))
+    elif kind == "tree":
+        rect(-0.07, 0, 0.07, 0.8, (96, 76, 60))
+        disc(-0.16, 0.86, 0.2, (88, 112, 76))
+        disc(0.16, 0.86, 0.2, (82, 106, 72))
+        disc(0, 1, 0.22, (94, 120, 82))
+    elif kind == "bin":
+        rect(-0.3, 0, 0.3, 0.86, (84, 96, 92))
+        rect(-0.36, 0.86, 0.36, 1, (62, 72, 70))
     # both wings and the valance; x, y, s unused
     elif kind == "curtain":
         for k in range(3):
-            for x0 in (6 * k - 2, W - 6 * k - 4): _rect(img, x0, -40, x0 + 6, H + 40, _shade((124, 38, 50), -14 * k), view)
-        for x0 in (-60, W - 2): _rect(img, x0, -40, x0 + 62, H + 40, (124, 38, 50), view)
-        for k in range(13): _disc(img, k * W / 12, 0, 15, (96, 28, 40) if k % 2 else (116, 36, 48), view)
+            for x0 in (6 * k - 2, W - 6 * k - 4):
+                _rect(img, x0, -40, x0 + 6, H + 40, _shade((124, 38, 50), -14 * k), view)
+        for x0 in (-60, W - 2):
+            _rect(img, x0, -40, x0 + 62, H + 40, (124, 38, 50), view)
+        for k in range(13):
+            _disc(img, k * W / 12, 0, 15, (96, 28, 40) if k % 2 else (116, 36, 48), view)
 
 # %% ../nbs/00a_puppets.ipynb #cell-076
 def prop_places(script, joints):
@@ -460,114 +886,185 @@ def prop_places(script, joints):
     who, out = carried(script), np.zeros((script.frames, len(script.props), 2))
     rows = np.arange(script.frames)
     for q in range(len(script.props)):
-        for k, J in enumerate(joints): out[who[:, q] == k, q] = np.stack(J["hand_l"], 1)[who[:, q] == k]
+        for k, J in enumerate(joints):
+            out[who[:, q] == k, q] = np.stack(J["hand_l"], 1)[who[:, q] == k]
         e = next((e for e in script.events if e.action == "pick" and e.prop == q), None)
-        if e: out[rows < (e.start + e.end) // 2, q] = joints[e.puppet]["hand_l"][0][(e.start
-                                                                                     + e.end) // 2], script.puppets[e.puppet].foot - 4
+        if e:
+            out[rows < (e.start + e.end) // 2, q] = (
+                joints[e.puppet]["hand_l"][0][(e.start + e.end) // 2],
+                script.puppets[e.puppet].foot - 4,
+            )
     return out, who
 
-# %% ../nbs/00a_puppets.ipynb #cell-077
+# %% ../nbs/00a_puppets.ipynb #cell-077-0
 def views(script):
     "Camera of every frame: (frames, 3) zoom, x, y; screen = world * zoom + (x, y)."
     out = np.empty((script.frames, 3))
-    for first, *v in script.views: out[first:] = v
+    for first, *v in script.views:
+        out[first:] = v
     return out
 
+# %% ../nbs/00a_puppets.ipynb #cell-077-1
 def _look(big, view, W, H):
     z, ox, oy = view
-    if z == 1: return big[MARGIN - int(oy):MARGIN - int(oy) + H, MARGIN - int(ox):MARGIN - int(ox) + W]
-    rows, cols = (np.floor((np.arange(n) + 0.5 - o) / z).astype(int) + MARGIN for n, o in ((H, oy), (W, ox)))
+    if z == 1:
+        return big[MARGIN - int(oy) : MARGIN - int(oy) + H, MARGIN - int(ox) : MARGIN - int(ox) + W]
+    rows, cols = (
+        np.floor((np.arange(n) + 0.5 - o) / z).astype(int) + MARGIN for n, o in ((H, oy), (W, ox))
+    )
     return big[np.clip(rows, 0, len(big) - 1)][:, np.clip(cols, 0, big.shape[1] - 1)]
 
 # %% ../nbs/00a_puppets.ipynb #cell-079
 def render(
-    script,                # from `make_script`
-):                         # yields (frame (H, W, 3) uint8 RGB, labels (H, W) uint8)
+    script,  # from `make_script`
+):  # yields (frame (H, W, 3) uint8 RGB, labels (H, W) uint8)
     "Paint the clip frame by frame. Labels: 0 background and scenery, 1.. the puppets, then the things; visible pixels only."
     W, H, n = script.width, script.height, len(script.puppets)
     x, here = positions(script)
     joints, view, big = [skeleton(script, k, x) for k in range(n)], views(script), backdrop(script)
     figures = [figure(script, k, J, view) for k, J in enumerate(joints)]
     places, who = prop_places(script, joints)
-    order = sorted([(p.foot, 1, k) for k, p in enumerate(script.puppets)] + [(s[2], 0, k) for k, s in enumerate(script.scenery)])
+    order = sorted(
+        [(p.foot, 1, k) for k, p in enumerate(script.puppets)]
+        + [(s[2], 0, k) for k, s in enumerate(script.scenery)]
+    )
     spots = np.floor((places * view[:, None, :1] + view[:, None, 1:]) * 16 + 0.5).astype(np.int64)
     ground, last = None, None
     for f in range(script.frames):
         v = tuple(view[f])
-        if v != last: ground, last = _look(big, v, W, H), v
+        if v != last:
+            ground, last = _look(big, v, W, H), v
         img = ground.copy()
+
         def things(owner):
-            for q in np.flatnonzero(who[f] == owner): paint_prop(img, script.props[q].kind, spots[f, q], 112 * v[0] * script.props[q].size,
-                                                                 n + 1 + int(q))
-        things(-1)                                                     # on the floor: behind everybody
+            for q in np.flatnonzero(who[f] == owner):
+                paint_prop(
+                    img,
+                    script.props[q].kind,
+                    spots[f, q],
+                    112 * v[0] * script.props[q].size,
+                    n + 1 + int(q),
+                )
+
+        things(-1)  # on the floor: behind everybody
         for _, puppet, k in order:
-            if not puppet: paint_scenery(img, *script.scenery[k], v, W, H)
+            if not puppet:
+                paint_scenery(img, *script.scenery[k], v, W, H)
             elif here[f, k]:
                 paint_puppet(img, f, figures[k], script.puppets[k], script.domain, k + 1)
                 things(k)
         yield img[..., :3].copy(), img[..., 3].copy()
 
-# %% ../nbs/00a_puppets.ipynb #cell-085
-def fits(puppet, who): return all(getattr(puppet, k) == v for k, v in (who or {}).items())
+# %% ../nbs/00a_puppets.ipynb #cell-085-0
+def fits(puppet, who):
+    return all(getattr(puppet, k) == v for k, v in (who or {}).items())
+
 
 def the_one(script, who):
     "Index of the only puppet with these clothes, None when there is none or several."
     found = [k for k, p in enumerate(script.puppets) if fits(p, who)]
     return found[0] if len(found) == 1 else None
 
+# %% ../nbs/00a_puppets.ipynb #cell-085-1
 def doing(script, action, who=None, thing=None):
     "Events of this action by puppets in these clothes."
-    return [e for e in script.events if e.action == action and fits(script.puppets[e.puppet], who)
-            and (thing is None or script.props[e.prop].kind == thing)]
+    return [
+        e
+        for e in script.events
+        if e.action == action
+        and fits(script.puppets[e.puppet], who)
+        and (thing is None or script.props[e.prop].kind == thing)
+    ]
 
 # %% ../nbs/00a_puppets.ipynb #cell-087
 def _in_order(hits, order):
     hits = sorted(hits, key=lambda e: e.start)
-    if len(hits) < 2: return []                                        # "the first" needs a second
+    if len(hits) < 2:
+        return []  # "the first" needs a second
     a, b = hits[:2] if order == "first" else hits[-2:]
-    return [] if a.end > b.start else [a if order == "first" else b]   # overlapping: nobody could say
+    return (
+        [] if a.end > b.start else [a if order == "first" else b]
+    )  # overlapping: nobody could say
 
-# %% ../nbs/00a_puppets.ipynb #cell-088
+# %% ../nbs/00a_puppets.ipynb #cell-088-0
 def _next_to(script, e, who, sign, x, here):
     q, f = the_one(script, who), slice(e.start, e.end)
-    return q is not None and q != e.puppet and here[f, q].all() and (sign * (x[f, e.puppet] - x[f, q]) > 0).all()
+    return (
+        q is not None
+        and q != e.puppet
+        and here[f, q].all()
+        and (sign * (x[f, e.puppet] - x[f, q]) > 0).all()
+    )
 
+# %% ../nbs/00a_puppets.ipynb #cell-088-1
 def _passes(script, e, who, sign, x, here):
     q, f = the_one(script, who), slice(e.start, e.end)
-    if q is None or q == e.puppet or not here[f, q].all(): return False
+    if q is None or q == e.puppet or not here[f, q].all():
+        return False
     side = x[f, e.puppet] > x[f, q]
-    return side[0] != side[-1] and sign * (script.puppets[e.puppet].foot - script.puppets[q].foot) > 0
+    return (
+        side[0] != side[-1] and sign * (script.puppets[e.puppet].foot - script.puppets[q].foot) > 0
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-090
 def answers(
-    script,                # from `make_script`
-    form,                  # logical form, table above
-) -> list:                 # of (puppet, start frame, end frame)
+    script,  # from `make_script`
+    form,  # logical form, table above
+) -> list:  # of (puppet, start frame, end frame)
     "Everything in the script that the logical form describes."
-    if not form.get("action"): return [(k, p.enter, p.leave) for k, p in enumerate(script.puppets) if fits(p, form["who"])]
+    if not form.get("action"):
+        return [(k, p.enter, p.leave) for k, p in enumerate(script.puppets) if fits(p, form["who"])]
     hits = doing(script, form["action"], form.get("who"), form.get("object"))
     for key in ("to", "from"):
-        if key in form: hits = [e for e in hits if e.partner == the_one(script, form[key])]
+        if key in form:
+            hits = [e for e in hits if e.partner == the_one(script, form[key])]
     for key in ("after", "before"):
         if key in form:
-            q = doing(script, form[key]["action"], form[key]["who"]) if the_one(script, form[key]["who"]) is not None else []
-            hits = [e for e in hits if len(q) == 1 and (e.start >= q[0].end if key == "after" else e.end <= q[0].start)]
+            q = (
+                doing(script, form[key]["action"], form[key]["who"])
+                if the_one(script, form[key]["who"]) is not None
+                else []
+            )
+            hits = [
+                e
+                for e in hits
+                if len(q) == 1 and (e.start >= q[0].end if key == "after" else e.end <= q[0].start)
+            ]
     if {"left", "right", "behind", "front"} & set(form):
         x, here = positions(script)
-        for key, test, sign in (("left", _next_to, -1), ("right", _next_to, 1), ("behind", _passes, -1), ("front", _passes, 1)):
-            if key in form: hits = [e for e in hits if test(script, e, form[key], sign, x, here)]
-    if "order" in form: hits = _in_order(hits, form["order"])
+        for key, test, sign in (
+            ("left", _next_to, -1),
+            ("right", _next_to, 1),
+            ("behind", _passes, -1),
+            ("front", _passes, 1),
+        ):
+            if key in form:
+                hits = [e for e in hits if test(script, e, form[key], sign, x, here)]
+    if "order" in form:
+        hits = _in_order(hits, form["order"])
     return [(e.puppet, e.start, e.end) for e in hits]
 
 # %% ../nbs/00a_puppets.ipynb #cell-093
-PHRASES = dict(walk=("walk across", "walk to the other side", "stroll across"), jump=("jump", "jump up and down", "leap"),
-               crouch=("crouch down", "squat down", "duck low"),
-               wave=("wave", "wave a hand", "signal"), turn=("turn around", "spin around", "twirl"), sit=("sit down", "take a seat",
-                                                                                                          "rest on a stool"),
-               pick=("pick up a {}", "lift a {}", "grab a {}"), give=("hand a {} to", "give a {} to", "pass a {} to"),
-               take=("get a {} from", "take a {} from", "receive a {} from"))             # the last of each is held out
+PHRASES = dict(
+    walk=("walk across", "walk to the other side", "stroll across"),
+    jump=("jump", "jump up and down", "leap"),
+    crouch=("crouch down", "squat down", "duck low"),
+    wave=("wave", "wave a hand", "signal"),
+    turn=("turn around", "spin around", "twirl"),
+    sit=("sit down", "take a seat", "rest on a stool"),
+    pick=("pick up a {}", "lift a {}", "grab a {}"),
+    give=("hand a {} to", "give a {} to", "pass a {} to"),
+    take=("get a {} from", "take a {} from", "receive a {} from"),
+)  # the last of each is held out
 RARE = dict(red="scarlet", blue="navy", green="emerald", yellow="golden", purple="violet")
-HELD_OUT = (("purple", "jump"), ("green", "sit"), ("orange", "wave"), ("white", "crouch"), ("blue", "turn"), ("yellow", "walk"))
+HELD_OUT = (
+    ("purple", "jump"),
+    ("green", "sit"),
+    ("orange", "wave"),
+    ("white", "crouch"),
+    ("blue", "turn"),
+    ("yellow", "walk"),
+)
 
 # %% ../nbs/00a_puppets.ipynb #cell-094
 def third(phrase):
@@ -578,64 +1075,113 @@ def third(phrase):
 # %% ../nbs/00a_puppets.ipynb #cell-096
 class Speaker:
     "Words for logical forms; `rare` takes the held-out words."
-    def __init__(self, dice, rare=False): self.dice, self.rare = dice, rare
-    def colour(self, c): return RARE.get(c, c) if self.rare else c
-    def noun(self): return "doll" if self.rare else self.dice.pick(("puppet", "puppet", "person"))
+
+    def __init__(self, dice, rare=False):
+        self.dice, self.rare = dice, rare
+
+    def colour(self, c):
+        return RARE.get(c, c) if self.rare else c
+
+    def noun(self):
+        return "doll" if self.rare else self.dice.pick(("puppet", "puppet", "person"))
+
     def verb(self, action, thing=None):
         p = PHRASES[action]
         return (p[2] if self.rare else self.dice.pick(p[:2])).format(thing or "ball")
+
     def clothes(self, who, short=False):
         "'in red with a cap'"
         out = []
-        if "shirt" in who: out.append((("in {}",) if short else ("in {}", "in {}", "in a {} shirt", "wearing a {} shirt"),
-                                       self.colour(who["shirt"])))
-        if "trousers" in who: out.append((("with {} trousers",), self.colour(who["trousers"])))
-        if "hat" in who: out.append((("with a {}", "with a {}", "wearing a {}") if who["hat"] != "none" else ("without a hat",),
-                                     who["hat"]))
-        text = " ".join(self.dice.pick(t).format(w) for t, w in out).replace(" a orange", " an orange").replace(" a emerald", " an emerald")
-        return text.replace(" shirt wearing a ", " shirt and a ").replace(" shirt with a ", " shirt and a ")
-    def other(self, who): return f"the {self.dice.pick(('one', self.noun()))} {self.clothes(who, short=True)}"
+        if "shirt" in who:
+            out.append(
+                (
+                    ("in {}",)
+                    if short
+                    else ("in {}", "in {}", "in a {} shirt", "wearing a {} shirt"),
+                    self.colour(who["shirt"]),
+                )
+            )
+        if "trousers" in who:
+            out.append((("with {} trousers",), self.colour(who["trousers"])))
+        if "hat" in who:
+            out.append(
+                (
+                    ("with a {}", "with a {}", "wearing a {}")
+                    if who["hat"] != "none"
+                    else ("without a hat",),
+                    who["hat"],
+                )
+            )
+        text = (
+            " ".join(self.dice.pick(t).format(w) for t, w in out)
+            .replace(" a orange", " an orange")
+            .replace(" a emerald", " an emerald")
+        )
+        return text.replace(" shirt wearing a ", " shirt and a ").replace(
+            " shirt with a ", " shirt and a "
+        )
+
+    def other(self, who):
+        return f"the {self.dice.pick(('one', self.noun()))} {self.clothes(who, short=True)}"
 
 # %% ../nbs/00a_puppets.ipynb #cell-098
 def _tail(form, say):
     "What follows the verb: partner, order, relation."
     out = [say.other(form[k]) for k in ("to", "from") if k in form]
-    out += [f"{place} {say.other(form[k])}" for k, place in (("behind", "behind"), ("front", "in front of")) if k in form]
+    out += [
+        f"{place} {say.other(form[k])}"
+        for k, place in (("behind", "behind"), ("front", "in front of"))
+        if k in form
+    ]
     out += [f"on the {k} of {say.other(form[k])}" for k in ("left", "right") if k in form]
-    out += [f"{k} {say.other(form[k]['who'])} {third(say.verb(form[k]['action']))}" for k in ("after", "before") if k in form]
+    out += [
+        f"{k} {say.other(form[k]['who'])} {third(say.verb(form[k]['action']))}"
+        for k in ("after", "before")
+        if k in form
+    ]
     return " ".join(out + ([form["order"]] if "order" in form else []))
 
 # %% ../nbs/00a_puppets.ipynb #cell-099
 def phrase(form, say):
     "(statement, question) for a form."
     who = say.clothes(form["who"]) if form.get("who") else ""
-    if not form.get("action"): return f"The {say.noun()} {who}.", f"Where is the {say.noun()} {who}?"
+    if not form.get("action"):
+        return f"The {say.noun()} {who}.", f"Where is the {say.noun()} {who}?"
     verb = third(say.verb(form["action"], form.get("object")))
     what = " ".join(f"{verb} {_tail(form, say)}".split())
-    if who: return f"The {say.noun()} {who} {what}.", f"Which {say.noun()} {who} {what}?"
+    if who:
+        return f"The {say.noun()} {who} {what}.", f"Which {say.noun()} {who} {what}?"
     one = f"The {say.noun()} that {what}."
-    return (one if "order" in form else say.dice.pick((one, f"A {say.noun()} {what}."))), f"Who {what}?"
+    return (
+        one if "order" in form else say.dice.pick((one, f"A {say.noun()} {what}."))
+    ), f"Who {what}?"
 
 # %% ../nbs/00a_puppets.ipynb #cell-102
 @dataclass(frozen=True)
 class Options:
     "What may be varied without touching the generator; the defaults are the frozen benchmark."
-    duration: float = 20.0                # seconds
-    fps: float | None = None              # None: 10, except a tenth of the test clips (12, 15, 25, 30)
-    width: int = 320; height: int = 240   # pixels, even
+
+    duration: float = 20.0  # seconds
+    fps: float | None = None  # None: 10, except a tenth of the test clips (12, 15, 25, 30)
+    width: int = 320
+    height: int = 240  # pixels, even
     max_puppets: int = 6
-    shake: bool | None = None             # None: a tenth of the clips
-    cut: bool | None = None               # None: a twelfth of the clips
+    shake: bool | None = None  # None: a tenth of the clips
+    cut: bool | None = None  # None: a twelfth of the clips
 
 # %% ../nbs/00a_puppets.ipynb #cell-103
 TYPES = (("attribute_action", 0.42), ("action", 0.25), ("relational", 0.25), ("attribute", 0.08))
 NUMBERS = ((2, 0.06), (3, 0.26), (4, 0.36), (5, 0.28), (6, 0.04))
-MIDDLE = dict(attribute_action=0.40, action=0.45, relational=0.42, attribute=0.30)       # how often the target is there in the middle frame
+MIDDLE = dict(
+    attribute_action=0.40, action=0.45, relational=0.42, attribute=0.30
+)  # how often the target is there in the middle frame
+
 
 def _choose(table, u):
     for value, share in table:
         u -= share
-        if u < 0: return value
+        if u < 0:
+            return value
     return table[-1][0]
 
 # %% ../nbs/00a_puppets.ipynb #cell-104
@@ -643,139 +1189,238 @@ def plan(split, domain, index, options=Options()):
     "The balanced part of a clip."
     at = lambda what: spread(what, split, domain, index)
     type = _choose(TYPES, at("type"))
-    n = max(min(_choose(NUMBERS, at("number")), options.max_puppets), 3 if type == "relational" else 2)
+    n = max(
+        min(_choose(NUMBERS, at("number")), options.max_puppets), 3 if type == "relational" else 2
+    )
     rates = (12, 15, 25, 30)
     fps = options.fps or (rates[index // 10 % 4] if split == "test" and index % 10 == 7 else 10)
-    size = math.floor(at("size") * n)                                  # 0: the largest
-    hard = "small" if size == n - 1 and at("hard") < 0.26 else "brief" if at("hard") > 0.93 else "occluded" if at("hard") > 0.72 else ""
+    size = math.floor(at("size") * n)  # 0: the largest
+    hard = (
+        "small"
+        if size == n - 1 and at("hard") < 0.26
+        else "brief"
+        if at("hard") > 0.93
+        else "occluded"
+        if at("hard") > 0.72
+        else ""
+    )
     rare = "" if split != "open" else "word" if index % 2 else "pair"
-    if rare == "pair" and type in ("attribute", "relational"): type = "attribute_action"
-    return dict(type=type, n=n, fps=fps, rank=math.floor(at("rank") * n), size=size, hard=hard, middle=at("middle") < MIDDLE[type],
-                twin=at("twin"), rare=rare)
+    if rare == "pair" and type in ("attribute", "relational"):
+        type = "attribute_action"
+    return dict(
+        type=type,
+        n=n,
+        fps=fps,
+        rank=math.floor(at("rank") * n),
+        size=size,
+        hard=hard,
+        middle=at("middle") < MIDDLE[type],
+        twin=at("twin"),
+        rare=rare,
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-106
-SECONDS = dict(walk=(2.4, 6.0), jump=(1.6, 6.4), crouch=(1.6, 6.5), wave=(1.6, 6.5), turn=(1.5, 5.0), sit=(2.5, 8.0), pick=(1.6, 3.0),
-               give=(2.2, 4.0))
+SECONDS = dict(
+    walk=(2.4, 6.0),
+    jump=(1.6, 6.4),
+    crouch=(1.6, 6.5),
+    wave=(1.6, 6.5),
+    turn=(1.5, 5.0),
+    sit=(2.5, 8.0),
+    pick=(1.6, 3.0),
+    give=(2.2, 4.0),
+)
 BRIEF = ("jump", "crouch", "wave", "turn")
 KEYS = (("shirt",),) * 7 + (("shirt", "hat"), ("hat",), ("trousers",))
-DOOR = 1.6                                                             # seconds to come in or go out
+DOOR = 1.6  # seconds to come in or go out
 
 # %% ../nbs/00a_puppets.ipynb #cell-107
 class Scene:
     "A script being staged."
+
     def __init__(self, split, domain, index, plan, options, dice, ask):
         self.plan, self.dice, self.ask, self.opt, n = plan, dice, ask, options, plan["n"]
-        self.script = Script(split, domain, index, options.width, options.height, plan["fps"], self.frame(options.duration),
-                             type=plan["type"])
+        self.script = Script(
+            split,
+            domain,
+            index,
+            options.width,
+            options.height,
+            plan["fps"],
+            self.frame(options.duration),
+            type=plan["type"],
+        )
         self.target, *self.others = dice.shuffle(range(n))
         self.script.target, self.n, self.unit = self.target, n, options.height / 240
         self.windows, self.script.puppets = [], []
-    def frame(self, seconds): return math.floor(seconds * self.plan["fps"] + 0.5)
-    def busy(self, k): return [(e.start, e.end) for e in self.script.events if e.puppet == k]
+
+    def frame(self, seconds):
+        return math.floor(seconds * self.plan["fps"] + 0.5)
+
+    def busy(self, k):
+        return [(e.start, e.end) for e in self.script.events if e.puppet == k]
+
     def open_time(self, k):
         p, door = self.script.puppets[k], self.frame(DOOR)
-        return (p.enter + door if p.enter else self.frame(0.2)), (p.leave - door if p.leave < self.script.frames else self.script.frames)
+        return (p.enter + door if p.enter else self.frame(0.2)), (
+            p.leave - door if p.leave < self.script.frames else self.script.frames
+        )
 
 # %% ../nbs/00a_puppets.ipynb #cell-109
 @patch
-def free(self:Scene, who, seconds, after=0, before=10**9):
+def free(self: Scene, who, seconds, after=0, before=10**9):
     "A random span of `seconds` = (least, most) in which all of `who` are there and idle, or None."
     lo, hi = (f(t) for f, t in zip((max, min), zip(*(self.open_time(k) for k in who))))
     lo, hi, gap = max(lo, after), min(hi, before), self.frame(0.4)
     taken = [b for k in who for b in self.busy(k)]
     for _ in range(10):
-        length = self.frame(self.dice.real(seconds[0], min(seconds[1], max(seconds[0], (hi - lo) / self.plan["fps"]))))
-        if hi - lo < length: continue
+        length = self.frame(
+            self.dice.real(
+                seconds[0], min(seconds[1], max(seconds[0], (hi - lo) / self.plan["fps"]))
+            )
+        )
+        if hi - lo < length:
+            continue
         start = self.dice.whole(lo, hi - length)
-        if all(start >= b + gap or start + length <= a - gap for a, b in taken): return start, start + length
+        if all(start >= b + gap or start + length <= a - gap for a, b in taken):
+            return start, start + length
     return None
 
 # %% ../nbs/00a_puppets.ipynb #cell-110
 @patch
-def act(self:Scene, k, action, after=0, before=10**9, seconds=None, thing=None, **more):
+def act(self: Scene, k, action, after=0, before=10**9, seconds=None, thing=None, **more):
     "Puppet `k` does something at a free time; the event, or None."
     span = self.free([k], seconds or SECONDS[action], after, before)
-    if span is None: return None
-    if action == "pick": more["prop"] = self.thing(thing, user=k)
+    if span is None:
+        return None
+    if action == "pick":
+        more["prop"] = self.thing(thing, user=k)
     e = Event(k, action, *span, side=self.dice.pick((-1, 1)), **more)
     self.script.events.append(e)
     return e
 
 # %% ../nbs/00a_puppets.ipynb #cell-111
 @patch
-def thing(self:Scene, kind=None, owner=-1, user=0):
+def thing(self: Scene, kind=None, owner=-1, user=0):
     "Put a new thing into the scene, sized for the puppet that handles it; its number."
-    self.script.props.append(Prop(kind or self.dice.pick(PROPS), owner,
-                                  min(max(self.script.puppets[user].height / 100, 0.5 * self.unit), self.unit)))
+    self.script.props.append(
+        Prop(
+            kind or self.dice.pick(PROPS),
+            owner,
+            min(max(self.script.puppets[user].height / 100, 0.5 * self.unit), self.unit),
+        )
+    )
     return len(self.script.props) - 1
 
 # %% ../nbs/00a_puppets.ipynb #cell-113
 @patch
-def dress(self:Scene, keys=(), twins=(), lone=()):
+def dress(self: Scene, keys=(), twins=(), lone=()):
     "Clothes for all: `twins` share the target's `keys`, the others do not; puppets in `lone` have a shirt colour nobody else has."
     dice, t = self.dice, self.target
     pool = dice.shuffle(COLOURS)
     own = {k: pool.pop() for k in lone}
-    some = pool[:max(2, self.n - 1 - len(own))]
-    cast = [Puppet(own.get(k) or dice.pick(some), "", dice.pick(("none",) + HATS), dice.whole(0, 3)) for k in range(self.n)]
-    for p in cast: p.trousers = dice.pick([c for c in COLOURS if c != p.shirt])
-    if "hat" in keys and cast[t].hat == "none": cast[t].hat = dice.pick(HATS[1:])
+    some = pool[: max(2, self.n - 1 - len(own))]
+    cast = [
+        Puppet(own.get(k) or dice.pick(some), "", dice.pick(("none",) + HATS), dice.whole(0, 3))
+        for k in range(self.n)
+    ]
+    for p in cast:
+        p.trousers = dice.pick([c for c in COLOURS if c != p.shirt])
+    if "hat" in keys and cast[t].hat == "none":
+        cast[t].hat = dice.pick(HATS[1:])
     who = {k: getattr(cast[t], k) for k in keys}
     for k, p in enumerate(cast):
         if k in twins:
-            for key, v in who.items(): setattr(p, key, v)
+            for key, v in who.items():
+                setattr(p, key, v)
         while keys and k != t and k not in twins and fits(p, who):
             key = dice.pick(keys)
-            setattr(p, key, dice.pick(HATS if key == "hat" else [c for c in pool if c not in own.values()]))
+            setattr(
+                p,
+                key,
+                dice.pick(HATS if key == "hat" else [c for c in pool if c not in own.values()]),
+            )
     self.script.puppets = cast
     return who
 
 # %% ../nbs/00a_puppets.ipynb #cell-114
 @patch
-def measure(self:Scene):
+def measure(self: Scene):
     "Heights with the target at its planned rank; the larger, the nearer."
     dice, n, u, t = self.dice, self.n, self.unit, self.target
-    tall = [u * (124 - 42 * (k + dice.real(.25, .75)) / n) for k in range(n)]
+    tall = [u * (124 - 42 * (k + dice.real(0.25, 0.75)) / n) for k in range(n)]
     mine = tall.pop(self.plan["size"])
     rest = dice.shuffle(tall)
     for k, p in enumerate(self.script.puppets):
         p.height = mine if k == t else rest.pop()
         p.foot = u * 168 + (p.height - u * 84) * 0.85 + u * dice.real(-8, 8)
-    if self.plan["hard"] == "small": self.script.puppets[t].height, self.script.puppets[t].foot = u * dice.real(29, 35), u * dice.real(149,
-                                                                                                                                       155)
+    if self.plan["hard"] == "small":
+        self.script.puppets[t].height, self.script.puppets[t].foot = (
+            u * dice.real(29, 35),
+            u * dice.real(149, 155),
+        )
 
 # %% ../nbs/00a_puppets.ipynb #cell-116
 def _window(dice, D, middle):
     "Seconds of presence, with or without the middle of the clip."
-    if not middle: return (dice.real(.53, .60) * D, D) if dice.chance(.5) else (0.0, dice.real(.40, .47) * D)
-    return dice.pick(((0.0, D), (0.0, D), (dice.real(.06, .36) * D, D), (0.0, dice.real(.64, .94) * D)))
+    if not middle:
+        return (
+            (dice.real(0.53, 0.60) * D, D) if dice.chance(0.5) else (0.0, dice.real(0.40, 0.47) * D)
+        )
+    return dice.pick(
+        ((0.0, D), (0.0, D), (dice.real(0.06, 0.36) * D, D), (0.0, dice.real(0.64, 0.94) * D))
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-117
 @patch
-def place(self:Scene, there=()):
+def place(self: Scene, there=()):
     "Windows and places, so that the target gets its planned number; `there`: puppets that must be present in the middle. False: no luck."
     W, D, n, dice = self.opt.width, self.opt.duration, self.n, self.dice
     slots = [W * (0.5 + (k - (n - 1) / 2) * (0.78 / n + 0.02)) for k in range(n)]
     for _ in range(60):
-        self.windows = [_window(dice, D, self.plan["middle"] if k == self.target else k in there or dice.chance(.5)) for k in range(n)]
-        xs = [x + dice.real(-.02, .02) * W for x in dice.shuffle(slots)]
-        if any(abs(x - W / 2) < .11 * W and w != (0.0, D) for x, w in zip(xs, self.windows)): continue        # too far from a door
-        if sorted(range(n), key=lambda k: (self.windows[k][0], xs[k])).index(self.target) != self.plan["rank"]: continue
-        if all(any(a <= t < b for a, b in self.windows) for t in (0.0, D / 2, D - 1e-6)): break               # never an empty scene
-    else: return False
-    for p, (a, b), x in zip(self.script.puppets, self.windows, xs): p.home, p.enter, p.leave = x, self.frame(a), self.frame(b)
+        self.windows = [
+            _window(
+                dice, D, self.plan["middle"] if k == self.target else k in there or dice.chance(0.5)
+            )
+            for k in range(n)
+        ]
+        xs = [x + dice.real(-0.02, 0.02) * W for x in dice.shuffle(slots)]
+        if any(abs(x - W / 2) < 0.11 * W and w != (0.0, D) for x, w in zip(xs, self.windows)):
+            continue  # too far from a door
+        if (
+            sorted(range(n), key=lambda k: (self.windows[k][0], xs[k])).index(self.target)
+            != self.plan["rank"]
+        ):
+            continue
+        if all(any(a <= t < b for a, b in self.windows) for t in (0.0, D / 2, D - 1e-6)):
+            break  # never an empty scene
+    else:
+        return False
+    for p, (a, b), x in zip(self.script.puppets, self.windows, xs):
+        p.home, p.enter, p.leave = x, self.frame(a), self.frame(b)
     self.measure()
     return True
 
-# %% ../nbs/00a_puppets.ipynb #cell-119
+# %% ../nbs/00a_puppets.ipynb #cell-119-0
 def _asked_action(scene):
     "The action that will be asked for, its length and the thing it needs."
     brief = scene.plan["hard"] == "brief"
-    a = scene.ask.pick([a for _, a in HELD_OUT] if scene.plan["rare"] == "pair" else BRIEF if brief else ACTIONS[:-1])
-    return a, (0.5, 0.9) if brief and a in BRIEF else SECONDS[a], scene.ask.pick(PROPS) if a == "pick" else None
+    a = scene.ask.pick(
+        [a for _, a in HELD_OUT]
+        if scene.plan["rare"] == "pair"
+        else BRIEF
+        if brief
+        else ACTIONS[:-1]
+    )
+    return (
+        a,
+        (0.5, 0.9) if brief and a in BRIEF else SECONDS[a],
+        scene.ask.pick(PROPS) if a == "pick" else None,
+    )
 
+# %% ../nbs/00a_puppets.ipynb #cell-119-1
 @patch
-def may(self:Scene, k, action):
+def may(self: Scene, k, action):
     "Held-out pairs stay out, except for the target of the split that asks for them."
     pair = (self.script.puppets[k].shirt, action) in HELD_OUT
     return pair if self.plan["rare"] == "pair" and k == self.target else not pair
@@ -783,34 +1428,45 @@ def may(self:Scene, k, action):
 # %% ../nbs/00a_puppets.ipynb #cell-120
 def direct_attribute_action(scene):
     dice, others = scene.dice, scene.others
-    twins = [others[0]] if scene.n == 2 or scene.plan["twin"] < .75 else []
-    if twins and scene.n >= 5 and dice.chance(.3): twins.append(others[1])
+    twins = [others[0]] if scene.n == 2 or scene.plan["twin"] < 0.75 else []
+    if twins and scene.n >= 5 and dice.chance(0.3):
+        twins.append(others[1])
     keys = ("shirt",) if scene.plan["rare"] == "pair" else scene.ask.pick(KEYS)
     who, (a, seconds, thing) = scene.dress(keys, twins), _asked_action(scene)
-    if not scene.may(scene.target, a) or not scene.place(there=twins): return None
+    if not scene.may(scene.target, a) or not scene.place(there=twins):
+        return None
     e = scene.act(scene.target, a, seconds=seconds, thing=thing)
-    if not e: return None
-    for k in others[len(twins):len(twins) + 1]:
-        if dice.chance(.8) and scene.may(k, a): scene.elsewhere(k, a, e, thing)
+    if not e:
+        return None
+    for k in others[len(twins) : len(twins) + 1]:
+        if dice.chance(0.8) and scene.may(k, a):
+            scene.elsewhere(k, a, e, thing)
     return dict(action=a, who=who, **(dict(object=thing) if thing else {}))
 
 # %% ../nbs/00a_puppets.ipynb #cell-122
 @patch
-def elsewhere(self:Scene, k, action, e, thing=None):
+def elsewhere(self: Scene, k, action, e, thing=None):
     "The action twin: the same action by puppet `k` wholly before or after event `e`."
     gap = self.frame(0.3)
     for limits in self.dice.shuffle([dict(before=e.start - gap), dict(after=e.end + gap)]):
-        if (found := self.act(k, action, thing=thing, **limits)): return found
+        if found := self.act(k, action, thing=thing, **limits):
+            return found
 
 # %% ../nbs/00a_puppets.ipynb #cell-123
 def direct_action(scene):
     order, (a, seconds, thing) = scene.ask.pick((None, None, "first", "last")), _asked_action(scene)
     scene.dress()
-    if not scene.may(scene.target, a) or not scene.place(): return None
-    e, gap, form = scene.act(scene.target, a, seconds=seconds, thing=thing), scene.frame(0.3), dict(action=a,
-                                                                                                    **(dict(object=thing) if thing else {}))
-    if not e: return None
-    if order is None: return form
+    if not scene.may(scene.target, a) or not scene.place():
+        return None
+    e, gap, form = (
+        scene.act(scene.target, a, seconds=seconds, thing=thing),
+        scene.frame(0.3),
+        dict(action=a, **(dict(object=thing) if thing else {})),
+    )
+    if not e:
+        return None
+    if order is None:
+        return form
     limits = dict(after=e.end + gap) if order == "first" else dict(before=e.start - gap)
     hits = [k for k in scene.others if scene.may(k, a) and scene.act(k, a, thing=thing, **limits)]
     return dict(form, order=order) if hits else None
@@ -820,10 +1476,14 @@ def _hand(scene, a, b, prop, after=0):
     "Puppet `a` hands `prop` to `b` at a free time after frame `after`."
     s, span = scene.script, scene.free([a, b], SECONDS["give"], after)
     p, q = s.puppets[a], s.puppets[b]
-    if span is None or not .1 * s.width < abs(p.home - q.home) < .37 * s.width: return None
+    if span is None or not 0.1 * s.width < abs(p.home - q.home) < 0.37 * s.width:
+        return None
     side = 1 if q.home > p.home else -1
     meet = q.home - side * 0.3 * (p.height + q.height)
-    s.events += [Event(a, "give", *span, side, p.home, meet, prop, b), Event(b, "take", *span, -side, q.home, q.home, prop, a)]
+    s.events += [
+        Event(a, "give", *span, side, p.home, meet, prop, b),
+        Event(b, "take", *span, -side, q.home, q.home, prop, a),
+    ]
     return s.events[-2]
 
 # %% ../nbs/00a_puppets.ipynb #cell-126
@@ -837,36 +1497,73 @@ def direct_hand(scene):
     giver = scene.target == a
     partner = b if giver else a
     scene.dress(lone=[partner])
-    if not scene.place(): return None
-    for k in chain[1:]: s.puppets[k].foot = s.puppets[chain[0]].foot + scene.unit * dice.real(-4, 4)
+    if not scene.place():
+        return None
+    for k in chain[1:]:
+        s.puppets[k].foot = s.puppets[chain[0]].foot + scene.unit * dice.real(-4, 4)
     prop = scene.thing(kind, chain[0], chain[0])
     first = _hand(scene, chain[0], chain[1], prop)
-    if not first or not _hand(scene, chain[1], chain[2], prop, first.end): return None
-    return dict(action="give" if giver else "take", object=kind, **{"to" if giver else "from": dict(shirt=s.puppets[partner].shirt)})
+    if not first or not _hand(scene, chain[1], chain[2], prop, first.end):
+        return None
+    return dict(
+        action="give" if giver else "take",
+        object=kind,
+        **{"to" if giver else "from": dict(shirt=s.puppets[partner].shirt)},
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-128
 def direct_time(scene):
     "'waves after the one in blue sits down'; a twin waves before that."
-    s, (anchor, twin, *_), key, (a, seconds, thing) = scene.script, scene.others, scene.ask.pick(("after", "before")), _asked_action(scene)
+    s, (anchor, twin, *_), key, (a, seconds, thing) = (
+        scene.script,
+        scene.others,
+        scene.ask.pick(("after", "before")),
+        _asked_action(scene),
+    )
     b = scene.ask.pick([c for c in ACTIONS[:6] if c != a])
     scene.dress(lone=[anchor])
-    if not (scene.may(scene.target, a) and scene.may(anchor, b) and scene.may(twin, a) and scene.place()): return None
+    if not (
+        scene.may(scene.target, a) and scene.may(anchor, b) and scene.may(twin, a) and scene.place()
+    ):
+        return None
     e = scene.act(scene.target, a, seconds=seconds, thing=thing)
-    m = e and scene.act(anchor, b, seconds=(1.5, 3), **(dict(before=e.start) if key == "after" else dict(after=e.end)))
-    if not m or not scene.act(twin, a, thing=thing, **(dict(before=m.start) if key == "after" else dict(after=m.end))): return None
-    return {"action": a, **(dict(object=thing) if thing else {}), key: dict(who=dict(shirt=s.puppets[anchor].shirt), action=b)}
+    m = e and scene.act(
+        anchor,
+        b,
+        seconds=(1.5, 3),
+        **(dict(before=e.start) if key == "after" else dict(after=e.end)),
+    )
+    if not m or not scene.act(
+        twin, a, thing=thing, **(dict(before=m.start) if key == "after" else dict(after=m.end))
+    ):
+        return None
+    return {
+        "action": a,
+        **(dict(object=thing) if thing else {}),
+        key: dict(who=dict(shirt=s.puppets[anchor].shirt), action=b),
+    }
 
 # %% ../nbs/00a_puppets.ipynb #cell-130
 def direct_side(scene):
     "'waves on the left of the one in red'; a twin waves on the right."
     s, (anchor, twin, *_) = scene.script, scene.others
-    key, a = scene.ask.pick(("left", "right")), scene.ask.pick(BRIEF if scene.plan["hard"] == "brief" else BRIEF + ("sit",))
+    key, a = (
+        scene.ask.pick(("left", "right")),
+        scene.ask.pick(BRIEF if scene.plan["hard"] == "brief" else BRIEF + ("sit",)),
+    )
     scene.dress(lone=[anchor])
-    if not (scene.may(scene.target, a) and scene.may(twin, a) and scene.place(there=[anchor])): return None
+    if not (scene.may(scene.target, a) and scene.may(twin, a) and scene.place(there=[anchor])):
+        return None
     x = [p.home for p in s.puppets]
-    if not (x[scene.target] < x[anchor] < x[twin] if key == "left" else x[twin] < x[anchor] < x[scene.target]): return None
+    if not (
+        x[scene.target] < x[anchor] < x[twin]
+        if key == "left"
+        else x[twin] < x[anchor] < x[scene.target]
+    ):
+        return None
     e = scene.act(scene.target, a, seconds=(0.5, 0.9) if scene.plan["hard"] == "brief" else None)
-    if not e or not scene.elsewhere(twin, a, e): return None
+    if not e or not scene.elsewhere(twin, a, e):
+        return None
     return {"action": a, key: dict(shirt=s.puppets[anchor].shirt)}
 
 # %% ../nbs/00a_puppets.ipynb #cell-131
@@ -874,103 +1571,188 @@ def direct_pass(scene):
     "'walks across behind the one in white'; a twin walks across in front."
     s, (anchor, twin, *_) = scene.script, scene.others
     scene.dress(lone=[anchor])
-    if not (scene.may(scene.target, "walk") and scene.may(twin, "walk") and scene.place(there=[anchor])): return None
-    if abs(s.puppets[anchor].home - s.width / 2) > .15 * s.width: return None
+    if not (
+        scene.may(scene.target, "walk") and scene.may(twin, "walk") and scene.place(there=[anchor])
+    ):
+        return None
+    if abs(s.puppets[anchor].home - s.width / 2) > 0.15 * s.width:
+        return None
     e = scene.act(scene.target, "walk")
-    if not e or not scene.elsewhere(twin, "walk", e): return None
+    if not e or not scene.elsewhere(twin, "walk", e):
+        return None
     key = "front" if scene.plan["size"] == 0 else "behind"
     for k, d in ((scene.target, 1), (twin, -1)):
-        s.puppets[k].foot = s.puppets[anchor].foot + scene.unit * (13 if (key == "front") == (d > 0) else -13)
+        s.puppets[k].foot = s.puppets[anchor].foot + scene.unit * (
+            13 if (key == "front") == (d > 0) else -13
+        )
     return {"action": "walk", key: dict(shirt=s.puppets[anchor].shirt)}
 
 # %% ../nbs/00a_puppets.ipynb #cell-132
 def direct_relational(scene):
     brief = scene.plan["hard"] == "brief"
-    return scene.ask.pick((direct_time, direct_side) if brief else (direct_hand, direct_hand, direct_time, direct_side, direct_pass))(scene)
+    return scene.ask.pick(
+        (direct_time, direct_side)
+        if brief
+        else (direct_hand, direct_hand, direct_time, direct_side, direct_pass)
+    )(scene)
 
 # %% ../nbs/00a_puppets.ipynb #cell-134
 def direct_attribute(scene):
     "'the puppet in red with a cap'; others share the shirt or the cap. The answer is the time it is there."
     keys = scene.ask.pick((("shirt", "hat"), ("shirt", "trousers"), ("shirt", "hat")))
     who = scene.dress(keys)
-    for k, key in zip(scene.others, keys):                             # near twins: one named piece each
+    for k, key in zip(scene.others, keys):  # near twins: one named piece each
         setattr(scene.script.puppets[k], key, who[key])
-        if fits(scene.script.puppets[k], who): return None
-    if not scene.place() or scene.windows[scene.target] == (0.0, scene.opt.duration): return None
+        if fits(scene.script.puppets[k], who):
+            return None
+    if not scene.place() or scene.windows[scene.target] == (0.0, scene.opt.duration):
+        return None
     return dict(action=None, who=who)
 
-DIRECT = dict(attribute_action=direct_attribute_action, action=direct_action, relational=direct_relational, attribute=direct_attribute)
+
+DIRECT = dict(
+    attribute_action=direct_attribute_action,
+    action=direct_action,
+    relational=direct_relational,
+    attribute=direct_attribute,
+)
 
 # %% ../nbs/00a_puppets.ipynb #cell-136
 @patch
-def fill(self:Scene, form, still=()):
+def fill(self: Scene, form, still=()):
     "Random other events that leave the answer alone."
     s, dice = self.script, self.dice
     quiet = {"left", "right", "behind", "front", "to", "from"} & set(form)
     for k in dice.shuffle(list(range(self.n)) * 3):
         a = dice.pick(ACTIONS[:6] * 2 + ("pick",))
-        if dice.chance(.25) or (s.puppets[k].shirt, a) in HELD_OUT: continue
-        if quiet and (a == "walk" or a == form["action"]): continue
-        if a == "pick" and (len(s.props) > 2 or any(e.action == "pick" for e in s.events if e.puppet == k)): continue
+        if dice.chance(0.25) or (s.puppets[k].shirt, a) in HELD_OUT:
+            continue
+        if quiet and (a == "walk" or a == form["action"]):
+            continue
+        if a == "pick" and (
+            len(s.props) > 2 or any(e.action == "pick" for e in s.events if e.puppet == k)
+        ):
+            continue
         if self.act(k, a, seconds=(1.5, 4.5) if a != "walk" else None):
-            if not quiet and answers(s, form) != [(self.target, s.start, s.end)]: self.undo()
+            if not quiet and answers(s, form) != [(self.target, s.start, s.end)]:
+                self.undo()
 
-# %% ../nbs/00a_puppets.ipynb #cell-137
+# %% ../nbs/00a_puppets.ipynb #cell-137-0
 @patch
-def undo(self:Scene):
+def undo(self: Scene):
     e = self.script.events.pop()
-    if e.prop >= 0: self.script.props.pop()
+    if e.prop >= 0:
+        self.script.props.pop()
 
+# %% ../nbs/00a_puppets.ipynb #cell-137-1
 @patch
-def cross(self:Scene):
+def cross(self: Scene):
     "For the occluded subset: somebody nearer walks past the target during its event, or a bush stands before it."
     s, t = self.script, self.script.puppets[self.target]
-    s.scenery.append([self.dice.pick({"stage": ("bush",), "street": ("bin", "bush")}[s.domain]),
-                      t.home + t.height * self.dice.real(-.12, .12), t.foot + 4, t.height * self.dice.real(.42, .52)])
+    s.scenery.append(
+        [
+            self.dice.pick({"stage": ("bush",), "street": ("bin", "bush")}[s.domain]),
+            t.home + t.height * self.dice.real(-0.12, 0.12),
+            t.foot + 4,
+            t.height * self.dice.real(0.42, 0.52),
+        ]
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-139
 @patch
-def block(self:Scene):
+def block(self: Scene):
     "Fill in where walks lead; add doors and stools."
     s, dice, W = self.script, self.dice, self.script.width
     door = self.frame(DOOR)
     for k, p in enumerate(s.puppets):
         x = p.home
-        if p.enter: s.events.append(Event(k, "enter", p.enter, p.enter + door, 1 if x < W / 2 else -1,
-                                          -0.2 * p.height if x < W / 2 else W + 0.2 * p.height, x))
+        if p.enter:
+            s.events.append(
+                Event(
+                    k,
+                    "enter",
+                    p.enter,
+                    p.enter + door,
+                    1 if x < W / 2 else -1,
+                    -0.2 * p.height if x < W / 2 else W + 0.2 * p.height,
+                    x,
+                )
+            )
         for e in sorted((e for e in s.events if e.puppet == k), key=lambda e: e.start):
             if e.action == "walk":
-                e.x0, e.side = x, 1 if x < dice.real(.4, .6) * W else -1
-                ends = [min(max(x + e.side * dice.real(.41, .66) * W, .07 * W), .93 * W) for _ in range(5)]
-                x = e.x1 = max(ends, key=lambda end: min(abs(end - q.home) for q in s.puppets if q is not p))      # not on top of somebody
-            elif e.action == "sit": s.scenery.append(["stool", x - 0.02 * e.side * p.height, p.foot - 1,
-                                                      p.height * BODY[s.domain]["leg"] * 0.92])
-            elif e.action == "give": e.x0 = x
-        if p.leave < s.frames: s.events.append(Event(k, "leave", p.leave - door, p.leave, 1 if x > W / 2 else -1, x,
-                                                     W + 0.2 * p.height if x > W / 2 else -0.2 * p.height))
+                e.x0, e.side = x, 1 if x < dice.real(0.4, 0.6) * W else -1
+                ends = [
+                    min(max(x + e.side * dice.real(0.41, 0.66) * W, 0.07 * W), 0.93 * W)
+                    for _ in range(5)
+                ]
+                x = e.x1 = max(
+                    ends, key=lambda end: min(abs(end - q.home) for q in s.puppets if q is not p)
+                )  # not on top of somebody
+            elif e.action == "sit":
+                s.scenery.append(
+                    [
+                        "stool",
+                        x - 0.02 * e.side * p.height,
+                        p.foot - 1,
+                        p.height * BODY[s.domain]["leg"] * 0.92,
+                    ]
+                )
+            elif e.action == "give":
+                e.x0 = x
+        if p.leave < s.frames:
+            s.events.append(
+                Event(
+                    k,
+                    "leave",
+                    p.leave - door,
+                    p.leave,
+                    1 if x > W / 2 else -1,
+                    x,
+                    W + 0.2 * p.height if x > W / 2 else -0.2 * p.height,
+                )
+            )
 
 # %% ../nbs/00a_puppets.ipynb #cell-140
 @patch
-def decorate(self:Scene):
+def decorate(self: Scene):
     "Scenery in front and behind, camera."
     s, dice, W, u = self.script, self.dice, self.script.width, self.unit
     thin, wide = {"stage": ("pillar", "bush"), "street": ("lamp", "bin")}[s.domain]
-    if s.domain == "stage": s.scenery.append(["curtain", 0, 10**6, 0])
-    for _ in range(dice.whole(0, 2)): s.scenery.append([thin, dice.real(.06, .94) * W, dice.real(200, 232) * u, dice.real(110, 150) * u])
-    if dice.chance(.5): s.scenery.append([wide, dice.real(.05, .95) * W, dice.real(226, 240) * u, dice.real(26, 44) * u])
-    if s.domain == "street" and dice.chance(.6): s.scenery.append(["tree", dice.real(.05, .95) * W, dice.real(146, 158) * u,
-                                                                   dice.real(70, 110) * u])
-    shake, cut = dice.chance(.1), dice.chance(1 / 12)
-    s.views = self.camera(shake if self.opt.shake is None else self.opt.shake, cut if self.opt.cut is None else self.opt.cut)
+    if s.domain == "stage":
+        s.scenery.append(["curtain", 0, 10**6, 0])
+    for _ in range(dice.whole(0, 2)):
+        s.scenery.append(
+            [thin, dice.real(0.06, 0.94) * W, dice.real(200, 232) * u, dice.real(110, 150) * u]
+        )
+    if dice.chance(0.5):
+        s.scenery.append(
+            [wide, dice.real(0.05, 0.95) * W, dice.real(226, 240) * u, dice.real(26, 44) * u]
+        )
+    if s.domain == "street" and dice.chance(0.6):
+        s.scenery.append(
+            ["tree", dice.real(0.05, 0.95) * W, dice.real(146, 158) * u, dice.real(70, 110) * u]
+        )
+    shake, cut = dice.chance(0.1), dice.chance(1 / 12)
+    s.views = self.camera(
+        shake if self.opt.shake is None else self.opt.shake,
+        cut if self.opt.cut is None else self.opt.cut,
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-142
 @patch
-def camera(self:Scene, shake, cut):
+def camera(self: Scene, shake, cut):
     s, dice, out = self.script, self.dice, [[0, 1.0, 0.0, 0.0]]
-    if cut:                                                            # a closer shot for a few seconds
-        z, a, b = 1.25, self.frame(dice.real(.2, .45) * self.opt.duration), self.frame(dice.real(.55, .8) * self.opt.duration)
-        x = min(max(s.puppets[self.target].home, .42 * s.width), .58 * s.width)
-        out += [[a, z, math.floor(s.width / 2 - x * z), math.floor(-0.2 * s.height)], [b, 1.0, 0.0, 0.0]]
+    if cut:  # a closer shot for a few seconds
+        z, a, b = (
+            1.25,
+            self.frame(dice.real(0.2, 0.45) * self.opt.duration),
+            self.frame(dice.real(0.55, 0.8) * self.opt.duration),
+        )
+        x = min(max(s.puppets[self.target].home, 0.42 * s.width), 0.58 * s.width)
+        out += [
+            [a, z, math.floor(s.width / 2 - x * z), math.floor(-0.2 * s.height)],
+            [b, 1.0, 0.0, 0.0],
+        ]
     elif shake:
         dx = dy = 0
         for f in range(0, s.frames, max(1, self.frame(0.1))):
@@ -989,15 +1771,24 @@ def joint_boxes(script):
         # limbs and their outlines reach beyond the joints
         r, w = p.height * body["head"] * 0.62, p.height * body["limb"] / 2 + 1.7
         hat = {"top hat": 2.1, "pointed hat": 2.6}.get(p.hat, 1.14) * r + 2
-        b = [np.minimum(xs.min(0) - w, J["head"][0] - r - 2), np.minimum(ys.min(0) - w, J["head"][1] - hat),
-             np.maximum(xs.max(0) + w + 1, J["head"][0] + r + 2), ys.max(0) + w + 1.5]
-        b = [np.clip(q * v[:, 0] + v[:, 1 + c % 2], 0, (script.width, script.height)[c % 2]) for c, q in enumerate(b)]
+        b = [
+            np.minimum(xs.min(0) - w, J["head"][0] - r - 2),
+            np.minimum(ys.min(0) - w, J["head"][1] - hat),
+            np.maximum(xs.max(0) + w + 1, J["head"][0] + r + 2),
+            ys.max(0) + w + 1.5,
+        ]
+        b = [
+            np.clip(q * v[:, 0] + v[:, 1 + c % 2], 0, (script.width, script.height)[c % 2])
+            for c, q in enumerate(b)
+        ]
         ok = here[:, k] & (b[2] - b[0] > 1) & (b[3] - b[1] > 1)
         out[ok, k] = np.stack(b, 1)[ok]
     return out
 
 # %% ../nbs/00a_puppets.ipynb #cell-145
-_HALF = dict(bush=.85, pillar=.09, lamp=.03, tree=.08, bin=.36)        # half widths of scenery, in heights
+_HALF = dict(
+    bush=0.85, pillar=0.09, lamp=0.03, tree=0.08, bin=0.36
+)  # half widths of scenery, in heights
 
 # %% ../nbs/00a_puppets.ipynb #cell-147
 def hidden_share(script, boxes):
@@ -1021,7 +1812,9 @@ def numbers(boxes):
     "Number of each puppet, 1 = first seen; ties from left to right, as on a first key frame."
     seen = ~np.isnan(boxes[..., 0])
     first = np.where(seen.any(0), seen.argmax(0), len(boxes))
-    order = sorted(range(boxes.shape[1]), key=lambda k: (first[k], boxes[min(first[k], len(boxes) - 1), k, 0]))
+    order = sorted(
+        range(boxes.shape[1]), key=lambda k: (first[k], boxes[min(first[k], len(boxes) - 1), k, 0])
+    )
     return [order.index(k) + 1 for k in range(boxes.shape[1])]
 
 # %% ../nbs/00a_puppets.ipynb #cell-151
@@ -1030,38 +1823,55 @@ def labels_of(script, boxes):
     span, t = slice(script.start, script.end), script.target
     b = boxes[span, t]
     area = np.nanmean((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])) / (script.width * script.height)
-    tests = dict(small=area < 0.01, brief=(script.end - script.start) / script.fps < 1,
-                 occluded=hidden_share(script, boxes)[span].max() > 0.5,
-                 shake=len(script.views) > 3, cut=len(script.views) == 3, fps=script.fps != 10)
+    tests = dict(
+        small=area < 0.01,
+        brief=(script.end - script.start) / script.fps < 1,
+        occluded=hidden_share(script, boxes)[span].max() > 0.5,
+        shake=len(script.views) > 3,
+        cut=len(script.views) == 3,
+        fps=script.fps != 10,
+    )
     return [k for k, yes in tests.items() if yes]
 
 # %% ../nbs/00a_puppets.ipynb #cell-152
 def acceptable(script, plan):
     "Labels of a script with one answer, the planned number and size, and the target in sight for most of its event; else None."
-    if answers(script, script.form) != [(script.target, script.start, script.end)]: return None
+    if answers(script, script.form) != [(script.target, script.start, script.end)]:
+        return None
     boxes = joint_boxes(script)
     b, span = boxes[:, script.target], slice(script.start, script.end)
-    if np.isnan(b[span, 0]).mean() > 0.1 or numbers(boxes)[script.target] != plan["rank"] + 1: return None
+    if np.isnan(b[span, 0]).mean() > 0.1 or numbers(boxes)[script.target] != plan["rank"] + 1:
+        return None
     area = np.nanmean((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]), 0)
     hidden = hidden_share(script, boxes)[span]
-    if (area.argmax() == script.target) != (plan["size"] == 0): return None
-    if np.nanmean(hidden) > 0.5 or (hidden > 0.7).mean() > 0.3: return None
+    if (area.argmax() == script.target) != (plan["size"] == 0):
+        return None
+    if np.nanmean(hidden) > 0.5 or (hidden > 0.7).mean() > 0.3:
+        return None
     return labels_of(script, boxes)
 
 # %% ../nbs/00a_puppets.ipynb #cell-154
 def _stage_scene(split, domain, index, plan, options, attempt):
-    ask = Dice("ask", VERSION, split, domain, index, attempt // 200)    # two hundred tries for the same question, then another one
-    scene = Scene(split, domain, index, plan, options, Dice(VERSION, split, domain, index, attempt), ask)
+    ask = Dice(
+        "ask", VERSION, split, domain, index, attempt // 200
+    )  # two hundred tries for the same question, then another one
+    scene = Scene(
+        split, domain, index, plan, options, Dice(VERSION, split, domain, index, attempt), ask
+    )
     s, form = scene.script, DIRECT[plan["type"]](scene)
-    if form is None: return None
-    if not form["action"]: s.start, s.end = s.puppets[scene.target].enter, s.puppets[scene.target].leave
+    if form is None:
+        return None
+    if not form["action"]:
+        s.start, s.end = s.puppets[scene.target].enter, s.puppets[scene.target].leave
     else:
         e = next(e for e in s.events if e.puppet == scene.target and e.action == form["action"])
         s.start, s.end = e.start, e.end
     s.form = form
     scene.fill(form)
-    if plan["hard"] == "occluded": scene.cross()
-    scene.block(); scene.decorate()
+    if plan["hard"] == "occluded":
+        scene.cross()
+    scene.block()
+    scene.decorate()
     return s
 
 # %% ../nbs/00a_puppets.ipynb #cell-155
@@ -1069,23 +1879,29 @@ ATTEMPTS = 20000
 
 # %% ../nbs/00a_puppets.ipynb #cell-156
 def make_script(
-    split,                 # train | val | test | open
-    domain,                # stage | street
-    index,                 # any whole number from 0; `SIZES` says where the agreed splits end
-    options=Options(),     # duration, rate, size, camera
+    split,  # train | val | test | open
+    domain,  # stage | street
+    index,  # any whole number from 0; `SIZES` says where the agreed splits end
+    options=Options(),  # duration, rate, size, camera
 ) -> Script:
     "Script of one clip: the same for the same arguments, on every machine."
-    if split not in SPLITS: raise InputError("split", f"{split!r} is not one of {', '.join(SPLITS)}")
-    if domain not in DOMAINS: raise InputError("domain", f"{domain!r} is not one of {', '.join(DOMAINS)}")
+    if split not in SPLITS:
+        raise InputError("split", f"{split!r} is not one of {', '.join(SPLITS)}")
+    if domain not in DOMAINS:
+        raise InputError("domain", f"{domain!r} is not one of {', '.join(DOMAINS)}")
     planned = plan(split, domain, index, options)
     for attempt in range(ATTEMPTS):
         script = _stage_scene(split, domain, index, planned, options, attempt)
-        if script is None or (labels := acceptable(script, planned)) is None: continue
+        if script is None or (labels := acceptable(script, planned)) is None:
+            continue
         script.labels = labels + [planned["rare"]] * bool(planned["rare"])
         say = Speaker(Dice("text", VERSION, split, domain, index), planned["rare"] == "word")
         script.query, script.question = phrase(script.form, say)
         return script
-    raise InputError(f"{split}/{domain}/{index}", "no scene fits these options; allow more seconds or fewer puppets")
+    raise InputError(
+        f"{split}/{domain}/{index}",
+        "no scene fits these options; allow more seconds or fewer puppets",
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-161
 def _label_boxes(labels, count):
@@ -1094,76 +1910,133 @@ def _label_boxes(labels, count):
     for k in range(1, count + 1):
         mask = labels == k
         rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(rows): out[k] = (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1)
+        if len(rows):
+            out[k] = (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1)
     return out
 
 # %% ../nbs/00a_puppets.ipynb #cell-162
 def truth(
-    script,                # from `make_script`
-    frames=None,           # label maps, where they have been rendered already; None renders
-    masks=True,            # also build the oracle mask database
-) -> dict:                 # interval, tube, tubes, numbers, answer_id, masks, query, question, type, labels
+    script,  # from `make_script`
+    frames=None,  # label maps, where they have been rendered already; None renders
+    masks=True,  # also build the oracle mask database
+) -> dict:  # interval, tube, tubes, numbers, answer_id, masks, query, question, type, labels
     "Exact truth of a clip. `tubes`: {label value: Tube}; `masks`: MaskDatabase whose IDs are `numbers` for puppets, then the things."
     n, m, found = len(script.puppets), len(script.props), {}
     ids = numbers(joint_boxes(script)) + list(range(n + 1, n + m + 1))
-    config = dict(source="stvg-puppets", version=VERSION, split=script.split, domain=script.domain, index=script.index)
-    db = MaskDatabase(script.width, script.height, script.fps, script.frames, script.name + ".mp4", config=config) if masks else None
+    config = dict(
+        source="stvg-puppets",
+        version=VERSION,
+        split=script.split,
+        domain=script.domain,
+        index=script.index,
+    )
+    db = (
+        MaskDatabase(
+            script.width,
+            script.height,
+            script.fps,
+            script.frames,
+            script.name + ".mp4",
+            config=config,
+        )
+        if masks
+        else None
+    )
     for k in sorted(range(n + m), key=lambda k: ids[k]) if masks else ():
-        db.add_object(ids[k], "puppet" if k < n else script.props[k - n].kind,
-                      source="first" if k >= n or not script.puppets[k].enter else "new")
+        db.add_object(
+            ids[k],
+            "puppet" if k < n else script.props[k - n].kind,
+            source="first" if k >= n or not script.puppets[k].enter else "new",
+        )
     for f, labels in enumerate(frames if frames is not None else (l for _, l in render(script))):
-        columns = np.ascontiguousarray(labels.T) if masks else None    # column-major, as the run lengths are
+        columns = (
+            np.ascontiguousarray(labels.T) if masks else None
+        )  # column-major, as the run lengths are
         for k, box in _label_boxes(labels, n + m).items():
             found.setdefault(k, {})[f] = box
-            if masks: db.add(ids[k - 1], f, (columns == k).T)
+            if masks:
+                db.add(ids[k - 1], f, (columns == k).T)
     tubes = {k: Tube.from_dict(v) for k, v in found.items()}
-    own = {f: b for f, b in found.get(script.target + 1, {}).items() if script.start <= f < script.end}
+    own = {
+        f: b for f, b in found.get(script.target + 1, {}).items() if script.start <= f < script.end
+    }
     tube = Tube.from_dict(own, script.start, script.end)
-    return dict(interval=Interval.frames(script.start, script.end), tube=tube, tubes=tubes, numbers=ids,
-                answer_id=ids[script.target], masks=db,
-                query=script.query, question=script.question, type=script.type, labels=script.labels)
+    return dict(
+        interval=Interval.frames(script.start, script.end),
+        tube=tube,
+        tubes=tubes,
+        numbers=ids,
+        answer_id=ids[script.target],
+        masks=db,
+        query=script.query,
+        question=script.question,
+        type=script.type,
+        labels=script.labels,
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-167
-def script_hash(script) -> str: return sha256_bytes(canonical_json(script.to_dict()).encode())[7:23]
+def script_hash(script) -> str:
+    return sha256_bytes(canonical_json(script.to_dict()).encode())[7:23]
+
 
 def pixel_hash(script) -> str:
     "Of all frames and label maps, before encoding."
     h = hashlib.sha256()
-    for frame, labels in render(script): h.update(frame.tobytes()); h.update(labels.tobytes())
+    for frame, labels in render(script):
+        h.update(frame.tobytes())
+        h.update(labels.tobytes())
     return h.hexdigest()[:16]
 
 # %% ../nbs/00a_puppets.ipynb #cell-173
 def constant_interval(
-    spans,                 # (n, 2) start and end in any one unit
-    longest,               # largest end to try
-    steps=100,             # grid of starts and ends
-) -> tuple:                # best mean tIoU, (start, end)
+    spans,  # (n, 2) start and end in any one unit
+    longest,  # largest end to try
+    steps=100,  # grid of starts and ends
+) -> tuple:  # best mean tIoU, (start, end)
     "Search all constant intervals on a grid for the one with the highest m_tIoU."
     grid, spans = np.arange(steps + 1) * longest / steps, np.asarray(spans, float)
     best = (0.0, (0.0, longest))
     for a in range(steps):
-        e = grid[a + 1:, None]                                                                # (E, 1)
-        inter = np.maximum(0, np.minimum(e, spans[:, 1]) - np.maximum(grid[a], spans[:, 0]))  # (E, n)
+        e = grid[a + 1 :, None]  # (E, 1)
+        inter = np.maximum(
+            0, np.minimum(e, spans[:, 1]) - np.maximum(grid[a], spans[:, 0])
+        )  # (E, n)
         iou = (inter / (e - grid[a] + spans[:, 1] - spans[:, 0] - inter)).mean(1)
-        if iou.max() > best[0]: best = float(iou.max()), (float(grid[a]), float(e[iou.argmax(), 0]))
+        if iou.max() > best[0]:
+            best = float(iou.max()), (float(grid[a]), float(e[iou.argmax(), 0]))
     return best
 
 # %% ../nbs/00a_puppets.ipynb #cell-175
 def word_model(pairs, smooth):
     "Naive Bayes from words to number; `smooth` pulls rare words towards saying nothing. A function of the text."
-    words, ranks, counts = lambda q: set(re.findall(r"[a-z]+", q.lower())), Counter(r for _, r in pairs), {}
+    words, ranks, counts = (
+        lambda q: set(re.findall(r"[a-z]+", q.lower())),
+        Counter(r for _, r in pairs),
+        {},
+    )
     for q, r in pairs:
-        for w in words(q): counts.setdefault(w, Counter())[r] += 1
+        for w in words(q):
+            counts.setdefault(w, Counter())[r] += 1
     share = {w: sum(c.values()) / len(pairs) for w, c in counts.items()}
-    score = lambda q, r: math.log(ranks[r]) + sum(math.log((counts[w][r] + smooth * share[w]) / (ranks[r] + smooth))
-                                                  for w in sorted(words(q)) if w in counts)
+    score = lambda q, r: (
+        math.log(ranks[r])
+        + sum(
+            math.log((counts[w][r] + smooth * share[w]) / (ranks[r] + smooth))
+            for w in sorted(words(q))
+            if w in counts
+        )
+    )
     return lambda q: max(sorted(ranks), key=lambda r: score(q, r))
 
 # %% ../nbs/00a_puppets.ipynb #cell-176
 def text_only(train, test):
     "Numbers guessed for texts by a word model fitted on (text, number) pairs; its smoothing is chosen on every fourth pair, left out."
     fit, held = [p for i, p in enumerate(train) if i % 4], train[::4]
-    right = {k: np.mean([m(q) == r for q, r in held]) for k in (10, 100, 1000, 10000) for m in [word_model(fit, k)]}
+    right = {
+        k: np.mean([m(q) == r for q, r in held])
+        for k in (10, 100, 1000, 10000)
+        for m in [word_model(fit, k)]
+    }
     model = word_model(train, max(right, key=right.get))
     return [model(q) for q in test]
 
@@ -1172,56 +2045,85 @@ def middle_frame(script, boxes):
     "Chance of the right puppet for the best guess from the middle frame alone."
     f, form = script.frames // 2, script.form
     seen = [k for k in range(len(script.puppets)) if not np.isnan(boxes[f, k, 0])]
-    doing_it = {e.puppet for e in script.events if e.action == form.get("action") and e.start <= f < e.end}
+    doing_it = {
+        e.puppet for e in script.events if e.action == form.get("action") and e.start <= f < e.end
+    }
     others = [form[k] for k in ("to", "from", "left", "right", "behind", "front") if k in form]
     others += [form[k]["who"] for k in ("after", "before") if k in form]
-    fit = [k for k in seen if fits(script.puppets[k], form.get("who")) and not any(fits(script.puppets[k], o) for o in others)]
+    fit = [
+        k
+        for k in seen
+        if fits(script.puppets[k], form.get("who"))
+        and not any(fits(script.puppets[k], o) for o in others)
+    ]
     for key, sign in (("left", -1), ("right", 1)):
         q = the_one(script, form[key]) if key in form else None
-        if q in seen: fit = [k for k in fit if sign * (boxes[f, k, 0] + boxes[f, k, 2] - boxes[f, q, 0] - boxes[f, q, 2]) > 0] or fit
+        if q in seen:
+            fit = [
+                k
+                for k in fit
+                if sign * (boxes[f, k, 0] + boxes[f, k, 2] - boxes[f, q, 0] - boxes[f, q, 2]) > 0
+            ] or fit
     fit = [k for k in fit if k in doing_it] or fit or seen
     return (script.target in fit) / len(fit) if fit else 0.0
 
 # %% ../nbs/00a_puppets.ipynb #cell-180
 def shortcuts(
-    scripts,               # scripts to be answered
-    train,                 # training scripts for the text-only answer
-) -> dict:                 # name -> score
+    scripts,  # scripts to be answered
+    train,  # training scripts for the text-only answer
+) -> dict:  # name -> score
     "Scores of the lazy answers: m_tIoU of the best constant interval, and accuracies on the number beside chance."
     boxes = [joint_boxes(s) for s in scripts]
     area = [np.nanmean((b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]), 0) for b in boxes]
     truths = [numbers(b)[s.target] for s, b in zip(scripts, boxes)]
     spans = np.array([(s.start / s.fps, s.end / s.fps) for s in scripts])
     length = np.array([s.duration for s in scripts])
-    guesses = text_only([(s.query, numbers(joint_boxes(s))[s.target]) for s in train], [s.query for s in scripts])
-    return dict(n=len(scripts), chance=float(np.mean([1 / len(s.puppets) for s in scripts])),
-                constant_seconds=constant_interval(spans, length.max())[0], constant_share=constant_interval(spans / length[:, None],
-                                                                                                             1.0)[0],
-                largest=float(np.mean([np.nanargmax(a) == s.target for a,
-                                       s in zip(area, scripts)])), number_1=float(np.mean([t == 1 for t in truths])),
-                text_only=float(np.mean([g == t for g, t in zip(guesses, truths)])),
-                middle_frame=float(np.mean([middle_frame(s, b) for s, b in zip(scripts, boxes)])))
+    guesses = text_only(
+        [(s.query, numbers(joint_boxes(s))[s.target]) for s in train], [s.query for s in scripts]
+    )
+    return dict(
+        n=len(scripts),
+        chance=float(np.mean([1 / len(s.puppets) for s in scripts])),
+        constant_seconds=constant_interval(spans, length.max())[0],
+        constant_share=constant_interval(spans / length[:, None], 1.0)[0],
+        largest=float(np.mean([np.nanargmax(a) == s.target for a, s in zip(area, scripts)])),
+        number_1=float(np.mean([t == 1 for t in truths])),
+        text_only=float(np.mean([g == t for g, t in zip(guesses, truths)])),
+        middle_frame=float(np.mean([middle_frame(s, b) for s, b in zip(scripts, boxes)])),
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-182
 def twins(script):
     "Kinds of distractor: 'clothes' (another puppet has all named clothes, or the shirt), 'action' (another does the same at another time)."
-    who, t = script.form.get("who") or dict(shirt=script.puppets[script.target].shirt), script.target
-    others = [e for e in script.events if e.puppet != t and e.action == script.form.get("action")
-              and (e.end <= script.start or e.start >= script.end)]
+    who, t = (
+        script.form.get("who") or dict(shirt=script.puppets[script.target].shirt),
+        script.target,
+    )
+    others = [
+        e
+        for e in script.events
+        if e.puppet != t
+        and e.action == script.form.get("action")
+        and (e.end <= script.start or e.start >= script.end)
+    ]
     same = any(fits(p, who) for k, p in enumerate(script.puppets) if k != t)
     return {name for name, yes in (("clothes", same), ("action", others)) if yes}
 
 # %% ../nbs/00a_puppets.ipynb #cell-194
-NOTE = f"stvg-puppets/{VERSION}"                                       # `comment` tag of every Puppets mp4
+NOTE = f"stvg-puppets/{VERSION}"  # `comment` tag of every Puppets mp4
+
 
 def write_clip(path, script, each=None) -> list:
     "Write a clip as mp4, calling `each(index, frame)` on the way; its label maps."
     labels = []
+
     def frames():
         for f, (frame, l) in enumerate(render(script)):
             labels.append(l)
-            if each: each(f, frame)
+            if each:
+                each(f, frame)
             yield frame
+
     write_video(path, frames(), script.fps, metadata={"comment": NOTE})
     return labels
 
@@ -1229,7 +2131,10 @@ def write_clip(path, script, each=None) -> list:
 def is_puppets(path) -> bool:
     "Does the video say that it is a Puppets clip?"
     import av
-    with av.open(str(path)) as video: return video.metadata.get("comment", "").startswith("stvg-puppets/")
+
+    with av.open(str(path)) as video:
+        return video.metadata.get("comment", "").startswith("stvg-puppets/")
+
 
 def full_boxes(tube):
     "A box for every frame of the tube's interval: hidden frames interpolated, or the nearest box at the ends, as annotators do. (n, 4)"
@@ -1241,44 +2146,107 @@ def hcstvg_record(script, facts):
     "(key, record) of HC-STVG v1; `target` is the puppet's label value, extra fields are ignored by other readers."
     boxes = full_boxes(facts["tube"])
     xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in np.round(boxes, 2).tolist()]
-    return script.name + ".mp4", dict(bbox=xywh, st_frame=script.start + 1, img_num=script.frames, caption=script.query, width=script.width,
-                                      height=script.height, st_time=script.start / script.fps, ed_time=script.end / script.fps,
-                                      target=script.target + 1, query_type=script.type, labels=script.labels)
+    return script.name + ".mp4", dict(
+        bbox=xywh,
+        st_frame=script.start + 1,
+        img_num=script.frames,
+        caption=script.query,
+        width=script.width,
+        height=script.height,
+        st_time=script.start / script.fps,
+        ed_time=script.end / script.fps,
+        target=script.target + 1,
+        query_type=script.type,
+        labels=script.labels,
+    )
 
-# %% ../nbs/00a_puppets.ipynb #cell-201
+# %% ../nbs/00a_puppets.ipynb #cell-201-0
 def thing_question(script):
     "A question whose answer is the thing the target handles, or None."
-    form, say = script.form, Speaker(Dice("thing", VERSION, script.split, script.domain, script.index), "word" in script.labels)
+    form, say = (
+        script.form,
+        Speaker(
+            Dice("thing", VERSION, script.split, script.domain, script.index),
+            "word" in script.labels,
+        ),
+    )
     if form.get("action") == "pick":
         who = f"the {say.noun()} {say.clothes(form['who'])}" if form.get("who") else "someone"
         verb = say.verb("pick", "@").replace(" a @", "")
         return " ".join(f"What does {who} {verb} {_tail(form, say)}".split()) + "?"
-    if form.get("action") == "give": return f"What is handed to {say.other(form['to'])}?"
-    if form.get("action") == "take": return f"What is handed over by {say.other(form['from'])}?"
+    if form.get("action") == "give":
+        return f"What is handed to {say.other(form['to'])}?"
+    if form.get("action") == "take":
+        return f"What is handed over by {say.other(form['from'])}?"
 
-def _event(script): return next((e for e in script.events if (e.puppet, e.start, e.end) == (script.target, script.start, script.end)), None)
+# %% ../nbs/00a_puppets.ipynb #cell-201-1
+def _event(script):
+    return next(
+        (
+            e
+            for e in script.events
+            if (e.puppet, e.start, e.end) == (script.target, script.start, script.end)
+        ),
+        None,
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-202
-def _tids(script): return [dict(tid=k, category="puppet") for k in range(len(script.puppets))] + [dict(tid=len(script.puppets) + k,
-                                                                                                       category=p.kind) for k,
-                                                                                                       p in enumerate(script.props)]
+def _tids(script):
+    return [dict(tid=k, category="puppet") for k in range(len(script.puppets))] + [
+        dict(tid=len(script.puppets) + k, category=p.kind) for k, p in enumerate(script.props)
+    ]
 
 # %% ../nbs/00a_puppets.ipynb #cell-203
 def vidstg_record(script):
     "One record of a VidSTG sentence file."
-    dice, e, n = Dice("segment", VERSION, script.split, script.domain, script.index), _event(script), len(script.puppets)
-    whole = set(script.form) - {"action", "who", "object"}             # order and relations need to be seen whole
-    first, last = dice.whole(0, script.start), dice.whole(min(script.end, script.frames - 1), script.frames - 1)
-    if whole: first, last = 0, script.frames - 1
-    other = e.partner if e and e.partner >= 0 else n + e.prop if e and e.prop >= 0 else (script.target + 1) % n
-    span, thing, action = dict(begin_fid=script.start, end_fid=script.end), thing_question(script), script.form["action"] or "be_there"
+    dice, e, n = (
+        Dice("segment", VERSION, script.split, script.domain, script.index),
+        _event(script),
+        len(script.puppets),
+    )
+    whole = set(script.form) - {
+        "action",
+        "who",
+        "object",
+    }  # order and relations need to be seen whole
+    first, last = (
+        dice.whole(0, script.start),
+        dice.whole(min(script.end, script.frames - 1), script.frames - 1),
+    )
+    if whole:
+        first, last = 0, script.frames - 1
+    other = (
+        e.partner
+        if e and e.partner >= 0
+        else n + e.prop
+        if e and e.prop >= 0
+        else (script.target + 1) % n
+    )
+    span, thing, action = (
+        dict(begin_fid=script.start, end_fid=script.end),
+        thing_question(script),
+        script.form["action"] or "be_there",
+    )
     questions = [dict(description=script.question, type="person", target_id=script.target)]
-    if thing: questions.append(dict(description=thing, type="object", target_id=n + e.prop))
-    return {"vid": script.name, "fps": script.fps, "frame_count": script.frames, "width": script.width, "height": script.height,
-            "subject/objects": _tids(script), "used_segment": dict(begin_fid=first, end_fid=last),
-            "used_relation": dict(subject_tid=script.target, object_tid=other, predicate=action, **span), "temporal_gt": span,
-            "captions": [dict(description=script.query, type="person", target_id=script.target)], "questions": questions,
-            "query_type": script.type, "labels": script.labels}
+    if thing:
+        questions.append(dict(description=thing, type="object", target_id=n + e.prop))
+    return {
+        "vid": script.name,
+        "fps": script.fps,
+        "frame_count": script.frames,
+        "width": script.width,
+        "height": script.height,
+        "subject/objects": _tids(script),
+        "used_segment": dict(begin_fid=first, end_fid=last),
+        "used_relation": dict(
+            subject_tid=script.target, object_tid=other, predicate=action, **span
+        ),
+        "temporal_gt": span,
+        "captions": [dict(description=script.query, type="person", target_id=script.target)],
+        "questions": questions,
+        "query_type": script.type,
+        "labels": script.labels,
+    }
 
 # %% ../nbs/00a_puppets.ipynb #cell-205
 def vidor_record(script, facts):
@@ -1287,28 +2255,65 @@ def vidor_record(script, facts):
     asked = {script.target} | ({n + e.prop} if thing_question(script) else set())
     for k, tube in sorted(facts["tubes"].items()):
         seen = dict(zip(tube.frames.tolist(), tube.boxes.astype(int).tolist()))
-        filled = full_boxes(Tube(script.start, script.end, tube.frames, tube.boxes)).astype(int).tolist() if k - 1 in asked else []
+        filled = (
+            full_boxes(Tube(script.start, script.end, tube.frames, tube.boxes)).astype(int).tolist()
+            if k - 1 in asked
+            else []
+        )
         for f, b in sorted((dict(zip(range(script.start, script.end), filled)) | seen).items()):
-            rows[f].append(dict(tid=k - 1, bbox=dict(zip(("xmin", "ymin", "xmax", "ymax"), b)), generated=int(f not in seen), tracker="none"))
-    relations = [dict(subject_tid=e.puppet, object_tid=e.partner if e.partner >= 0 else n + e.prop, predicate=e.action,
-                      begin_fid=e.start, end_fid=e.end) for e in script.events if e.partner >= 0 or e.prop >= 0]
-    return {"video_id": script.name, "video_path": f"{script.domain}/{script.name}.mp4", "frame_count": script.frames, "fps": script.fps,
-            "width": script.width, "height": script.height, "subject/objects": _tids(script), "trajectories": rows,
-            "relation_instances": relations}
+            rows[f].append(
+                dict(
+                    tid=k - 1,
+                    bbox=dict(zip(("xmin", "ymin", "xmax", "ymax"), b)),
+                    generated=int(f not in seen),
+                    tracker="none",
+                )
+            )
+    relations = [
+        dict(
+            subject_tid=e.puppet,
+            object_tid=e.partner if e.partner >= 0 else n + e.prop,
+            predicate=e.action,
+            begin_fid=e.start,
+            end_fid=e.end,
+        )
+        for e in script.events
+        if e.partner >= 0 or e.prop >= 0
+    ]
+    return {
+        "video_id": script.name,
+        "video_path": f"{script.domain}/{script.name}.mp4",
+        "frame_count": script.frames,
+        "fps": script.fps,
+        "width": script.width,
+        "height": script.height,
+        "subject/objects": _tids(script),
+        "trajectories": rows,
+        "relation_instances": relations,
+    }
 
 # %% ../nbs/00a_puppets.ipynb #cell-208
 def expressions(script):
     "Expressions and the label values they mean, the clip's own query first: list of (text, [label values])."
-    say, out = Speaker(Dice("group", VERSION, script.split, script.domain, script.index),
-                       "word" in script.labels), [(script.query, [script.target + 1])]
+    say, out = (
+        Speaker(
+            Dice("group", VERSION, script.split, script.domain, script.index),
+            "word" in script.labels,
+        ),
+        [(script.query, [script.target + 1])],
+    )
     plural = lambda: {"person": "people"}.get(n := say.noun(), n + "s")
     for shirt in sorted({p.shirt for p in script.puppets}):
         group = [k + 1 for k, p in enumerate(script.puppets) if p.shirt == shirt]
-        out.append((f"All {plural()} in {say.colour(shirt)}", group)
-                   if len(group) > 1 else (f"The {say.noun()} in {say.colour(shirt)}", group))
+        out.append(
+            (f"All {plural()} in {say.colour(shirt)}", group)
+            if len(group) > 1
+            else (f"The {say.noun()} in {say.colour(shirt)}", group)
+        )
     for action in ACTIONS[:6]:
         group = sorted({e.puppet + 1 for e in doing(script, action)})
-        if len(group) > 1: out.append((f"The {plural()} that {say.verb(action)}", group))
+        if len(group) > 1:
+            out.append((f"The {plural()} that {say.verb(action)}", group))
     return out
 
 # %% ../nbs/00a_puppets.ipynb #cell-209
@@ -1316,41 +2321,63 @@ def mevis_record(script, facts):
     "(video entry of meta_expressions.json, its part of mask_dict.json)."
     n, own = len(script.puppets), facts["masks"]
     anno = lambda k: script.index * 16 + k
-    entry = {str(i): dict(exp=text, obj_id=group, anno_id=[anno(k) for k in group]) for i, (text, group) in enumerate(expressions(script))}
+    entry = {
+        str(i): dict(exp=text, obj_id=group, anno_id=[anno(k) for k in group])
+        for i, (text, group) in enumerate(expressions(script))
+    }
     rle = lambda counts: counts and dict(size=[script.height, script.width], counts=counts)
-    masks = {str(anno(k)): [rle(own.masks[facts["numbers"][k - 1]].get(f)) for f in range(script.frames)] for k in range(1, n + 1)}
+    masks = {
+        str(anno(k)): [rle(own.masks[facts["numbers"][k - 1]].get(f)) for f in range(script.frames)]
+        for k in range(1, n + 1)
+    }
     return dict(expressions=entry, frames=[f"{f:05d}" for f in range(script.frames)]), masks
 
-# %% ../nbs/00a_puppets.ipynb #cell-212
+# %% ../nbs/00a_puppets.ipynb #cell-212-0
 def layout_options(layout, split, domain, index, fps=None, options=None):
     "Options of a clip in a lay-out: HC-STVG 20 s; VidSTG 14 to 30 s at five rates; MeViS 8 to 14 s."
-    if options: return options
+    if options:
+        return options
     dice = Dice("layout", VERSION, layout, split, domain, index)
-    if layout == "hcstvg": return Options(fps=fps)
-    if layout == "vidstg": return Options(duration=dice.whole(140, 300) / 10, fps=fps or dice.pick((10, 12, 15, 25, 30)))
+    if layout == "hcstvg":
+        return Options(fps=fps)
+    if layout == "vidstg":
+        return Options(
+            duration=dice.whole(140, 300) / 10, fps=fps or dice.pick((10, 12, 15, 25, 30))
+        )
     return Options(duration=dice.whole(100, 160) / 10, fps=fps or 10, max_puppets=5)
 
+# %% ../nbs/00a_puppets.ipynb #cell-212-1
 def _write_hcstvg(folder, script, masks):
     facts = truth(script, write_clip(folder / "videos" / f"{script.name}.mp4", script), masks)
-    if masks: facts["masks"].save(folder / "masks" / f"{script.name}.masks.json.gz")
+    if masks:
+        facts["masks"].save(folder / "masks" / f"{script.name}.masks.json.gz")
     return hcstvg_record(script, facts)
 
 # %% ../nbs/00a_puppets.ipynb #cell-213
 def _write_vidstg(folder, script, masks):
-    facts = truth(script, write_clip(folder / "videos" / script.domain / f"{script.name}.mp4", script), masks)
-    if masks: facts["masks"].save(folder / "masks" / f"{script.name}.masks.json.gz")
-    write_json(folder / "vidor" / script.domain / f"{script.name}.json", vidor_record(script, facts))
+    facts = truth(
+        script, write_clip(folder / "videos" / script.domain / f"{script.name}.mp4", script), masks
+    )
+    if masks:
+        facts["masks"].save(folder / "masks" / f"{script.name}.masks.json.gz")
+    write_json(
+        folder / "vidor" / script.domain / f"{script.name}.json", vidor_record(script, facts)
+    )
     return script.name, vidstg_record(script)
 
 # %% ../nbs/00a_puppets.ipynb #cell-215
 def _write_mevis(folder, script, masks):
     import cv2
+
     base = folder / script.split
+
     def jpeg(f, frame):
         data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         write_bytes(base / "JPEGImages" / script.name / f"{f:05d}.jpg", data.tobytes())
+
     facts = truth(script, write_clip(base / "videos" / f"{script.name}.mp4", script, jpeg))
-    if masks: facts["masks"].save(base / "masks" / f"{script.name}.masks.json.gz")
+    if masks:
+        facts["masks"].save(base / "masks" / f"{script.name}.masks.json.gz")
     return script.name, mevis_record(script, facts)
 
 # %% ../nbs/00a_puppets.ipynb #cell-216
@@ -1361,67 +2388,123 @@ def _collect(layout, folder, split, records):
         return dict(annotations=folder / f"v1_{split}.json", videos=folder / "videos")
     if layout == "vidstg":
         write_json(folder / f"{split}_annotations.json", [r for _, r in records])
-        return dict(annotations=folder / f"{split}_annotations.json", boxes=folder / "vidor", videos=folder / "videos")
+        return dict(
+            annotations=folder / f"{split}_annotations.json",
+            boxes=folder / "vidor",
+            videos=folder / "videos",
+        )
     base = folder / split
     write_json(base / "meta_expressions.json", dict(videos={k: r[0] for k, r in records}))
     write_json(base / "mask_dict.json", {a: m for _, r in records for a, m in r[1].items()})
-    return dict(annotations=base / "meta_expressions.json", masks=base / "mask_dict.json", videos=base / "JPEGImages")
+    return dict(
+        annotations=base / "meta_expressions.json",
+        masks=base / "mask_dict.json",
+        videos=base / "JPEGImages",
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-217
 _LAYOUTS = dict(hcstvg=_write_hcstvg, vidstg=_write_vidstg, mevis=_write_mevis)
 
 # %% ../nbs/00a_puppets.ipynb #cell-219
 def _video_of(layout, folder, split, domain, name):
-    return folder / {"hcstvg": f"videos/{name}.mp4", "vidstg": f"videos/{domain}/{name}.mp4", "mevis": f"{split}/videos/{name}.mp4"}[layout]
+    return (
+        folder
+        / {
+            "hcstvg": f"videos/{name}.mp4",
+            "vidstg": f"videos/{domain}/{name}.mp4",
+            "mevis": f"{split}/videos/{name}.mp4",
+        }[layout]
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-220
 def write_split(
-    folder,                # where the split goes
-    split, domain,         # one of `SPLITS`, one of `DOMAINS`
-    n=None,                # clips; None: all of `SIZES`
-    layout="hcstvg",       # hcstvg | vidstg | mevis
-    fps=None,              # frames per second; None: as `layout_options` says
-    start=0,               # first index
-    options=None,          # `Options` for all clips instead of those of the lay-out
-    masks=False,           # also write each clip's oracle mask database
-    progress=True,         # bar on stderr (terminals only)
-) -> dict:                 # {"written", "kept", "seconds", "load"}; `load`: files for `benchmarks.load`
+    folder,  # where the split goes
+    split,
+    domain,  # one of `SPLITS`, one of `DOMAINS`
+    n=None,  # clips; None: all of `SIZES`
+    layout="hcstvg",  # hcstvg | vidstg | mevis
+    fps=None,  # frames per second; None: as `layout_options` says
+    start=0,  # first index
+    options=None,  # `Options` for all clips instead of those of the lay-out
+    masks=False,  # also write each clip's oracle mask database
+    progress=True,  # bar on stderr (terminals only)
+) -> dict:  # {"written", "kept", "seconds", "load"}; `load`: files for `benchmarks.load`
     "Write clips of a split in a real benchmark's lay-out; finished clips with the same hash are kept."
     from tqdm import tqdm
-    if layout not in _LAYOUTS: raise InputError("layout", f"{layout!r} is not one of {', '.join(_LAYOUTS)}")
+
+    if layout not in _LAYOUTS:
+        raise InputError("layout", f"{layout!r} is not one of {', '.join(_LAYOUTS)}")
     folder, began, records, written = Path(folder), time.perf_counter(), [], 0
-    for index in tqdm(range(start, start + (n or SIZES[split])), desc=f"{split}/{domain} {layout}", disable=None if progress else True):
-        opt, name = layout_options(layout, split, domain, index, fps, options), f"puppets_{domain}_{split}_{index:05d}"
-        key = config_hash(dict(version=VERSION, split=split, domain=domain, index=index, layout=layout, masks=masks, options=asdict(opt)))
+    for index in tqdm(
+        range(start, start + (n or SIZES[split])),
+        desc=f"{split}/{domain} {layout}",
+        disable=None if progress else True,
+    ):
+        opt, name = (
+            layout_options(layout, split, domain, index, fps, options),
+            f"puppets_{domain}_{split}_{index:05d}",
+        )
+        key = config_hash(
+            dict(
+                version=VERSION,
+                split=split,
+                domain=domain,
+                index=index,
+                layout=layout,
+                masks=masks,
+                options=asdict(opt),
+            )
+        )
         part = folder / ".parts" / layout / f"{name}.json"
-        done = part.exists() and _video_of(layout, folder, split, domain, name).exists() and (old := read_json(part))["hash"] == key
+        done = (
+            part.exists()
+            and _video_of(layout, folder, split, domain, name).exists()
+            and (old := read_json(part))["hash"] == key
+        )
         if not done:
-            old = dict(hash=key, record=_LAYOUTS[layout](folder, make_script(split, domain, index, opt), masks))
+            old = dict(
+                hash=key,
+                record=_LAYOUTS[layout](folder, make_script(split, domain, index, opt), masks),
+            )
             write_json(part, old)
             written += 1
         records.append(old["record"])
     files = dict(benchmark=layout, split=split, **_collect(layout, folder, split, records))
-    return dict(written=written, kept=len(records) - written, seconds=time.perf_counter() - began, load=files)
+    return dict(
+        written=written,
+        kept=len(records) - written,
+        seconds=time.perf_counter() - began,
+        load=files,
+    )
 
 # %% ../nbs/00a_puppets.ipynb #cell-226
 def make_manifest(splits=SPLITS, pixels=None) -> dict:
     "Hashes of all clips; pixels of the first 40 training clips and of all others, or of the first `pixels` of each split."
     from tqdm import tqdm
+
     out = dict(version=VERSION, splits={})
     for split in splits:
         for domain in DOMAINS:
-            scripts = [make_script(split, domain, i) for i in tqdm(range(SIZES[split]), desc=f"{split}/{domain}", disable=None)]
-            some = scripts[:(40 if split == "train" else None) if pixels is None else pixels]
-            entry = dict(n=len(scripts), pixels=[pixel_hash(s) for s in tqdm(some, desc="pixels", disable=None)])
+            scripts = [
+                make_script(split, domain, i)
+                for i in tqdm(range(SIZES[split]), desc=f"{split}/{domain}", disable=None)
+            ]
+            some = scripts[: (40 if split == "train" else None) if pixels is None else pixels]
+            entry = dict(
+                n=len(scripts),
+                pixels=[pixel_hash(s) for s in tqdm(some, desc="pixels", disable=None)],
+            )
             hashes = [script_hash(s) for s in scripts]
-            out["splits"][f"{split}/{domain}"] = entry | (dict(all_scripts=config_hash(hashes))
-                                                          if split == "train" else dict(scripts=hashes))
+            out["splits"][f"{split}/{domain}"] = entry | (
+                dict(all_scripts=config_hash(hashes)) if split == "train" else dict(scripts=hashes)
+            )
     return out
 
 # %% ../nbs/00a_puppets.ipynb #cell-227
 def manifest() -> dict:
     "The frozen manifest that ships with the package."
     return read_json(package_dir() / "data" / "puppets_manifest.json")
+
 
 def manifest_hash(value=None) -> str:
     "Hash of a manifest, of the shipped one by default."

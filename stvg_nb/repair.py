@@ -18,47 +18,60 @@ from .voting import BOX_MODES, Tracks, grow
 
 # %% ../nbs/06_repair.ipynb #cell-014
 MODES = ("off", "paper", "code", "no_largest")
-FLAGS = ("kept", "alias", "matched", "largest", "copied", "none") # what became of a frame
+FLAGS = ("kept", "alias", "matched", "largest", "copied", "none")  # what became of a frame
+
 
 @dataclass(eq=False)
 class Repaired:
     "Boxes of one answer, frame by frame, and where each came from."
-    target: int | None # the number that was asked for
+
+    target: int | None  # the number that was asked for
     mode: str
-    frames: np.ndarray = field(repr=False) # (n,) ascending
-    boxes: np.ndarray = field(repr=False) # (n, 4) xyxy pixels, NaN where there is none
-    flags: np.ndarray = field(repr=False) # (n,) one of FLAGS
-    sources: np.ndarray = field(repr=False) # (n,) number that lent the box; 0: none
-    aliases: tuple = () # in the order in which they were added
+    frames: np.ndarray = field(repr=False)  # (n,) ascending
+    boxes: np.ndarray = field(repr=False)  # (n, 4) xyxy pixels, NaN where there is none
+    flags: np.ndarray = field(repr=False)  # (n,) one of FLAGS
+    sources: np.ndarray = field(repr=False)  # (n,) number that lent the box; 0: none
+    aliases: tuple = ()  # in the order in which they were added
 
     @property
-    def counts(self): return {f: n for f in FLAGS if (n := int((self.flags == f).sum()))}
+    def counts(self):
+        return {f: n for f in FLAGS if (n := int((self.flags == f).sum()))}
+
     @property
-    def changed(self): return bool(np.isin(self.flags, ("alias", "matched", "largest", "copied")).any())
+    def changed(self):
+        return bool(np.isin(self.flags, ("alias", "matched", "largest", "copied")).any())
+
     def __str__(self):
-        return f"number {self.target}, {self.mode}: " + (", ".join(f"{n} {f}" for f, n in self.counts.items()) or "no frames")
+        return f"number {self.target}, {self.mode}: " + (
+            ", ".join(f"{n} {f}" for f, n in self.counts.items()) or "no frames"
+        )
 
 # %% ../nbs/06_repair.ipynb #cell-015
-def _next(present): # (n,) bool
+def _next(present):  # (n,) bool
     "Index of the next frame with the target, from each frame on; n where there is none."
     n = len(present)
     return np.minimum.accumulate(np.where(present, np.arange(n), n)[::-1])[::-1]
 
-def _largest(boxes, present): # (K, n, 4), (K, n)
+
+def _largest(boxes, present):  # (K, n, 4), (K, n)
     "Row of the largest box of each frame; the first row where areas are equal, -1 on an empty frame."
-    if not len(boxes): return np.full(boxes.shape[1], -1)
+    if not len(boxes):
+        return np.full(boxes.shape[1], -1)
     area = np.where(present, box_area(np.nan_to_num(boxes)), -1.0)
     return np.where(present.any(0), area.argmax(0), -1)
 
-# %% ../nbs/06_repair.ipynb #cell-018
-def _fits(refs, boxes, present, iou_min, overlap_min): # (m, 4) reference of each frame, (K, m, 4), (K, m)
+# %% ../nbs/06_repair.ipynb #cell-018-0
+def _fits(
+    refs, boxes, present, iou_min, overlap_min
+):  # (m, 4) reference of each frame, (K, m, 4), (K, m)
     "Row with the highest IoU on each frame (the smaller number where equal), and whether it fits."
-    iou = np.where(present, box_iou(refs, boxes), -1.0) # (K, m)
+    iou = np.where(present, box_iou(refs, boxes), -1.0)  # (K, m)
     best, frame = iou.argmax(0), np.arange(len(refs))
     close = (iou[best, frame] >= iou_min) | (box_overlap(refs, boxes[best, frame]) >= overlap_min)
     return best, present[best, frame] & close
 
-def _first(x): # (m,) bool
+# %% ../nbs/06_repair.ipynb #cell-018-1
+def _first(x):  # (m,) bool
     "Index of the first True, m where there is none."
     return int(x.argmax()) if x.any() else len(x)
 
@@ -67,36 +80,65 @@ def _mend_gap(start, stop, frames, boxes, present, rows, flags, aliases, limits,
     "Algorithm 1 on the positions [start, stop) that lack the target; fills rows, flags and aliases."
     n, t, width, anchor = len(frames), start, 1, start - 1
     while t < stop:
-        known = present[aliases[::-1], t:stop] # (A, m), the last alias first
+        known = present[aliases[::-1], t:stop]  # (A, m), the last alias first
         covered = known.any(0)
         run = _first(~covered)
         if run:
-            rows[t:t + run], flags[t:t + run] = np.array(aliases[::-1])[known[:, :run].argmax(0)], "alias"
+            rows[t : t + run], flags[t : t + run] = (
+                np.array(aliases[::-1])[known[:, :run].argmax(0)],
+                "alias",
+            )
             t, anchor, width = t + run, t + run - 1, 1
             continue
         f = np.arange(t, min(t + width, t + _first(covered)))
         here, hit = present[:, f].any(0), len(f)
         if anchor >= 0 or stop < n:
-            if anchor < 0 or stop == n: near = np.full(len(f), anchor if anchor >= 0 else stop)
-            else: near = np.where(frames[f] - frames[anchor] <= frames[stop] - frames[f], anchor, stop)
+            if anchor < 0 or stop == n:
+                near = np.full(len(f), anchor if anchor >= 0 else stop)
+            else:
+                near = np.where(
+                    frames[f] - frames[anchor] <= frames[stop] - frames[f], anchor, stop
+                )
             best, fits = _fits(boxes[rows[near], near], boxes[:, f], present[:, f], *limits)
             hit = _first(fits)
-        rows[f[:hit]], flags[f[:hit]] = largest[f[:hit]], np.where(here & (largest[f] >= 0), "largest", "none")[:hit]
-        if literal and hit and rows[f[hit - 1]] >= 0: anchor = int(f[hit - 1])
+        rows[f[:hit]], flags[f[:hit]] = (
+            largest[f[:hit]],
+            np.where(here & (largest[f] >= 0), "largest", "none")[:hit],
+        )
+        if literal and hit and rows[f[hit - 1]] >= 0:
+            anchor = int(f[hit - 1])
         t, width = t + hit, 1 if literal else 2 * width
         if hit < len(f):
-            rows[t], flags[t] = best[hit], "matched"; aliases.append(int(best[hit]))
+            rows[t], flags[t] = best[hit], "matched"
+            aliases.append(int(best[hit]))
             anchor, t, width = t, t + 1, 1
 
 # %% ../nbs/06_repair.ipynb #cell-022
-def _paper(frames, boxes, present, k, iou_min, overlap_min, fill, literal): # (n,), (K, n, 4), (K, n), row of the target or None
+def _paper(
+    frames, boxes, present, k, iou_min, overlap_min, fill, literal
+):  # (n,), (K, n, 4), (K, n), row of the target or None
     "Algorithm 1: row that lends each frame's box (-1: none), flags, aliases."
     kept = present[k] if k is not None else np.zeros(len(frames), bool)
-    rows, flags = np.where(kept, -1 if k is None else k, -1), np.where(kept, "kept", "none").astype("<U7")
+    rows, flags = (
+        np.where(kept, -1 if k is None else k, -1),
+        np.where(kept, "kept", "none").astype("<U7"),
+    )
     aliases, largest = [], _largest(boxes, present) if fill else np.full(len(frames), -1)
     edges = np.flatnonzero(np.diff(np.r_[True, kept, True].astype(int)))
     for start, stop in edges.reshape(-1, 2).tolist():
-        _mend_gap(start, stop, frames, boxes, present, rows, flags, aliases, (iou_min, overlap_min), largest, literal)
+        _mend_gap(
+            start,
+            stop,
+            frames,
+            boxes,
+            present,
+            rows,
+            flags,
+            aliases,
+            (iou_min, overlap_min),
+            largest,
+            literal,
+        )
     return rows, flags, aliases
 
 # %% ../nbs/06_repair.ipynb #cell-024
@@ -104,108 +146,168 @@ def _released(boxes, present, k):
     "What the released evaluator does: rows, flags and boxes (n, 4)."
     n = present.shape[1]
     kept = present[k] if k is not None else np.zeros(n, bool)
-    rows, flags = np.where(kept, -1 if k is None else k, -1), np.where(kept, "kept", "none").astype("<U7")
+    rows, flags = (
+        np.where(kept, -1 if k is None else k, -1),
+        np.where(kept, "kept", "none").astype("<U7"),
+    )
     later, largest = _next(kept), _largest(boxes, present)
     out, last = np.full((n, 4), np.nan), -1
     for t in range(n):
-        if kept[t]: last = t
+        if kept[t]:
+            last = t
         elif last >= 0 or later[t] < n:
             ref, here = boxes[k, last if last >= 0 else later[t]], np.flatnonzero(present[:, t])
             iou = box_iou(ref, boxes[here, t])
-            if (iou > 0).any(): rows[t], flags[t] = here[iou.argmax()], "matched"
-            elif last >= 0 and len(here): rows[t], flags[t] = largest[t], "largest"
-            else: flags[t], out[t] = "copied", ref
-        elif largest[t] >= 0: rows[t], flags[t] = largest[t], "largest"
-        if rows[t] >= 0: out[t] = boxes[rows[t], t]
+            if (iou > 0).any():
+                rows[t], flags[t] = here[iou.argmax()], "matched"
+            elif last >= 0 and len(here):
+                rows[t], flags[t] = largest[t], "largest"
+            else:
+                flags[t], out[t] = "copied", ref
+        elif largest[t] >= 0:
+            rows[t], flags[t] = largest[t], "largest"
+        if rows[t] >= 0:
+            out[t] = boxes[rows[t], t]
     return rows, flags, out
 
 # %% ../nbs/06_repair.ipynb #cell-025
 def repair(
-    source, # MaskDatabase, {ID: Tube} or Tracks; never changed
-    target, # the number that was answered; None, or one that does not exist, has no frame of its own
-    frames, # (n,) ascending frame indices
-    mode="paper", # off | paper | code | no_largest
-    anchors="repaired", # repaired | literal: frames filled with the largest box may be borrowed from too
-    iou_min=0.4, overlap_min=0.6, # a box fits when it reaches one of them
-    box_mode="half_open", # reading of a mask's box, see the voting chapter
+    source,  # MaskDatabase, {ID: Tube} or Tracks; never changed
+    target,  # the number that was answered; None, or one that does not exist, has no frame of its own
+    frames,  # (n,) ascending frame indices
+    mode="paper",  # off | paper | code | no_largest
+    anchors="repaired",  # repaired | literal: frames filled with the largest box may be borrowed from too
+    iou_min=0.4,
+    overlap_min=0.6,  # a box fits when it reaches one of them
+    box_mode="half_open",  # reading of a mask's box, see the voting chapter
 ) -> Repaired:
     "Boxes of one number on the given frames, mended where it is absent (STVG-R1 Algorithm 1)."
-    if mode not in MODES: raise InputError("repair", f"mode {mode!r} is not one of {', '.join(MODES)}")
-    if anchors not in ("repaired", "literal"): raise InputError("repair", f"anchors {anchors!r} is not 'repaired' or 'literal'")
-    if box_mode not in BOX_MODES: raise InputError("repair", f"box_mode {box_mode!r} is not one of {', '.join(BOX_MODES)}")
+    if mode not in MODES:
+        raise InputError("repair", f"mode {mode!r} is not one of {', '.join(MODES)}")
+    if anchors not in ("repaired", "literal"):
+        raise InputError("repair", f"anchors {anchors!r} is not 'repaired' or 'literal'")
+    if box_mode not in BOX_MODES:
+        raise InputError("repair", f"box_mode {box_mode!r} is not one of {', '.join(BOX_MODES)}")
     frames = np.asarray(frames, np.int64)
     ids, boxes, present = Tracks.of(source).at(frames)
     boxes = grow(boxes, BOX_MODES[box_mode][0])
     k = int(np.flatnonzero(ids == target)[0]) if target is not None and target in ids else None
-    if mode == "code": (rows, flags, out), aliases = _released(boxes, present, k), []
+    if mode == "code":
+        (rows, flags, out), aliases = _released(boxes, present, k), []
     elif mode == "off":
         kept = present[k] if k is not None else np.zeros(len(frames), bool)
-        rows, flags, aliases = np.where(kept, -1 if k is None else k, -1), np.where(kept, "kept", "none"), []
-    else: rows, flags, aliases = _paper(frames, boxes, present, k, iou_min, overlap_min, mode == "paper", anchors == "literal")
-    if not len(ids): out = np.full((len(frames), 4), np.nan)
-    elif mode != "code": out = np.where((rows >= 0)[:, None], boxes[rows, np.arange(len(frames))], np.nan)
-    return Repaired(target, mode, frames, out, flags, np.where(rows >= 0, np.append(ids, 0)[rows], 0), tuple(int(ids[a]) for a in aliases))
+        rows, flags, aliases = (
+            np.where(kept, -1 if k is None else k, -1),
+            np.where(kept, "kept", "none"),
+            [],
+        )
+    else:
+        rows, flags, aliases = _paper(
+            frames, boxes, present, k, iou_min, overlap_min, mode == "paper", anchors == "literal"
+        )
+    if not len(ids):
+        out = np.full((len(frames), 4), np.nan)
+    elif mode != "code":
+        out = np.where((rows >= 0)[:, None], boxes[rows, np.arange(len(frames))], np.nan)
+    return Repaired(
+        target,
+        mode,
+        frames,
+        out,
+        flags,
+        np.where(rows >= 0, np.append(ids, 0)[rows], 0),
+        tuple(int(ids[a]) for a in aliases),
+    )
 
-# %% ../nbs/06_repair.ipynb #cell-039
+# %% ../nbs/06_repair.ipynb #cell-039-0
 @dataclass(eq=False)
 class Answer:
     "A tube with the story of its boxes."
+
     tube: Tube
     repaired: Repaired
 
-    def record(self,
-        key, # sample key
-        **more, # text, video, ... as the prediction file knows them
-    ) -> dict: # one record of a `stvg.predictions/1` file
+    def record(
+        self,
+        key,  # sample key
+        **more,  # text, video, ... as the prediction file knows them
+    ) -> dict:  # one record of a `stvg.predictions/1` file
         "The form that is stored and scored."
         t = self.tube
-        return dict(key=key, start_frame=t.start, end_frame=t.end, boxes=t.to_dict(),
-                    target_id=self.repaired.target, repaired=self.repaired.changed) | more
+        return (
+            dict(
+                key=key,
+                start_frame=t.start,
+                end_frame=t.end,
+                boxes=t.to_dict(),
+                target_id=self.repaired.target,
+                repaired=self.repaired.changed,
+            )
+            | more
+        )
 
+# %% ../nbs/06_repair.ipynb #cell-039-1
 def no_answer(key, **more) -> dict:
     "The record of an answer without an interval: counted, scores 0."
-    return dict(key=key, start_frame=None, end_frame=None, boxes={}, target_id=None, repaired=False) | more
+    return (
+        dict(key=key, start_frame=None, end_frame=None, boxes={}, target_id=None, repaired=False)
+        | more
+    )
 
 # %% ../nbs/06_repair.ipynb #cell-040
 def answer_tube(
-    source, # MaskDatabase, {ID: Tube} or Tracks
-    target, # number; None: none was answered, the tube has no boxes
-    interval:Interval, # seconds or frames of the video
-    mode="paper", # off | paper | code | no_largest
-    truth=None, # true Interval, in the same unit; `code` works on the frames that both share
-    fps=None, # frames per second; None: the database's
-    **switches, # anchors, iou_min, overlap_min, box_mode, as in `repair`
+    source,  # MaskDatabase, {ID: Tube} or Tracks
+    target,  # number; None: none was answered, the tube has no boxes
+    interval: Interval,  # seconds or frames of the video
+    mode="paper",  # off | paper | code | no_largest
+    truth=None,  # true Interval, in the same unit; `code` works on the frames that both share
+    fps=None,  # frames per second; None: the database's
+    **switches,  # anchors, iou_min, overlap_min, box_mode, as in `repair`
 ) -> Answer:
     "Look up a number over an interval and mend it (STVG-R1 section 3.3)."
     tracks = Tracks.of(source)
     rate = fps or tracks.fps
-    if interval.unit == "s" and not rate: raise InputError("answer_tube", "seconds need a frame rate: give fps")
-    if mode == "code" and truth is None: raise InputError("answer_tube", "mode 'code' reads the true interval: give truth, or use 'paper'")
+    if interval.unit == "s" and not rate:
+        raise InputError("answer_tube", "seconds need a frame rate: give fps")
+    if mode == "code" and truth is None:
+        raise InputError(
+            "answer_tube", "mode 'code' reads the true interval: give truth, or use 'paper'"
+        )
     span = interval.to_frames(rate)
     start = max(int(span.start), 0)
-    frames = np.arange(max(start, tracks.start), int(span.end) if tracks.stop is None else min(int(span.end), tracks.stop))
+    frames = np.arange(
+        max(start, tracks.start),
+        int(span.end) if tracks.stop is None else min(int(span.end), tracks.stop),
+    )
     plain = repair(tracks, target, frames, "off", box_mode=switches.get("box_mode", "half_open"))
-    if target is None: result = plain
+    if target is None:
+        result = plain
     elif mode == "code":
         both = truth.to_frames(rate).intersection(span)
         inside = (frames >= both.start) & (frames < both.end)
         part, result = repair(tracks, target, frames[inside], mode, **switches), plain
         result.mode = mode
         result.boxes[inside], result.sources[inside] = part.boxes, part.sources
-        result.flags = result.flags.astype("<U7"); result.flags[inside] = part.flags
-    else: result = repair(tracks, target, frames, mode, **switches)
+        result.flags = result.flags.astype("<U7")
+        result.flags[inside] = part.flags
+    else:
+        result = repair(tracks, target, frames, mode, **switches)
     has = np.isfinite(result.boxes).all(1)
     return Answer(Tube(start, int(span.end), frames[has], result.boxes[has]), result)
 
 # %% ../nbs/06_repair.ipynb #cell-043
 def union_masks(
-    db:MaskDatabase,
-    ids, # numbers that were answered
-) -> tuple: # {frame: {"size": [h, w], "counts": str}}, list of unknown numbers
+    db: MaskDatabase,
+    ids,  # numbers that were answered
+) -> tuple:  # {frame: {"size": [h, w], "counts": str}}, list of unknown numbers
     "Union of several objects' masks on each frame (STVG-R1 section 4.2, MeViS)."
     from pycocotools import mask as coco
+
     asked = list(dict.fromkeys(ids))
-    unknown, known = [i for i in asked if i not in db.objects], [i for i in asked if i in db.objects]
+    unknown, known = (
+        [i for i in asked if i not in db.objects],
+        [i for i in asked if i in db.objects],
+    )
     size, out = list(db.size), {}
     for f in sorted(set().union(*(db.masks[i] for i in known))):
         codes = [{"size": size, "counts": c} for i in known if (c := db._counts(i, f)) is not None]
@@ -215,75 +317,142 @@ def union_masks(
 
 # %% ../nbs/06_repair.ipynb #cell-047
 def fragment(
-    source, # MaskDatabase, {ID: Tube} or Tracks; never changed
-    target:int, # whose track is broken
-    share:float, # of its frames inside `span`, 0 to 1
-    how="relabel", # relabel: each stretch gets a fresh number | remove: it vanishes | both: by chance
-    stretch=15, # frames that are lost in one piece
+    source,  # MaskDatabase, {ID: Tube} or Tracks; never changed
+    target: int,  # whose track is broken
+    share: float,  # of its frames inside `span`, 0 to 1
+    how="relabel",  # relabel: each stretch gets a fresh number | remove: it vanishes | both: by chance
+    stretch=15,  # frames that are lost in one piece
     seed=0,
-    span=None, # frame Interval that is damaged; None: the whole track
+    span=None,  # frame Interval that is damaged; None: the whole track
 ) -> Tracks:
     "Tracks in which one number was lost on a share of its frames."
-    if not 0 <= share <= 1: raise InputError("fragment", f"share {share} is not in [0, 1]")
-    if how not in ("relabel", "remove", "both"): raise InputError("fragment", f"{how!r} is not 'relabel', 'remove' or 'both'")
+    if not 0 <= share <= 1:
+        raise InputError("fragment", f"share {share} is not in [0, 1]")
+    if how not in ("relabel", "remove", "both"):
+        raise InputError("fragment", f"{how!r} is not 'relabel', 'remove' or 'both'")
     tracks, rng = Tracks.of(source), np.random.default_rng(seed)
     tube = tracks.tubes[target]
-    exposed = np.flatnonzero((tube.frames >= span.start) & (tube.frames < span.end)) if span else np.arange(len(tube.frames))
-    pieces = [p for p in np.array_split(exposed, math.ceil(len(exposed) / stretch)) if len(p)] if len(exposed) else []
-    wanted, lost, tubes, fresh = round(share * len(exposed)), [], dict(tracks.tubes), max(tracks.tubes) + 1
-    cut = lambda rows: Tube(int(tube.frames[rows[0]]), int(tube.frames[rows[-1]]) + 1, tube.frames[rows], tube.boxes[rows])
+    exposed = (
+        np.flatnonzero((tube.frames >= span.start) & (tube.frames < span.end))
+        if span
+        else np.arange(len(tube.frames))
+    )
+    pieces = (
+        [p for p in np.array_split(exposed, math.ceil(len(exposed) / stretch)) if len(p)]
+        if len(exposed)
+        else []
+    )
+    wanted, lost, tubes, fresh = (
+        round(share * len(exposed)),
+        [],
+        dict(tracks.tubes),
+        max(tracks.tubes) + 1,
+    )
+    cut = lambda rows: Tube(
+        int(tube.frames[rows[0]]),
+        int(tube.frames[rows[-1]]) + 1,
+        tube.frames[rows],
+        tube.boxes[rows],
+    )
     for piece in (pieces[i] for i in rng.permutation(len(pieces))):
-        piece = piece[:wanted - sum(map(len, lost))]
-        if not len(piece): break
+        piece = piece[: wanted - sum(map(len, lost))]
+        if not len(piece):
+            break
         lost.append(piece)
-        if how == "relabel" or (how == "both" and rng.random() < 0.5): tubes[fresh] = cut(piece); fresh += 1
+        if how == "relabel" or (how == "both" and rng.random() < 0.5):
+            tubes[fresh] = cut(piece)
+            fresh += 1
     keep = np.setdiff1d(np.arange(len(tube.frames)), np.concatenate([[], *lost]).astype(int))
     tubes[target] = Tube(tube.start, tube.end, tube.frames[keep], tube.boxes[keep])
     return Tracks(tubes, dict(tracks.scores), tracks.fps, tracks.start, tracks.stop)
 
 # %% ../nbs/06_repair.ipynb #cell-050
-COLOURS = dict(kept="#2f9e44", alias="#1c7ed6", matched="#f08c00", largest="#e03131", copied="#9c36b5", none="#dee2e6")
+COLOURS = dict(
+    kept="#2f9e44",
+    alias="#1c7ed6",
+    matched="#f08c00",
+    largest="#e03131",
+    copied="#9c36b5",
+    none="#dee2e6",
+)
+
 
 def timeline(
-    results, # {label: Repaired}, same frames
-    truth=None, # true Tube: draws the IoU of each frame as well
+    results,  # {label: Repaired}, same frames
+    truth=None,  # true Tube: draws the IoU of each frame as well
 ):
     "Figure: one row an answer, each frame coloured by what became of it."
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(len(results), 1, figsize=(9, 0.9 * len(results) + 0.7), sharex=True, squeeze=False)
+
+    fig, axes = plt.subplots(
+        len(results), 1, figsize=(9, 0.9 * len(results) + 0.7), sharex=True, squeeze=False
+    )
     for (label, r), ax in zip(results.items(), axes[:, 0]):
-        for f, flag in zip(r.frames.tolist(), r.flags.tolist()): ax.axvspan(f - 0.5, f + 0.5, color=COLOURS[flag], lw=0)
+        for f, flag in zip(r.frames.tolist(), r.flags.tolist()):
+            ax.axvspan(f - 0.5, f + 0.5, color=COLOURS[flag], lw=0)
         if truth is not None:
             g, has = truth.at(r.frames)
-            ax.plot(r.frames, np.where(has, box_iou(np.nan_to_num(r.boxes), np.nan_to_num(g)), np.nan), color="black", lw=1.2)
+            ax.plot(
+                r.frames,
+                np.where(has, box_iou(np.nan_to_num(r.boxes), np.nan_to_num(g)), np.nan),
+                color="black",
+                lw=1.2,
+            )
         ax.set(ylabel=label, ylim=(0, 1.05), yticks=[0, 1] if truth is not None else [])
     axes[-1, 0].set_xlabel("frame" + (", with the IoU of its box" if truth is not None else ""))
-    fig.legend([plt.Rectangle((0, 0), 1, 1, color=c) for c in COLOURS.values()], COLOURS, ncol=len(COLOURS), loc="upper center", fontsize=8)
+    fig.legend(
+        [plt.Rectangle((0, 0), 1, 1, color=c) for c in COLOURS.values()],
+        COLOURS,
+        ncol=len(COLOURS),
+        loc="upper center",
+        fontsize=8,
+    )
     fig.tight_layout(rect=(0, 0, 1, 1 - 0.35 / fig.get_figheight()))
     return fig
 
 # %% ../nbs/06_repair.ipynb #cell-057
 def fragmentation_study(
-    cases, # list of (source, true Tube, number)
-    shares=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5), # of the target's frames that are lost
+    cases,  # list of (source, true Tube, number)
+    shares=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5),  # of the target's frames that are lost
     modes=MODES,
-    how="both", # relabel | remove | both
-    stretch=15, # frames lost in one piece
+    how="both",  # relabel | remove | both
+    stretch=15,  # frames lost in one piece
     seed=0,
-) -> list: # one dict a share and mode: share, how, mode, n, m_viou, frames and credit by flag (parts of 1 and of m_viou)
+) -> list:  # one dict a share and mode: share, how, mode, n, m_viou, frames and credit by flag (parts of 1 and of m_viou)
     "m_vIoU with the true interval against the share of frames that were lost."
     out = []
     for share in shares:
-        scores, frames, credit = {m: [] for m in modes}, {m: Counter() for m in modes}, {m: Counter() for m in modes}
+        scores, frames, credit = (
+            {m: [] for m in modes},
+            {m: Counter() for m in modes},
+            {m: Counter() for m in modes},
+        )
         for j, (source, truth, target) in enumerate(cases):
-            tracks = fragment(source, target, share, how, stretch, seed=(seed, j), span=truth.interval)
+            tracks = fragment(
+                source, target, share, how, stretch, seed=(seed, j), span=truth.interval
+            )
             for m in modes:
                 a = answer_tube(tracks, target, truth.interval, m, truth=truth.interval)
-                r, iou = a.repaired, box_iou(a.repaired.boxes, truth.at(a.repaired.frames)[0]) / truth.interval.length
-                scores[m].append(a.tube.iou(truth)[1]); frames[m].update(r.counts)
-                for flag in r.counts: credit[m][flag] += float(np.nan_to_num(iou[r.flags == flag]).sum())
+                r, iou = (
+                    a.repaired,
+                    box_iou(a.repaired.boxes, truth.at(a.repaired.frames)[0])
+                    / truth.interval.length,
+                )
+                scores[m].append(a.tube.iou(truth)[1])
+                frames[m].update(r.counts)
+                for flag in r.counts:
+                    credit[m][flag] += float(np.nan_to_num(iou[r.flags == flag]).sum())
         for m in modes:
             total = sum(frames[m].values()) or 1
-            out.append(dict(share=share, how=how, mode=m, n=len(cases), m_viou=float(np.mean(scores[m])) if cases else None,
-                            frames={f: frames[m][f] / total for f in FLAGS}, credit={f: credit[m][f] / max(len(cases), 1) for f in FLAGS}))
+            out.append(
+                dict(
+                    share=share,
+                    how=how,
+                    mode=m,
+                    n=len(cases),
+                    m_viou=float(np.mean(scores[m])) if cases else None,
+                    frames={f: frames[m][f] / total for f in FLAGS},
+                    credit={f: credit[m][f] / max(len(cases), 1) for f in FLAGS},
+                )
+            )
     return out

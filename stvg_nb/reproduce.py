@@ -14,337 +14,746 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import (InputError, config_hash, environment, figures_dir, load_profile, package_dir,
-                          read_json, repo_root, runs_dir, sha256_file, write_json, write_text)
+from stvg_nb.core import (
+    InputError,
+    config_hash,
+    environment,
+    figures_dir,
+    load_profile,
+    package_dir,
+    read_json,
+    repo_root,
+    runs_dir,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 # %% ../nbs/11a_reproduce.ipynb #cell-006
-WRITTEN_BY = { # chapter -> its artefacts; `r1` those of STVG-R1, `x` further experiments
+WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further experiments
     "00a_puppets": ("x-puppets-shortcuts",),
     "03_rewards": ("r1-figure05", "r1-figure06", "r1-figure07"),
     "06_repair": ("x-fragmentation",),
     "06a_tracks": ("x-tracks", "x-preprocessing"),
     "07a_tables": ("r1-table01", "r1-table02", "r1-table03", "r1-table04"),
-    "08_ablations": ("r1-table07", "r1-table08", "r1-table10", "r1-rewards", "r1-figure15", "r1-figure16", "x-curves", "x-reward-terms", "x-cold-start", "x-seeds"),
-    "08a_marks": ("r1-table05", "r1-table06", "r1-table09", "r1-table11", "x-mark-designs", "x-legibility", "x-repair", "x-brief", "x-same-tracks", "x-detector-failure"),
+    "08_ablations": (
+        "r1-table07",
+        "r1-table08",
+        "r1-table10",
+        "r1-rewards",
+        "r1-figure15",
+        "r1-figure16",
+        "x-curves",
+        "x-reward-terms",
+        "x-cold-start",
+        "x-seeds",
+    ),
+    "08a_marks": (
+        "r1-table05",
+        "r1-table06",
+        "r1-table09",
+        "r1-table11",
+        "x-mark-designs",
+        "x-legibility",
+        "x-repair",
+        "x-brief",
+        "x-same-tracks",
+        "x-detector-failure",
+    ),
     "09_gallery": tuple(f"r1-figure{n:02}" for n in (1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14)),
 }
-ARTEFACTS = {name: chapter for chapter, names in WRITTEN_BY.items() for name in names} # name -> chapter that writes it
+ARTEFACTS = {
+    name: chapter for chapter, names in WRITTEN_BY.items() for name in names
+}  # name -> chapter that writes it
+
 
 def chapters(
-    folder=None, # where the notebooks lie; None: nbs/ of the checkout
-) -> list: # paths in reading order, 00, 00a, 00b, 01, ...
+    folder=None,  # where the notebooks lie; None: nbs/ of the checkout
+) -> list:  # paths in reading order, 00, 00a, 00b, 01, ...
     "The numbered notebooks."
-    folder = Path(folder or repo_root()/"nbs")
+    folder = Path(folder or repo_root() / "nbs")
     found = sorted(folder.glob("[0-9]*.ipynb"))
-    if not found: raise InputError(folder, "no chapters here; run this from a checkout of the project, installed with `make install`")
+    if not found:
+        raise InputError(
+            folder,
+            "no chapters here; run this from a checkout of the project, installed with `make install`",
+        )
     return found
 
-# %% ../nbs/11a_reproduce.ipynb #cell-009
-def _cells(path, kind="code"): return [c for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
+# %% ../nbs/11a_reproduce.ipynb #cell-009-0
+def _cells(path, kind="code"):
+    return [
+        c
+        for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == kind
+    ]
 
+# %% ../nbs/11a_reproduce.ipynb #cell-009-1
 def parameters(
-    path, # notebook
-    profile, # Profile
-    full=False, # repeat inference on all clips
-) -> dict: # what papermill hands over
+    path,  # notebook
+    profile,  # Profile
+    full=False,  # repeat inference on all clips
+) -> dict:  # what papermill hands over
     "Of profile and `every`, what the chapter's `parameters` cell names."
-    source = "\n".join("".join(c["source"]) for c in _cells(path) if "parameters" in c["metadata"].get("tags", []))
+    source = "\n".join(
+        "".join(c["source"]) for c in _cells(path) if "parameters" in c["metadata"].get("tags", [])
+    )
     named = set(re.findall(r"^(\w+)\s*=", source, re.M))
-    return {k: v for k, v in (dict(profile=profile.name) | (dict(every=True) if full else {})).items() if k in named}
+    return {
+        k: v
+        for k, v in (dict(profile=profile.name) | (dict(every=True) if full else {})).items()
+        if k in named
+    }
 
+# %% ../nbs/11a_reproduce.ipynb #cell-009-2
 def chapter_key(
-    path, # notebook
-    profile, # Profile
-    full=False, # repeat inference on all clips
+    path,  # notebook
+    profile,  # Profile
+    full=False,  # repeat inference on all clips
 ) -> str:
     "Hash of what a chapter's outcome depends on."
-    files = [*package_dir().glob("*.py"), *(p for p in package_dir().glob("weights/**/*") if p.suffix in (".pt", ".safetensors")), repo_root()/"papers/reported.csv"]
-    code = {p.name if p.parent == package_dir() else f"{p.parent.name}/{p.name}": sha256_file(p) for p in sorted(files) if p.is_file()}
-    return config_hash(dict(notebook=["".join(c["source"]) for c in _cells(path)], code=code, profile=asdict(profile),
-                            parameters=parameters(path, profile, full), packages=environment()["packages"]))
+    files = [
+        *package_dir().glob("*.py"),
+        *(p for p in package_dir().glob("weights/**/*") if p.suffix in (".pt", ".safetensors")),
+        repo_root() / "papers/reported.csv",
+    ]
+    code = {
+        p.name if p.parent == package_dir() else f"{p.parent.name}/{p.name}": sha256_file(p)
+        for p in sorted(files)
+        if p.is_file()
+    }
+    return config_hash(
+        dict(
+            notebook=["".join(c["source"]) for c in _cells(path)],
+            code=code,
+            profile=asdict(profile),
+            parameters=parameters(path, profile, full),
+            packages=environment()["packages"],
+        )
+    )
 
-# %% ../nbs/11a_reproduce.ipynb #cell-011
-def _written(folder): # name -> stamp of its provenance, which is written last
-    return {p.name.removesuffix(".provenance.json"): (p.stat().st_mtime_ns, p.stat().st_ino) for p in Path(folder).glob("*.provenance.json")}
+# %% ../nbs/11a_reproduce.ipynb #cell-011-0
+def _written(folder):  # name -> stamp of its provenance, which is written last
+    return {
+        p.name.removesuffix(".provenance.json"): (p.stat().st_mtime_ns, p.stat().st_ino)
+        for p in Path(folder).glob("*.provenance.json")
+    }
 
-def _is_from(name, path): # an artefact's writer
-    if name in ARTEFACTS: return ARTEFACTS[name] == path.stem
-    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "\n".join("".join(c["source"]) for c in _cells(path))) is not None
+# %% ../nbs/11a_reproduce.ipynb #cell-011-1
+def _is_from(name, path):  # an artefact's writer
+    if name in ARTEFACTS:
+        return ARTEFACTS[name] == path.stem
+    return (
+        re.search(
+            rf"(?<![\w-]){re.escape(name)}(?![\w-])",
+            "\n".join("".join(c["source"]) for c in _cells(path)),
+        )
+        is not None
+    )
 
-def _files(names, folder): # -> {path below folder: hash}
-    found = [p for part in (folder, folder/"predictions") for p in part.glob("*") if re.split(r"--|\.", p.name)[0] in names and p.is_file()]
+# %% ../nbs/11a_reproduce.ipynb #cell-011-2
+def _files(names, folder):  # -> {path below folder: hash}
+    found = [
+        p
+        for part in (folder, folder / "predictions")
+        for p in part.glob("*")
+        if re.split(r"--|\.", p.name)[0] in names and p.is_file()
+    ]
     return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(found)}
 
-def _record(path, profile): return runs_dir(profile.name, f"{Path(path).stem}.record.json")
 
+def _record(path, profile):
+    return runs_dir(profile.name, f"{Path(path).stem}.record.json")
+
+# %% ../nbs/11a_reproduce.ipynb #cell-011-3
 def finished(
-    path, # notebook
-    profile, # Profile
-    full=False, # repeat inference on all clips
-): # its record, {"key", "artefacts": names, "files": {path: hash}, "seconds"}; None where it has to run
+    path,  # notebook
+    profile,  # Profile
+    full=False,  # repeat inference on all clips
+):  # its record, {"key", "artefacts": names, "files": {path: hash}, "seconds"}; None where it has to run
     "Was this chapter run with the same key, and are the files it wrote still what they were?"
-    try: known = read_json(_record(path, profile))
-    except InputError: return None
-    if known.get("key") != chapter_key(path, profile, full): return None
+    try:
+        known = read_json(_record(path, profile))
+    except InputError:
+        return None
+    if known.get("key") != chapter_key(path, profile, full):
+        return None
     folder = figures_dir(profile.name)
-    return known if all((folder/f).is_file() and sha256_file(folder/f) == h for f, h in known["files"].items()) else None
+    return (
+        known
+        if all(
+            (folder / f).is_file() and sha256_file(folder / f) == h
+            for f, h in known["files"].items()
+        )
+        else None
+    )
 
-# %% ../nbs/11a_reproduce.ipynb #cell-013
+# %% ../nbs/11a_reproduce.ipynb #cell-013-0
 def execute():
     "What a chapter's process does: `argv` holds notebook, executed copy and parameters as JSON; it ends when its standard input does."
     import threading
+
     def watch():
-        while os.read(0, 1): pass
+        while os.read(0, 1):
+            pass
         import psutil
+
         for p in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error): p.kill()
+            with contextlib.suppress(psutil.Error):
+                p.kill()
         os._exit(1)
+
     threading.Thread(target=watch, daemon=True).start()
     import papermill
+
     source, output, given = sys.argv[1:]
-    try: papermill.execute_notebook(source, output, parameters=json.loads(given), cwd=os.getcwd(), kernel_name="python3", progress_bar=False,
-                                    stdout_file=sys.stdout, stderr_file=sys.stderr)
-    except papermill.PapermillExecutionError: sys.exit(1) # the executed copy has the traceback
+    try:
+        papermill.execute_notebook(
+            source,
+            output,
+            parameters=json.loads(given),
+            cwd=os.getcwd(),
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError:
+        sys.exit(1)  # the executed copy has the traceback
 
-LONGEST = 400 # lines of one output that an executed notebook keeps
+# %% ../nbs/11a_reproduce.ipynb #cell-013-1
+LONGEST = 400  # lines of one output that an executed notebook keeps
 
-def shortened(text:str, log:str) -> str:
+
+def shortened(text: str, log: str) -> str:
     "The text, without its middle where it is very long."
     lines = text.splitlines(True)
-    if len(lines) <= LONGEST: return text
-    return "".join([*lines[:LONGEST // 2], f"... {len(lines) - LONGEST} more lines, all of them in {log} ...\n", *lines[-LONGEST // 2:]])
+    if len(lines) <= LONGEST:
+        return text
+    return "".join(
+        [
+            *lines[: LONGEST // 2],
+            f"... {len(lines) - LONGEST} more lines, all of them in {log} ...\n",
+            *lines[-LONGEST // 2 :],
+        ]
+    )
 
 # %% ../nbs/11a_reproduce.ipynb #cell-016
-MISSING = re.compile("|".join(("not shipped", "no such (folder|file|video|weights|SAM2|mask|VidOR)", "is not installed", "not among the package's weights", "No module named",
-                               "needs (detector|tracker)_weights", "needs tracker_weights", "no embedded policy", "CUDA", "NVIDIA", "GPUs are asked for", "outgoing traffic has been disabled",
-                               "couldn't connect")))
+MISSING = re.compile(
+    "|".join(
+        (
+            "not shipped",
+            "no such (folder|file|video|weights|SAM2|mask|VidOR)",
+            "is not installed",
+            "not among the package's weights",
+            "No module named",
+            "needs (detector|tracker)_weights",
+            "needs tracker_weights",
+            "no embedded policy",
+            "CUDA",
+            "NVIDIA",
+            "GPUs are asked for",
+            "outgoing traffic has been disabled",
+            "couldn't connect",
+        )
+    )
+)
 
-def _why(notebook, log): # -> one line
-    with contextlib.suppress(OSError, ValueError): # the copy may be cut off
-        errors = [(c.get("execution_count"), o) for c in _cells(notebook) for o in c.get("outputs", []) if o["output_type"] == "error"]
-        if errors: return f"cell {errors[-1][0]}: {errors[-1][1]['ename']}: {errors[-1][1]['evalue']}".split("\n")[0]
-    lines = [line for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+
+def _why(notebook, log):  # -> one line
+    with contextlib.suppress(OSError, ValueError):  # the copy may be cut off
+        errors = [
+            (c.get("execution_count"), o)
+            for c in _cells(notebook)
+            for o in c.get("outputs", [])
+            if o["output_type"] == "error"
+        ]
+        if errors:
+            return (
+                f"cell {errors[-1][0]}: {errors[-1][1]['ename']}: {errors[-1][1]['evalue']}".split(
+                    "\n"
+                )[0]
+            )
+    lines = [
+        line
+        for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     return f"ended without a result{': ' + lines[-1].strip()[:200] if lines else ''}"
 
 # %% ../nbs/11a_reproduce.ipynb #cell-019
 class Running:
     "A chapter in a process of its own."
-    def __init__(self,
-        path, # notebook
-        profile, # Profile
-        full=False, # repeat inference on all clips
-    ):
-        self.path, self.name, self.profile, self.began, self.seen = Path(path), Path(path).stem, profile, time.time(), (0, 0, 0)
-        self.output, self.partial, self.log = (runs_dir(profile.name, f"{self.name}{end}").absolute() for end in (".ipynb", ".running.ipynb", ".log"))
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        _record(path, profile).unlink(missing_ok=True); self.partial.unlink(missing_ok=True)
-        self.key, self.before = chapter_key(path, profile, full), _written(figures_dir(profile.name))
-        places = {k: os.path.abspath(os.environ[k]) for k in ("STVG_RUNS", "STVG_FIGURES") if os.environ.get(k)}
-        command = [sys.executable, "-c", "from stvg_nb.reproduce import execute; execute()", str(self.path.absolute()), str(self.partial), json.dumps(parameters(path, profile, full))]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=repo_root(), start_new_session=True,
-                                            env={"OMP_NUM_THREADS": "1"} | os.environ | places | dict(STVG_PROFILE=profile.name))
 
-# %% ../nbs/11a_reproduce.ipynb #cell-020
+    def __init__(
+        self,
+        path,  # notebook
+        profile,  # Profile
+        full=False,  # repeat inference on all clips
+    ):
+        self.path, self.name, self.profile, self.began, self.seen = (
+            Path(path),
+            Path(path).stem,
+            profile,
+            time.time(),
+            (0, 0, 0),
+        )
+        self.output, self.partial, self.log = (
+            runs_dir(profile.name, f"{self.name}{end}").absolute()
+            for end in (".ipynb", ".running.ipynb", ".log")
+        )
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        _record(path, profile).unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
+        self.key, self.before = (
+            chapter_key(path, profile, full),
+            _written(figures_dir(profile.name)),
+        )
+        places = {
+            k: os.path.abspath(os.environ[k])
+            for k in ("STVG_RUNS", "STVG_FIGURES")
+            if os.environ.get(k)
+        }
+        command = [
+            sys.executable,
+            "-c",
+            "from stvg_nb.reproduce import execute; execute()",
+            str(self.path.absolute()),
+            str(self.partial),
+            json.dumps(parameters(path, profile, full)),
+        ]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=repo_root(),
+                start_new_session=True,
+                env={"OMP_NUM_THREADS": "1"}
+                | os.environ
+                | places
+                | dict(STVG_PROFILE=profile.name),
+            )
+
+# %% ../nbs/11a_reproduce.ipynb #cell-020-0
 @patch
-def cells(self:Running): # -> (done, of all)
+def cells(self: Running):  # -> (done, of all)
     "How far it is, as far as the executed copy tells."
     if self.partial.is_file() and self.partial.stat().st_mtime_ns != self.seen[2]:
-        said = re.findall(r'"status": "(pending|running|completed|failed)"', self.partial.read_text(encoding="utf-8", errors="replace"))
-        self.seen = (sum(s == "completed" for s in said), max(len(said), self.seen[1]), self.partial.stat().st_mtime_ns)
+        said = re.findall(
+            r'"status": "(pending|running|completed|failed)"',
+            self.partial.read_text(encoding="utf-8", errors="replace"),
+        )
+        self.seen = (
+            sum(s == "completed" for s in said),
+            max(len(said), self.seen[1]),
+            self.partial.stat().st_mtime_ns,
+        )
     return self.seen[:2]
 
+# %% ../nbs/11a_reproduce.ipynb #cell-020-1
 @patch
-def stop(self:Running):
+def stop(self: Running):
     "End it and what it started."
     self.process.stdin.close()
-    try: self.process.wait(20)
-    except subprocess.TimeoutExpired: self.process.kill(); self.process.wait()
+    try:
+        self.process.wait(20)
+    except subprocess.TimeoutExpired:
+        self.process.kill()
+        self.process.wait()
 
-# %% ../nbs/11a_reproduce.ipynb #cell-022
+# %% ../nbs/11a_reproduce.ipynb #cell-022-0
 @patch
-def finish(self:Running) -> dict: # {"chapter", "status": "measured" | "failed" | "skipped", "seconds", "reason", "artefacts", "files"}
+def finish(
+    self: Running,
+) -> dict:  # {"chapter", "status": "measured" | "failed" | "skipped", "seconds", "reason", "artefacts", "files"}
     "Wait for its end, keep the executed copy, and write the record if it went well."
-    code = self.process.wait(); self.process.stdin.close()
-    result = dict(chapter=self.name, status="measured", seconds=round(time.time() - self.began, 1), reason="", artefacts=[], files={})
-    if code: reason = _why(self.partial, self.log); result |= dict(status="skipped" if MISSING.search(reason) else "failed", reason=reason)
+    code = self.process.wait()
+    self.process.stdin.close()
+    result = dict(
+        chapter=self.name,
+        status="measured",
+        seconds=round(time.time() - self.began, 1),
+        reason="",
+        artefacts=[],
+        files={},
+    )
+    if code:
+        reason = _why(self.partial, self.log)
+        result |= dict(status="skipped" if MISSING.search(reason) else "failed", reason=reason)
     self._keep_copy()
-    if code: return result
+    if code:
+        return result
     folder = figures_dir(self.profile.name)
-    made = sorted(n for n, stamp in _written(folder).items() if stamp != self.before.get(n) and _is_from(n, self.path))
+    made = sorted(
+        n
+        for n, stamp in _written(folder).items()
+        if stamp != self.before.get(n) and _is_from(n, self.path)
+    )
     result |= dict(artefacts=made, files=_files(made, folder))
-    write_json(_record(self.path, self.profile), {k: result[k] for k in ("artefacts", "files", "seconds")} | dict(key=self.key), indent=1)
+    write_json(
+        _record(self.path, self.profile),
+        {k: result[k] for k in ("artefacts", "files", "seconds")} | dict(key=self.key),
+        indent=1,
+    )
     return result
 
+# %% ../nbs/11a_reproduce.ipynb #cell-022-1
 @patch
-def _keep_copy(self:Running):
+def _keep_copy(self: Running):
     with contextlib.suppress(OSError, ValueError):
         copy = json.loads(self.partial.read_text(encoding="utf-8"))
-        for o in (o for c in copy["cells"] for o in c.get("outputs", []) if o["output_type"] == "stream"):
+        for o in (
+            o for c in copy["cells"] for o in c.get("outputs", []) if o["output_type"] == "stream"
+        ):
             o["text"] = shortened("".join(o["text"]), self.log.name)
         write_text(self.output, json.dumps(copy, ensure_ascii=False, indent=1) + "\n")
     self.partial.unlink(missing_ok=True)
 
-# %% ../nbs/11a_reproduce.ipynb #cell-029
-def _line(c): return f"{c['chapter']:<16} {c['status']:<9} {c['seconds']:7.1f} s  {c['reason']}".rstrip()
+# %% ../nbs/11a_reproduce.ipynb #cell-029-0
+def _line(c):
+    return f"{c['chapter']:<16} {c['status']:<9} {c['seconds']:7.1f} s  {c['reason']}".rstrip()
 
+# %% ../nbs/11a_reproduce.ipynb #cell-029-1
 class Progress:
     "Overall and per chapter, on stderr."
-    def __init__(self, total, quiet=False, pause=30.0): # pause: seconds between two lines about a running chapter
-        self.total, self.quiet, self.pause, self.done, self.said, self.bars = total, quiet, pause, 0, {}, {}
-        if not quiet and sys.stderr.isatty(): self.bars["all"] = self._bar("all chapters", total, 0)
+
+    def __init__(
+        self, total, quiet=False, pause=30.0
+    ):  # pause: seconds between two lines about a running chapter
+        self.total, self.quiet, self.pause, self.done, self.said, self.bars = (
+            total,
+            quiet,
+            pause,
+            0,
+            {},
+            {},
+        )
+        if not quiet and sys.stderr.isatty():
+            self.bars["all"] = self._bar("all chapters", total, 0)
 
     def _bar(self, name, total, place):
         from tqdm import tqdm
-        return tqdm(desc=name, total=total, position=place, leave=False, bar_format="{desc:<16} {bar:30} {n_fmt}/{total_fmt} [{elapsed}]", file=sys.stderr)
+
+        return tqdm(
+            desc=name,
+            total=total,
+            position=place,
+            leave=False,
+            bar_format="{desc:<16} {bar:30} {n_fmt}/{total_fmt} [{elapsed}]",
+            file=sys.stderr,
+        )
 
     def say(self, line):
-        if self.bars: self.bars["all"].write(line, file=sys.stderr)
-        elif not self.quiet: print(f"stvg: [{self.done}/{self.total}] {line}", file=sys.stderr, flush=True)
+        if self.bars:
+            self.bars["all"].write(line, file=sys.stderr)
+        elif not self.quiet:
+            print(f"stvg: [{self.done}/{self.total}] {line}", file=sys.stderr, flush=True)
 
     def start(self, name):
         self.said[name] = time.time()
-        if self.bars: self.bars[name] = self._bar(name, 0, min({1, 2, 3, 4, 5, 6, 7, 8} - {-b.pos for b in self.bars.values()}, default=9))
-        else: self.say(f"{name:<16} started")
+        if self.bars:
+            self.bars[name] = self._bar(
+                name,
+                0,
+                min({1, 2, 3, 4, 5, 6, 7, 8} - {-b.pos for b in self.bars.values()}, default=9),
+            )
+        else:
+            self.say(f"{name:<16} started")
 
     def cells(self, name, done, of):
-        if self.bars: self.bars[name].total = of; self.bars[name].n = done; self.bars[name].refresh()
-        elif of and time.time() - self.said[name] >= self.pause: self.said[name] = time.time(); self.say(f"{name:<16} cell {done} of {of}")
+        if self.bars:
+            self.bars[name].total = of
+            self.bars[name].n = done
+            self.bars[name].refresh()
+        elif of and time.time() - self.said[name] >= self.pause:
+            self.said[name] = time.time()
+            self.say(f"{name:<16} cell {done} of {of}")
 
     def end(self, result):
         self.done += 1
-        if result["chapter"] in self.bars: self.bars.pop(result["chapter"]).close()
+        if result["chapter"] in self.bars:
+            self.bars.pop(result["chapter"]).close()
         self.say(_line(result))
-        if self.bars: self.bars["all"].update()
+        if self.bars:
+            self.bars["all"].update()
 
     def close(self):
-        for bar in reversed(self.bars.values()): bar.close()
+        for bar in reversed(self.bars.values()):
+            bar.close()
 
 # %% ../nbs/11a_reproduce.ipynb #cell-031
 @contextlib.contextmanager
 def _alone(profile):
     "Hold the profile's lock; clear away what a killed run left half-written."
     import fcntl
+
     path = runs_dir(profile, "reproduce.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise InputError(f"profile {profile}", "is being run by another `stvg reproduce`; wait for it or stop it") from None
-        for folder in (figures_dir(profile), figures_dir(profile)/"predictions", runs_dir(profile)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"profile {profile}",
+                "is being run by another `stvg reproduce`; wait for it or stop it",
+            ) from None
+        for folder in (
+            figures_dir(profile),
+            figures_dir(profile) / "predictions",
+            runs_dir(profile),
+        ):
             for p in folder.glob(".*.tmp*"):
-                with contextlib.suppress(OSError): # a temporary name lives for the moment of one write
-                    if time.time() - p.stat().st_mtime > 60: p.unlink()
+                with contextlib.suppress(
+                    OSError
+                ):  # a temporary name lives for the moment of one write
+                    if time.time() - p.stat().st_mtime > 60:
+                        p.unlink()
         yield
 
-# %% ../nbs/11a_reproduce.ipynb #cell-032
-def _run_all(todo, profile, full, jobs, progress): # -> {chapter: result}
+# %% ../nbs/11a_reproduce.ipynb #cell-032-0
+def _run_all(todo, profile, full, jobs, progress):  # -> {chapter: result}
     waiting, running, results = list(todo), [], {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 path = waiting.pop(0)
                 if known := finished(path, profile, full):
-                    results[path.stem] = dict(chapter=path.stem, status="measured", reason="kept from an earlier run with the same key", artefacts=[]) | known | dict(seconds=0.0)
+                    results[path.stem] = (
+                        dict(
+                            chapter=path.stem,
+                            status="measured",
+                            reason="kept from an earlier run with the same key",
+                            artefacts=[],
+                        )
+                        | known
+                        | dict(seconds=0.0)
+                    )
                     progress.end(results[path.stem])
-                else: running.append(Running(path, profile, full)); progress.start(path.stem)
+                else:
+                    running.append(Running(path, profile, full))
+                    progress.start(path.stem)
             for job in [j for j in running if j.process.poll() is not None]:
-                results[job.name] = job.finish(); running.remove(job); progress.end(results[job.name])
-            for job in running: progress.cells(job.name, *job.cells())
-            if running: time.sleep(.3)
+                results[job.name] = job.finish()
+                running.remove(job)
+                progress.end(results[job.name])
+            for job in running:
+                progress.cells(job.name, *job.cells())
+            if running:
+                time.sleep(0.3)
     finally:
-        for job in running: job.stop()
+        for job in running:
+            job.stop()
     return {p.stem: results[p.stem] for p in todo}
 
+# %% ../nbs/11a_reproduce.ipynb #cell-032-1
 def usual_jobs(profile) -> int:
     "Chapters at a time: one on a GPU, else two where there are two cores."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return 1 if profile.device == "cuda" else min(2, cores)
 
-# %% ../nbs/11a_reproduce.ipynb #cell-034
-PAPER = {"base": "qwen2.5-vl-7b", "marks": "+visualprompt", "grpo": "+grpo", "marks+sft": "+visualprompt-sft", "marks+grpo": "+visualprompt-grpo"} # our label -> the paper's
-METHOD = {"marks+grpo", "stvg-r1", "full"} # labels of the whole method, ours and the paper's
+# %% ../nbs/11a_reproduce.ipynb #cell-034-0
+PAPER = {
+    "base": "qwen2.5-vl-7b",
+    "marks": "+visualprompt",
+    "grpo": "+grpo",
+    "marks+sft": "+visualprompt-sft",
+    "marks+grpo": "+visualprompt-grpo",
+}  # our label -> the paper's
+METHOD = {"marks+grpo", "stvg-r1", "full"}  # labels of the whole method, ours and the paper's
 
-def _same(name, paper): # is it the paper's row?
-    label = re.sub(r" \(.*\)$", "", paper.rsplit(", ", 1)[0]).lower() # without data set and remarks
+
+def _same(name, paper):  # is it the paper's row?
+    label = re.sub(
+        r" \(.*\)$", "", paper.rsplit(", ", 1)[0]
+    ).lower()  # without data set and remarks
     return label in (PAPER.get(name), name) or (set(name.split(", ")) <= METHOD and label in METHOD)
 
-def _known(metric): return metric.removeprefix("stvg ").replace("r1@", "tiou@").replace("j&f", "j_and_f") # papers write them in several ways
+# %% ../nbs/11a_reproduce.ipynb #cell-034-1
+def _known(metric):
+    return (
+        metric.removeprefix("stvg ").replace("r1@", "tiou@").replace("j&f", "j_and_f")
+    )  # papers write them in several ways
 
-def headline(made:dict): # a provenance -> {"measured": {...}, "reported": {...} or None, "same_data": bool}, None without measured rows
+# %% ../nbs/11a_reproduce.ipynb #cell-034-2
+def headline(
+    made: dict,
+):  # a provenance -> {"measured": {...}, "reported": {...} or None, "same_data": bool}, None without measured rows
     "One measured number, and the paper's for the same thing."
-    rows = {k: [r for r in made["rows"] if r["kind"] == k and r["metrics"]] for k in ("measured", "reported")}
-    if not rows["measured"]: return None
-    plain = [r for r in rows["measured"] if not re.search(r", |oracle", r["label"])] or rows["measured"]
-    whole = sorted((r for r in rows["measured"] if set(r["label"].lower().split(", ")) <= METHOD), key=lambda r: len(r["label"].split(", ")))
+    rows = {
+        k: [r for r in made["rows"] if r["kind"] == k and r["metrics"]]
+        for k in ("measured", "reported")
+    }
+    if not rows["measured"]:
+        return None
+    plain = [r for r in rows["measured"] if not re.search(r", |oracle", r["label"])] or rows[
+        "measured"
+    ]
+    whole = sorted(
+        (r for r in rows["measured"] if set(r["label"].lower().split(", ")) <= METHOD),
+        key=lambda r: len(r["label"].split(", ")),
+    )
     ours = (whole or plain[-1:])[0]
-    names = [m for m in ("m_viou", *ours["metrics"]) if m in ours["metrics"] and not m.endswith((" low", " high"))]
+    names = [
+        m
+        for m in ("m_viou", *ours["metrics"])
+        if m in ours["metrics"] and not m.endswith((" low", " high"))
+    ]
     papers = [r for r in rows["reported"] if _same(ours["label"].lower(), r["label"])]
-    beside = next(((m, k, r) for m in names for r in papers for k in r["metrics"] if _known(k) == _known(m)), (names[0], None, None))
-    def told(r, metric): return dict(label=r["label"], metric=metric, value=r["metrics"][metric]) | ({"reference": r["reference"]} if r.get("reference") else {})
-    return dict(measured=told(ours, beside[0]), reported=beside[2] and told(beside[2], beside[1]), same_data=not any(d.get("synthetic") for d in made["data"]))
+    beside = next(
+        ((m, k, r) for m in names for r in papers for k in r["metrics"] if _known(k) == _known(m)),
+        (names[0], None, None),
+    )
+
+    def told(r, metric):
+        return dict(label=r["label"], metric=metric, value=r["metrics"][metric]) | (
+            {"reference": r["reference"]} if r.get("reference") else {}
+        )
+
+    return dict(
+        measured=told(ours, beside[0]),
+        reported=beside[2] and told(beside[2], beside[1]),
+        same_data=not any(d.get("synthetic") for d in made["data"]),
+    )
 
 # %% ../nbs/11a_reproduce.ipynb #cell-035
-def _number(n): return f"{n['label']} {n['metric']} {'none' if n['value'] is None else format(n['value'], '.3f' if abs(n['value']) < 100 else ',.0f')}"
+def _number(n):
+    return f"{n['label']} {n['metric']} {'none' if n['value'] is None else format(n['value'], '.3f' if abs(n['value']) < 100 else ',.0f')}"
 
-def _beside(h): # -> one line
-    if h is None: return ""
+
+def _beside(h):  # -> one line
+    if h is None:
+        return ""
     other = "" if h["same_data"] else " (other data)"
-    return f"measured {_number(h['measured'])}" + (f" | paper reports {_number(h['reported'])}{other}" if h["reported"] else "")
+    return f"measured {_number(h['measured'])}" + (
+        f" | paper reports {_number(h['reported'])}{other}" if h["reported"] else ""
+    )
 
 # %% ../nbs/11a_reproduce.ipynb #cell-036
-def became(made:dict) -> str: # a provenance -> "recomputed" or "re-scored (n of m ... asked again are equal)"
+def became(
+    made: dict,
+) -> str:  # a provenance -> "recomputed" or "re-scored (n of m ... asked again are equal)"
     "How fresh the rows of an artefact are."
     told = [r["status"] for r in made["rows"] if r.get("status")]
     parts = [re.fullmatch(r"re-scored; (\d+) of (\d+) (.*)", s) for s in told]
-    if not any(parts): return "recomputed"
+    if not any(parts):
+        return "recomputed"
     equal, asked = ({p.group(3): p for p in parts if p}, [p for p in parts if p])
-    alone = len({(r.get("records") or r.get("predictions") or [{}])[0].get("path") for r in made["rows"] if r.get("status")}) == 1
-    counts = asked[:1] if alone else asked # rows of one file share their check
+    alone = (
+        len(
+            {
+                (r.get("records") or r.get("predictions") or [{}])[0].get("path")
+                for r in made["rows"]
+                if r.get("status")
+            }
+        )
+        == 1
+    )
+    counts = asked[:1] if alone else asked  # rows of one file share their check
     n, m = (sum(int(p.group(i)) for p in counts) for i in (1, 2))
     new = sum(p is None for p in parts)
-    return f"re-scored ({n} of {m} {next(iter(equal))})" + (f", {new} rows recomputed" if new else "")
+    return f"re-scored ({n} of {m} {next(iter(equal))})" + (
+        f", {new} rows recomputed" if new else ""
+    )
 
 # %% ../nbs/11a_reproduce.ipynb #cell-039
-def list_artefacts(profile:str) -> dict: # stvg.reproduce/1
+def list_artefacts(profile: str) -> dict:  # stvg.reproduce/1
     "What can be made, without making it."
-    return dict(schema="stvg.reproduce/1", profile=profile, artefacts=[
-        dict(name=n, path=None, provenance=None, status="skipped", reason=f"listed only; chapter {c} writes it") for n, c in ARTEFACTS.items()])
+    return dict(
+        schema="stvg.reproduce/1",
+        profile=profile,
+        artefacts=[
+            dict(
+                name=n,
+                path=None,
+                provenance=None,
+                status="skipped",
+                reason=f"listed only; chapter {c} writes it",
+            )
+            for n, c in ARTEFACTS.items()
+        ],
+    )
 
 # %% ../nbs/11a_reproduce.ipynb #cell-040
 def _artefact(name, chapter, results, folder, there):
-    def skipped(reason): return dict(name=name, chapter=chapter, path=None, provenance=None, status="skipped", reason=reason)
-    result = results.get(chapter)
-    if result is None: return skipped("not asked for" if chapter in there else f"this checkout has no chapter {chapter}")
-    if result["status"] != "measured": return skipped(f"chapter {chapter} {'failed' if result['status'] == 'failed' else 'lacks something'}: {result['reason']}")
-    if name not in result["artefacts"]: return skipped(f"chapter {chapter} did not write it in this profile")
-    made = read_json(folder/f"{name}.provenance.json")
-    differing = sorted({k for r in made["rows"] for k in r.get("differing", [])})
-    return dict(name=name, chapter=chapter, path=made["artefact"], provenance=f"{name}.provenance.json", status="measured",
-                reason="; ".join(filter(None, [became(made), result["reason"]])), headline=headline(made) if made["artefact"].endswith(".csv") else None, differing=differing)
+    def skipped(reason):
+        return dict(
+            name=name, chapter=chapter, path=None, provenance=None, status="skipped", reason=reason
+        )
 
-# %% ../nbs/11a_reproduce.ipynb #cell-041
-def _report(profile, full, only, there, results, before, seconds): # before: `_written` of the start
+    result = results.get(chapter)
+    if result is None:
+        return skipped(
+            "not asked for" if chapter in there else f"this checkout has no chapter {chapter}"
+        )
+    if result["status"] != "measured":
+        return skipped(
+            f"chapter {chapter} {'failed' if result['status'] == 'failed' else 'lacks something'}: {result['reason']}"
+        )
+    if name not in result["artefacts"]:
+        return skipped(f"chapter {chapter} did not write it in this profile")
+    made = read_json(folder / f"{name}.provenance.json")
+    differing = sorted({k for r in made["rows"] for k in r.get("differing", [])})
+    return dict(
+        name=name,
+        chapter=chapter,
+        path=made["artefact"],
+        provenance=f"{name}.provenance.json",
+        status="measured",
+        reason="; ".join(filter(None, [became(made), result["reason"]])),
+        headline=headline(made) if made["artefact"].endswith(".csv") else None,
+        differing=differing,
+    )
+
+# %% ../nbs/11a_reproduce.ipynb #cell-041-0
+def _report(
+    profile, full, only, there, results, before, seconds
+):  # before: `_written` of the start
     figures = figures_dir(profile.name)
     claimed = {n: r["chapter"] for r in results.values() for n in r["artefacts"]}
-    listed = {n: c for n, c in ARTEFACTS.items() if (n in only if only else c in there or set(ARTEFACTS.values()) & set(there))}
-    strays = [n for n, stamp in _written(figures).items() if stamp != before.get(n) and n not in claimed]
-    return dict(schema="stvg.reproduce/1", profile=profile.name, full=full, seconds=round(seconds, 1),
-                artefacts=[_artefact(n, c, results, figures, there) for n, c in (listed | {n: c for n, c in claimed.items() if n not in ARTEFACTS}).items()],
-                unregistered=sorted({*strays, *claimed} - set(ARTEFACTS)),
-                chapters=[{k: v for k, v in r.items() if k not in ("files", "key")} for r in results.values()])
+    listed = {
+        n: c
+        for n, c in ARTEFACTS.items()
+        if (n in only if only else c in there or set(ARTEFACTS.values()) & set(there))
+    }
+    strays = [
+        n for n, stamp in _written(figures).items() if stamp != before.get(n) and n not in claimed
+    ]
+    return dict(
+        schema="stvg.reproduce/1",
+        profile=profile.name,
+        full=full,
+        seconds=round(seconds, 1),
+        artefacts=[
+            _artefact(n, c, results, figures, there)
+            for n, c in (listed | {n: c for n, c in claimed.items() if n not in ARTEFACTS}).items()
+        ],
+        unregistered=sorted({*strays, *claimed} - set(ARTEFACTS)),
+        chapters=[
+            {k: v for k, v in r.items() if k not in ("files", "key")} for r in results.values()
+        ],
+    )
 
+# %% ../nbs/11a_reproduce.ipynb #cell-041-1
 def reproduce(
-    profile=None, # name; None: the default
-    only=(), # artefact names; empty: all chapters
-    folder=None, # notebooks; None: nbs/ of the checkout
-    quiet=True, # no progress
-    jobs=None, # chapters at a time; None: two where there are two cores
-    full=False, # repeat inference on all clips
-) -> dict: # stvg.reproduce/1, with "chapters": what became of each
+    profile=None,  # name; None: the default
+    only=(),  # artefact names; empty: all chapters
+    folder=None,  # notebooks; None: nbs/ of the checkout
+    quiet=True,  # no progress
+    jobs=None,  # chapters at a time; None: two where there are two cores
+    full=False,  # repeat inference on all clips
+) -> dict:  # stvg.reproduce/1, with "chapters": what became of each
     "Run the chapters that are not done yet; a failed one is reported and the others still run."
     settings, began = load_profile(profile), time.time()
-    if unknown := [n for n in only if n not in ARTEFACTS]: raise InputError("--only", f"unknown artefact {unknown[0]!r}; known are {', '.join(ARTEFACTS)}")
-    if jobs is not None and jobs < 1: raise InputError("--jobs", f"{jobs} chapters at a time; give 1 or more")
+    if unknown := [n for n in only if n not in ARTEFACTS]:
+        raise InputError(
+            "--only", f"unknown artefact {unknown[0]!r}; known are {', '.join(ARTEFACTS)}"
+        )
+    if jobs is not None and jobs < 1:
+        raise InputError("--jobs", f"{jobs} chapters at a time; give 1 or more")
     there = {p.stem: p for p in chapters(folder)}
     todo = [p for s, p in there.items() if not only or s in {ARTEFACTS[n] for n in only}]
     progress = Progress(len(todo), quiet)
@@ -356,23 +765,48 @@ def reproduce(
         write_text(runs_dir(settings.name, "report.md"), format_report(report) + "\n")
     return report
 
-# %% ../nbs/11a_reproduce.ipynb #cell-043
-def exit_code(report:dict) -> int:
+# %% ../nbs/11a_reproduce.ipynb #cell-043-0
+def exit_code(report: dict) -> int:
     "1 a chapter failed; 3 one lacked weights, data or a GPU; 0 otherwise, planned omissions included."
     states = {c["status"] for c in report["chapters"]}
     return 1 if "failed" in states else 3 if "skipped" in states else 0
 
-def format_report(report:dict) -> str: # Markdown
+# %% ../nbs/11a_reproduce.ipynb #cell-043-1
+def format_report(report: dict) -> str:  # Markdown
     "The closing page: each artefact and each chapter with what became of it."
-    made, chapters = [a for a in report["artefacts"] if a["status"] == "measured"], report["chapters"]
+    made, chapters = (
+        [a for a in report["artefacts"] if a["status"] == "measured"],
+        report["chapters"],
+    )
     ran = [c for c in chapters if not c["reason"]]
-    lines = [f"# Profile {report['profile']}: {len(made)} of {len(report['artefacts'])} artefacts, {len(ran)} chapters run, "
-             f"{sum(c['reason'].startswith('kept') for c in chapters)} kept, {report['seconds']:.0f} s{', all clips asked again' if report['full'] else ''}", ""]
+    lines = [
+        f"# Profile {report['profile']}: {len(made)} of {len(report['artefacts'])} artefacts, {len(ran)} chapters run, "
+        f"{sum(c['reason'].startswith('kept') for c in chapters)} kept, {report['seconds']:.0f} s{', all clips asked again' if report['full'] else ''}",
+        "",
+    ]
     for a in report["artefacts"]:
-        if a["status"] == "skipped": lines.append(f"- {a['name']}: skipped, because {a['reason']}"); continue
-        differ = f"; differing: {', '.join(a['differing'][:5])}{', ...' if len(a['differing']) > 5 else ''}" if a["differing"] else ""
-        lines.append(f"- {a['name']}: {a['reason']}{differ}" + (f". {_beside(a['headline'])}" if a["headline"] else ""))
-    lines += ["", "Chapters run: " + (", ".join(f"{c['chapter']} {c['seconds']:.0f} s" for c in ran) or "none")]
-    lines += [f"- {c['chapter']}: {c['status']}{', because' if c['status'] == 'skipped' else ':'} {c['reason']} (log: {c['chapter']}.log)" for c in chapters if c["status"] != "measured"]
-    if report["unregistered"]: lines += ["", f"Not in the list of artefacts: {', '.join(report['unregistered'])}"]
+        if a["status"] == "skipped":
+            lines.append(f"- {a['name']}: skipped, because {a['reason']}")
+            continue
+        differ = (
+            f"; differing: {', '.join(a['differing'][:5])}{', ...' if len(a['differing']) > 5 else ''}"
+            if a["differing"]
+            else ""
+        )
+        lines.append(
+            f"- {a['name']}: {a['reason']}{differ}"
+            + (f". {_beside(a['headline'])}" if a["headline"] else "")
+        )
+    lines += [
+        "",
+        "Chapters run: "
+        + (", ".join(f"{c['chapter']} {c['seconds']:.0f} s" for c in ran) or "none"),
+    ]
+    lines += [
+        f"- {c['chapter']}: {c['status']}{', because' if c['status'] == 'skipped' else ':'} {c['reason']} (log: {c['chapter']}.log)"
+        for c in chapters
+        if c["status"] != "measured"
+    ]
+    if report["unregistered"]:
+        lines += ["", f"Not in the list of artefacts: {', '.join(report['unregistered'])}"]
     return "\n".join(lines)

@@ -24,171 +24,289 @@ from .voting import drawn_on, normalise_query
 
 # %% ../nbs/03_rewards.ipynb #cell-011
 TASKS = ("stvg", "svg", "rvos", "vtg")
-MARKS = { # mark type -> how a prompt calls it
-    "number": "number", "upper": "capital letter", "lower": "small letter", "mix": "number or capital letter"}
+MARKS = {  # mark type -> how a prompt calls it
+    "number": "number",
+    "upper": "capital letter",
+    "lower": "small letter",
+    "mix": "number or capital letter",
+}
+
 
 def _choose(value, choices, where):
-    if value not in choices: raise InputError(where, f"{value!r} is not one of {', '.join(choices)}")
+    if value not in choices:
+        raise InputError(where, f"{value!r} is not one of {', '.join(choices)}")
     return value
 
 # %% ../nbs/03_rewards.ipynb #cell-012
 _EVENT = "Find this event in the video"
-_ASK = { # task -> lead-in, what is to be settled, what the reasoning names, what the answer holds
-    "stvg": (_EVENT, "Settle two things:\n1. the period of time in which the event takes place;\n"
-             "2. the ID of the object that the event is about.",
-             "the moments or time ranges that you rely on and the IDs of the objects that you compare",
-             "the ID of the object, and the start and the end of the period in seconds, with two decimals"),
-    "svg": ("These words describe one object of the video, or several",
-            "Settle which ID or which IDs the words fit. If they fit no object, the answer is none.",
-            "the IDs of the objects that come into question and what speaks for each", "the list of IDs, without any time"),
-    "vtg": (_EVENT, "Settle the period of time in which the event takes place.",
-            "the moments or time ranges that you rely on", "the start and the end of the period in seconds, with two decimals")}
+_ASK = {  # task -> lead-in, what is to be settled, what the reasoning names, what the answer holds
+    "stvg": (
+        _EVENT,
+        "Settle two things:\n1. the period of time in which the event takes place;\n"
+        "2. the ID of the object that the event is about.",
+        "the moments or time ranges that you rely on and the IDs of the objects that you compare",
+        "the ID of the object, and the start and the end of the period in seconds, with two decimals",
+    ),
+    "svg": (
+        "These words describe one object of the video, or several",
+        "Settle which ID or which IDs the words fit. If they fit no object, the answer is none.",
+        "the IDs of the objects that come into question and what speaks for each",
+        "the list of IDs, without any time",
+    ),
+    "vtg": (
+        _EVENT,
+        "Settle the period of time in which the event takes place.",
+        "the moments or time ranges that you rely on",
+        "the start and the end of the period in seconds, with two decimals",
+    ),
+}
 _ASK["rvos"] = _ASK["svg"]
 
 # %% ../nbs/03_rewards.ipynb #cell-014
 def format_answer(
-    task:str, # stvg | svg | rvos | vtg
-    ids=(), # object IDs; none for svg and rvos: "none"
-    start=None, # seconds
-    end=None, # seconds
-    mark_type="number", # how IDs are drawn
-    think=None, # reasoning to put before the answer; None: the answer block alone
-) -> str: # "<answer>Target ID: 2, Time range: 5.00 to 11.00</answer>"
+    task: str,  # stvg | svg | rvos | vtg
+    ids=(),  # object IDs; none for svg and rvos: "none"
+    start=None,  # seconds
+    end=None,  # seconds
+    mark_type="number",  # how IDs are drawn
+    think=None,  # reasoning to put before the answer; None: the answer block alone
+) -> str:  # "<answer>Target ID: 2, Time range: 5.00 to 11.00</answer>"
     "The canonical answer; `InputError` where the task needs what is not given."
-    _choose(task, TASKS, "task"); _choose(mark_type, MARKS, "mark_type")
-    if task == "stvg" and len(ids) != 1: raise InputError("format_answer", f"stvg needs one ID, {len(ids)} given")
-    if task in ("stvg", "vtg") and None in (start, end): raise InputError("format_answer", f"{task} needs start and end")
-    parts = [f"Target ID: {', '.join(mark_text(i, mark_type) for i in ids) or 'none'}"] if task != "vtg" else []
-    if task in ("stvg", "vtg"): parts.append(f"Time range: {start:.2f} to {end:.2f}")
-    return ("" if think is None else f"<think>{think}</think>") + f"<answer>{', '.join(parts)}</answer>"
+    _choose(task, TASKS, "task")
+    _choose(mark_type, MARKS, "mark_type")
+    if task == "stvg" and len(ids) != 1:
+        raise InputError("format_answer", f"stvg needs one ID, {len(ids)} given")
+    if task in ("stvg", "vtg") and None in (start, end):
+        raise InputError("format_answer", f"{task} needs start and end")
+    parts = (
+        [f"Target ID: {', '.join(mark_text(i, mark_type) for i in ids) or 'none'}"]
+        if task != "vtg"
+        else []
+    )
+    if task in ("stvg", "vtg"):
+        parts.append(f"Time range: {start:.2f} to {end:.2f}")
+    return (
+        "" if think is None else f"<think>{think}</think>"
+    ) + f"<answer>{', '.join(parts)}</answer>"
 
 # %% ../nbs/03_rewards.ipynb #cell-016
 _EXAMPLE = {"stvg": ([2], 5, 11), "svg": ([1, 4],), "rvos": ([1, 4],), "vtg": ([], 5, 11)}
 
+
 def build_prompt(
-    task:str, # stvg | svg | rvos | vtg
-    query:str, # the sentence
-    mark_type="number", # number | upper | lower | mix
-    think=True, # ask for reasoning? False: the prompt of supervised fine-tuning
-    query_norm="both", # both | code | none, see `normalise_query`; none for sentences of a training set, which are normalised already
-    training=False, # only `code` asks
-    marks=None, # does the video carry marks? None: all tasks but vtg
-    colour="red", # of the marks
-) -> str: # text of the user's turn
+    task: str,  # stvg | svg | rvos | vtg
+    query: str,  # the sentence
+    mark_type="number",  # number | upper | lower | mix
+    think=True,  # ask for reasoning? False: the prompt of supervised fine-tuning
+    query_norm="both",  # both | code | none, see `normalise_query`; none for sentences of a training set, which are normalised already
+    training=False,  # only `code` asks
+    marks=None,  # does the video carry marks? None: all tasks but vtg
+    colour="red",  # of the marks
+) -> str:  # text of the user's turn
     "The question to the model (structure of STVG-R1 figures 5 to 7, own wording)."
     lead, settle, name, hold = _ASK[_choose(task, TASKS, "task")]
     mark = MARKS[_choose(mark_type, MARKS, "mark_type")]
     sentence = " ".join(normalise_query(query, training, query_norm).split())
-    if not sentence: raise InputError("query", "is empty; ask something")
+    if not sentence:
+        raise InputError("query", "is empty; ask something")
     shown = task != "vtg" if marks is None else marks
-    marked = (f"Every object in this video carries a {colour} {mark} at its centre. "
-              f"This {mark} is the ID of the object and stays the same throughout the video.\n") if shown else ""
-    reason = f"First reason, between <think> and </think>; name there {name}.\nThen answer" if think else "Answer at once"
-    return (f'{marked}{lead}: "{sentence}"\n{settle}\n{reason}, between <answer> and </answer>: {hold}. '
-            f"Write it exactly as in this example:\n{format_answer(task, *_EXAMPLE[task], mark_type=mark_type)}")
+    marked = (
+        (
+            f"Every object in this video carries a {colour} {mark} at its centre. "
+            f"This {mark} is the ID of the object and stays the same throughout the video.\n"
+        )
+        if shown
+        else ""
+    )
+    reason = (
+        f"First reason, between <think> and </think>; name there {name}.\nThen answer"
+        if think
+        else "Answer at once"
+    )
+    return (
+        f'{marked}{lead}: "{sentence}"\n{settle}\n{reason}, between <answer> and </answer>: {hold}. '
+        f"Write it exactly as in this example:\n{format_answer(task, *_EXAMPLE[task], mark_type=mark_type)}"
+    )
 
 # %% ../nbs/03_rewards.ipynb #cell-018
 def build_box_prompt(
-    query:str, # the sentence
-    size, # (height, width) of the frame as shown
-    scale=None, # coordinates run from 0 to this; None: pixels of the frame as shown
-    nested=False, # <ref> around the sentence and double brackets around the box (InternVL)
-    query_norm="both", # as `build_prompt`
+    query: str,  # the sentence
+    size,  # (height, width) of the frame as shown
+    scale=None,  # coordinates run from 0 to this; None: pixels of the frame as shown
+    nested=False,  # <ref> around the sentence and double brackets around the box (InternVL)
+    query_norm="both",  # as `build_prompt`
 ) -> str:
     "The question about one frame (second stage of STVG-R1's zero-shot baseline, own wording)."
     sentence = " ".join(normalise_query(query, False, query_norm).split())
-    if not sentence: raise InputError("query", "is empty; ask something")
-    unit = f"in coordinates from 0 to {scale}, whatever the size of the image" if scale else f"in pixels of this image, which is {size[1]} wide and {size[0]} high"
+    if not sentence:
+        raise InputError("query", "is empty; ask something")
+    unit = (
+        f"in coordinates from 0 to {scale}, whatever the size of the image"
+        if scale
+        else f"in pixels of this image, which is {size[1]} wide and {size[0]} high"
+    )
     form = "<box>[[x1, y1, x2, y2]]</box>" if nested else '{"bbox_2d": [x1, y1, x2, y2]}'
     name = f"<ref>{sentence}</ref>" if nested else f'"{sentence}"'
-    return (f"This image is one frame of a video in which the following happens: {name}\n"
-            f"Find the one person or thing that this sentence is about, and give its box, {unit}: left, top, right, bottom. "
-            f"Write only the box, in this form: {form}. If it is not in the image, write none.")
+    return (
+        f"This image is one frame of a video in which the following happens: {name}\n"
+        f"Find the one person or thing that this sentence is about, and give its box, {unit}: left, top, right, bottom. "
+        f"Write only the box, in this form: {form}. If it is not in the image, write none."
+    )
 
 # %% ../nbs/03_rewards.ipynb #cell-023
-_JOBS = {"marks": ("Every object",), "question": (_EVENT, _ASK["svg"][0]), "to settle": ("Settle",), "reasoning": ("First reason", "Answer at once"),
-         "answer": ("Then answer",), "example": ("<answer>",)} # job -> how its first line begins
+_JOBS = {
+    "marks": ("Every object",),
+    "question": (_EVENT, _ASK["svg"][0]),
+    "to settle": ("Settle",),
+    "reasoning": ("First reason", "Answer at once"),
+    "answer": ("Then answer",),
+    "example": ("<answer>",),
+}  # job -> how its first line begins
+
 
 def prompt_parts(
-    text:str, # of `build_prompt`
-) -> list: # of (job, lines); the parts joined by line ends are the text
+    text: str,  # of `build_prompt`
+) -> list:  # of (job, lines); the parts joined by line ends are the text
     "What each line of a prompt is there for."
     out = []
     for line in text.splitlines():
         job = next((job for job, words in _JOBS.items() if line.startswith(words)), None)
-        if job: out.append((job, line))
-        elif out: out[-1] = out[-1][0], f"{out[-1][1]}\n{line}"
-        else: raise InputError("prompt", f"does not begin as `build_prompt` writes it: {line[:60]!r}")
+        if job:
+            out.append((job, line))
+        elif out:
+            out[-1] = out[-1][0], f"{out[-1][1]}\n{line}"
+        else:
+            raise InputError("prompt", f"does not begin as `build_prompt` writes it: {line[:60]!r}")
     return out
 
 # %% ../nbs/03_rewards.ipynb #cell-026
-_TINTS = {"marks": ("#ebfbee", "#2b8a3e"), "question": ("#fff3bf", "#e67700"), "to settle": ("#e7f5ff", "#1c7ed6"), "reasoning": ("#f3f0ff", "#7048e8"),
-          "answer": ("#fff0f0", "#c92a2a"), "example": ("#fff0f0", "#c92a2a"), "then": ("#f1f3f5", "#868e96")} # fill and edge
-_WHY = {"marks": "what the numbers are", "question": "the sentence, quoted", "to settle": "what is sought", "reasoning": "what it must name",
-        "answer": "what it must hold", "example": "form of the answer line", "then": "the end of the turn"}
-_LETTERS, _LINE_HIGH, _PAD = 104, 0.185, 0.11 # letters of a line; inches
+_TINTS = {
+    "marks": ("#ebfbee", "#2b8a3e"),
+    "question": ("#fff3bf", "#e67700"),
+    "to settle": ("#e7f5ff", "#1c7ed6"),
+    "reasoning": ("#f3f0ff", "#7048e8"),
+    "answer": ("#fff0f0", "#c92a2a"),
+    "example": ("#fff0f0", "#c92a2a"),
+    "then": ("#f1f3f5", "#868e96"),
+}  # fill and edge
+_WHY = {
+    "marks": "what the numbers are",
+    "question": "the sentence, quoted",
+    "to settle": "what is sought",
+    "reasoning": "what it must name",
+    "answer": "what it must hold",
+    "example": "form of the answer line",
+    "then": "the end of the turn",
+}
+_LETTERS, _LINE_HIGH, _PAD = 104, 0.185, 0.11  # letters of a line; inches
 
-def _prompt_block(ax, top, job, lines): # -> its lower edge
+
+def _prompt_block(ax, top, job, lines):  # -> its lower edge
     from matplotlib.patches import FancyBboxPatch
+
     fill, edge = _TINTS[job]
     high = len(lines) * _LINE_HIGH + 2 * _PAD
-    ax.add_patch(FancyBboxPatch((1.95, top), 8.4, high, boxstyle="round,pad=0,rounding_size=.08", fc=fill, ec=edge, lw=1.1))
-    ax.text(.1, top + _PAD + .09, job, fontsize=10, weight="bold", color=edge, va="center")
-    ax.text(.1, top + _PAD + .26, _WHY[job], fontsize=8, color="#495057", va="center")
+    ax.add_patch(
+        FancyBboxPatch(
+            (1.95, top),
+            8.4,
+            high,
+            boxstyle="round,pad=0,rounding_size=.08",
+            fc=fill,
+            ec=edge,
+            lw=1.1,
+        )
+    )
+    ax.text(0.1, top + _PAD + 0.09, job, fontsize=10, weight="bold", color=edge, va="center")
+    ax.text(0.1, top + _PAD + 0.26, _WHY[job], fontsize=8, color="#495057", va="center")
     for i, line in enumerate(lines):
-        ax.text(2.1, top + _PAD + (i + .5) * _LINE_HIGH, line, fontsize=9.5, va="center", family="monospace" if job == "example" else None,
-                weight="bold" if job == "question" else None)
-    return top + max(high, .45)
+        ax.text(
+            2.1,
+            top + _PAD + (i + 0.5) * _LINE_HIGH,
+            line,
+            fontsize=9.5,
+            va="center",
+            family="monospace" if job == "example" else None,
+            weight="bold" if job == "question" else None,
+        )
+    return top + max(high, 0.45)
 
 # %% ../nbs/03_rewards.ipynb #cell-027
 def draw_prompt(
-    task:str, query:str, # as `build_prompt`
-    title:str,
-    **how, # mark_type, think, ... of `build_prompt`
-): # matplotlib Figure
+    task: str,
+    query: str,  # as `build_prompt`
+    title: str,
+    **how,  # mark_type, think, ... of `build_prompt`
+):  # matplotlib Figure
     "One prompt as labelled blocks (the subjects of STVG-R1 figures 5 to 7; own wording, own drawing)."
     import textwrap
     import matplotlib.pyplot as plt
+
     text = build_prompt(task, query, **how)
-    clip = "the clip, with its marks painted on every frame" if text.startswith(_JOBS["marks"]) else "the clip, as it is: no marks, so no line about them"
-    parts = [(job, [row for line in part.splitlines() for row in textwrap.wrap(line, _LETTERS)]) for job, part in (*prompt_parts(text), ("then", clip))]
-    high = sum(max(len(lines) * _LINE_HIGH + 2 * _PAD, .45) for _, lines in parts) + .08 * (len(parts) - 1) + .5
+    clip = (
+        "the clip, with its marks painted on every frame"
+        if text.startswith(_JOBS["marks"])
+        else "the clip, as it is: no marks, so no line about them"
+    )
+    parts = [
+        (job, [row for line in part.splitlines() for row in textwrap.wrap(line, _LETTERS)])
+        for job, part in (*prompt_parts(text), ("then", clip))
+    ]
+    high = (
+        sum(max(len(lines) * _LINE_HIGH + 2 * _PAD, 0.45) for _, lines in parts)
+        + 0.08 * (len(parts) - 1)
+        + 0.5
+    )
     fig = plt.figure(figsize=(10.5, high))
-    ax = fig.add_axes((0, 0, 1, 1)); ax.set(xlim=(0, 10.5), ylim=(high, 0)); ax.axis("off")
-    ax.text(.1, .2, title, fontsize=11.5, weight="bold", va="center")
-    top = .42
-    for job, lines in parts: top = _prompt_block(ax, top, job, lines) + .08
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, 10.5), ylim=(high, 0))
+    ax.axis("off")
+    ax.text(0.1, 0.2, title, fontsize=11.5, weight="bold", va="center")
+    top = 0.42
+    for job, lines in parts:
+        top = _prompt_block(ax, top, job, lines) + 0.08
     return fig
 
 # %% ../nbs/03_rewards.ipynb #cell-032
 _TAGS = re.compile(r"</?(?:think|answer)>", re.I | re.A)
 _PAIRS = ["<think>", "</think>", "<answer>", "</answer>"]
 
+
 def has_format(
-    text:str, # the reply
-    code=False, # the release's pattern
-    think=True, # is the think pair required?
+    text: str,  # the reply
+    code=False,  # the release's pattern
+    think=True,  # is the think pair required?
 ) -> bool:
     "Is everything in its tags? (STVG-R1 section 3.3, r_f)"
     text = text.strip()
-    if code: return text.startswith("<think>") and text.endswith("</answer>") and bool(re.search(r"</think>\s*+<answer>", text[7:-9]))
+    if code:
+        return (
+            text.startswith("<think>")
+            and text.endswith("</answer>")
+            and bool(re.search(r"</think>\s*+<answer>", text[7:-9]))
+        )
     tags = list(_TAGS.finditer(text))
-    if [t[0] for t in tags] != (_PAIRS if think or len(tags) != 2 else _PAIRS[2:]): return False
-    gap = text[tags[-3].end():tags[-2].start()] if len(tags) == 4 else ""
+    if [t[0] for t in tags] != (_PAIRS if think or len(tags) != 2 else _PAIRS[2:]):
+        return False
+    gap = text[tags[-3].end() : tags[-2].start()] if len(tags) == 4 else ""
     return tags[0].start() == 0 and tags[-1].end() == len(text) and not gap.strip()
 
 # %% ../nbs/03_rewards.ipynb #cell-037
 _BLOCK, _BLOCK_CODE = re.compile(r"</?answer>", re.I | re.A), re.compile(r"</?answer>")
 
+
 def answer_blocks(
-    text:str, # the reply
-    exact=False, # tags in lower case only, as the release has it
-) -> list: # contents of the closed blocks, in order
+    text: str,  # the reply
+    exact=False,  # tags in lower case only, as the release has it
+) -> list:  # contents of the closed blocks, in order
     "What stands between an opening tag and the next closing one; one pass."
     blocks, opened = [], None
     for tag in (_BLOCK_CODE if exact else _BLOCK).finditer(text):
-        if tag[0][1] != "/": opened = tag.end() if opened is None else opened
-        elif opened is not None: blocks.append(text[opened:tag.start()]); opened = None
+        if tag[0][1] != "/":
+            opened = tag.end() if opened is None else opened
+        elif opened is not None:
+            blocks.append(text[opened : tag.start()])
+            opened = None
     return blocks
 
 # %% ../nbs/03_rewards.ipynb #cell-040
@@ -213,45 +331,71 @@ _INCOMPLETE = {"no_answer", "no_id", "no_time", "not_canonical", "out_of_range"}
 @dataclass(frozen=True)
 class Parsed:
     "What a reply says."
-    ids: tuple = () # object IDs in the order given, each once
-    start: float | None = None # seconds
-    end: float | None = None # seconds; below `start` where the model wrote it so
-    ok_format: bool = False # r_f
-    flags: tuple = () # of FLAGS, sorted
+
+    ids: tuple = ()  # object IDs in the order given, each once
+    start: float | None = None  # seconds
+    end: float | None = None  # seconds; below `start` where the model wrote it so
+    ok_format: bool = False  # r_f
+    flags: tuple = ()  # of FLAGS, sorted
 
     @property
-    def id(self): return self.ids[0] if len(self.ids) == 1 else None
+    def id(self):
+        return self.ids[0] if len(self.ids) == 1 else None
+
     @property
-    def interval(self): return None if self.start is None else Interval(self.start, self.end)
+    def interval(self):
+        return None if self.start is None else Interval(self.start, self.end)
+
     @property
-    def complete(self): return _INCOMPLETE.isdisjoint(self.flags)
+    def complete(self):
+        return _INCOMPLETE.isdisjoint(self.flags)
+
     @property
-    def failed(self): return not self.ids and self.start is None and "none" not in self.flags
+    def failed(self):
+        return not self.ids and self.start is None and "none" not in self.flags
 
 # %% ../nbs/03_rewards.ipynb #cell-043
-_STRICT_ID = {"number": "[1-9][0-9]{0,5}", "upper": "[A-Z]{1,4}", "lower": "[a-z]{1,4}", "mix": "[1-9]|[A-Z]{1,4}"}
-_CODE_ID = {"number": r"(\d++)", "mix": r"(\d++|[A-Za-z]{1,4}(?![A-Za-z]))"} | dict.fromkeys(("upper", "lower"), "([A-Za-z]{1,4})(?![A-Za-z])")
+_STRICT_ID = {
+    "number": "[1-9][0-9]{0,5}",
+    "upper": "[A-Z]{1,4}",
+    "lower": "[a-z]{1,4}",
+    "mix": "[1-9]|[A-Z]{1,4}",
+}
+_CODE_ID = {"number": r"(\d++)", "mix": r"(\d++|[A-Za-z]{1,4}(?![A-Za-z]))"} | dict.fromkeys(
+    ("upper", "lower"), "([A-Za-z]{1,4})(?![A-Za-z])"
+)
 _CODE_TIME = re.compile(r"Time range:\s*+(\d++\.?+\d*+)\s*+(?:to|and)\s*+(\d++\.?+\d*+)", re.I)
 
-# %% ../nbs/03_rewards.ipynb #cell-044
-def _value(token, kind): # -> ID, or None where no such mark is ever drawn
-    if len(token) > 4000: return None # int() refuses such lengths
-    if kind == "number": return int(token)
+# %% ../nbs/03_rewards.ipynb #cell-044-0
+def _value(token, kind):  # -> ID, or None where no such mark is ever drawn
+    if len(token) > 4000:
+        return None  # int() refuses such lengths
+    if kind == "number":
+        return int(token)
     i = read_mark(token, kind)
     return i if i and mark_text(i, kind).lower() == token.lower() else None
 
+# %% ../nbs/03_rewards.ipynb #cell-044-1
 @lru_cache
 def _canonical(task, kind):
     one, time = f"(?:{_STRICT_ID[kind]})", r"((?:0|[1-9][0-9]{0,6})\.[0-9][0-9])"
-    ids = {"stvg": f"Target ID: ({one})", "vtg": "()"}.get(task, f"Target ID: (none|{one}(?:, {one})*+)")
-    return re.compile(ids + (", " if task == "stvg" else "") + (f"Time range: {time} to {time}" if task in ("stvg", "vtg") else "()()"))
+    ids = {"stvg": f"Target ID: ({one})", "vtg": "()"}.get(
+        task, f"Target ID: (none|{one}(?:, {one})*+)"
+    )
+    return re.compile(
+        ids
+        + (", " if task == "stvg" else "")
+        + (f"Time range: {time} to {time}" if task in ("stvg", "vtg") else "()()")
+    )
 
 # %% ../nbs/03_rewards.ipynb #cell-045
-def _read_strict(body, task, kind): # -> IDs or None, (start, end) as text or None, flags
+def _read_strict(body, task, kind):  # -> IDs or None, (start, end) as text or None, flags
     m = _canonical(task, kind).fullmatch(body)
-    if not m: return None, None, {"not_canonical"}
+    if not m:
+        return None, None, {"not_canonical"}
     ids = [_value(t, kind) for t in m[1].split(", ")] if m[1] and m[1] != "none" else []
-    if None in ids: return None, None, {"not_canonical"}
+    if None in ids:
+        return None, None, {"not_canonical"}
     return ids, (m[2], m[3]) if m[2] else None, {"none"} if m[1] == "none" else set()
 
 # %% ../nbs/03_rewards.ipynb #cell-046
@@ -263,243 +407,353 @@ def _read_code(body, task, kind):
 
 # %% ../nbs/03_rewards.ipynb #cell-048
 _OPEN, _CLOSE = r"[ \[({<\"'`*#]*+", r"[\])}>\"'`*]*+"
-_NEXT = rf"{_CLOSE} ?(?:[,;&/+|] ?(?:(?:and|or) )?|(?:and|or) )(?:ids? )?{_OPEN}" # between the members of a list
+_NEXT = rf"{_CLOSE} ?(?:[,;&/+|] ?(?:(?:and|or) )?|(?:and|or) )(?:ids? )?{_OPEN}"  # between the members of a list
 _COLON = rf"[*\"'` ]*+(?:[:=：]|is\b|are\b)?+{_OPEN}(?:ids? )?"
 _JOIN = r" ?(?:to|and|until|till|through|[-–—−~→]) ?"
 _SECONDS = r"(?: ?(?:seconds?|secs?|s)(?![^\W_]))?"
 _NUMBER_ID = rf"(\d++)(?!\.\d|:\d|[^\W\d_]|{_SECONDS}{_JOIN.replace('and|', '')}\d| ?(?:seconds?|secs?|s)(?![^\W_]))"
 _LETTER_ID = r"([A-Za-z]{1,4})(?![^\W_])(?= ?(?:$|[,;&/+|\])}>\"'`*.]|(?:and|or|time)\b%s))"
-_TOKEN = {"number": (_NUMBER_ID, _NUMBER_ID)} | dict.fromkeys(("upper", "lower"), (_LETTER_ID % r"|[\d\[(]|from\b", _LETTER_ID % "")) # first, further
+_TOKEN = {"number": (_NUMBER_ID, _NUMBER_ID)} | dict.fromkeys(
+    ("upper", "lower"), (_LETTER_ID % r"|[\d\[(]|from\b", _LETTER_ID % "")
+)  # first, further
 _TOKEN["mix"] = tuple(f"(?:{_NUMBER_ID}|{t})" for t in _TOKEN["upper"])
 _FIRST_ID = {k: re.compile(a, re.I) for k, (a, _) in _TOKEN.items()}
 _NEXT_ID = {k: re.compile(_NEXT + b, re.I) for k, (_, b) in _TOKEN.items()}
 
 # %% ../nbs/03_rewards.ipynb #cell-049
-_ID_LABELS = [re.compile(rf"(?<![^\W_]){name}ids?(?![^\W_]){_COLON}", re.I) for name in ("target[ _]?", "")]
+_ID_LABELS = [
+    re.compile(rf"(?<![^\W_]){name}ids?(?![^\W_]){_COLON}", re.I) for name in ("target[ _]?", "")
+]
 _NOBODY = re.compile(r"(?:none|nobody|nothing|null|n/a|no (?:one|object|match|id))(?![^\W_])", re.I)
 
 # %% ../nbs/03_rewards.ipynb #cell-050
-def _items(first, following, body, position): # -> matches, where they end
+def _items(first, following, body, position):  # -> matches, where they end
     found, m = [], first.match(body, position)
-    while m: found.append(m); position = m.end(); m = following.match(body, position)
+    while m:
+        found.append(m)
+        position = m.end()
+        m = following.match(body, position)
     return found, position
 
 # %% ../nbs/03_rewards.ipynb #cell-051
-def _lenient_ids(body, task, kind): # -> IDs or None, is it "none"?, body without the lists
+def _lenient_ids(body, task, kind):  # -> IDs or None, is it "none"?, body without the lists
     for label in _ID_LABELS:
         starts = [(m.start(), m.end()) for m in label.finditer(body)]
-        if starts: break
-    if not starts and task in ("svg", "rvos"): starts = [(0, re.match(_OPEN, body).end())]
+        if starts:
+            break
+    if not starts and task in ("svg", "rvos"):
+        starts = [(0, re.match(_OPEN, body).end())]
     tokens, rest, done, nobody = [], [], 0, False
     for begin, position in starts:
-        if begin < done: continue
+        if begin < done:
+            continue
         found, end = _items(_FIRST_ID[kind], _NEXT_ID[kind], body, position)
         nobody = nobody or (not found and bool(_NOBODY.match(body, position)))
         tokens += [next(filter(None, m.groups())) for m in found]
-        rest.append(body[done:begin]); done = end if found else position
+        rest.append(body[done:begin])
+        done = end if found else position
     rest.append(body[done:].lstrip(" ,;") if starts else body)
     return tokens, nobody, " ".join(rest)
 
-# %% ../nbs/03_rewards.ipynb #cell-053
+# %% ../nbs/03_rewards.ipynb #cell-053-0
 _CLOCK = r"([-−]?(?>\d+(?::\d{2}){1,2}(?:\.\d*)?|\d+(?:\.\d*)?))(?![\d:])(?!\.\d)"
 _FREE = r"(?<![^\W_])(?<![.:,\-−])"
 _END = rf"{_SECONDS}(?![^\W_])"
 _LABEL_SPAN = rf"(?:from |between )?{_CLOCK}{_SECONDS}(?:{_CLOSE}{_JOIN}| ?, ?){_OPEN}{_CLOCK}{_END}(?!{_JOIN}\d)(?!,\d)"
 _FIRST_SPAN, _NEXT_SPAN = re.compile(_LABEL_SPAN, re.I), re.compile(_NEXT + _LABEL_SPAN, re.I)
-_FREE_SPAN = re.compile(rf"{_FREE}{_CLOCK}{_SECONDS}{_JOIN}{_CLOCK}{_END}|[\[(] ?{_CLOCK}{_SECONDS} ?, ?{_CLOCK}{_SECONDS} ?[\])]", re.I)
-_TIME_LABEL = re.compile(rf"(?<![^\W_])time[ _]?(?:range|period|interval|span)s?(?![^\W_]){_COLON}", re.I)
+_FREE_SPAN = re.compile(
+    rf"{_FREE}{_CLOCK}{_SECONDS}{_JOIN}{_CLOCK}{_END}|[\[(] ?{_CLOCK}{_SECONDS} ?, ?{_CLOCK}{_SECONDS} ?[\])]",
+    re.I,
+)
+_TIME_LABEL = re.compile(
+    rf"(?<![^\W_])time[ _]?(?:range|period|interval|span)s?(?![^\W_]){_COLON}", re.I
+)
 _NOT_A_NUMBER = re.compile(r"(?<![^\W_])(?:nan|inf|infinity)(?![^\W_])", re.I)
 
-def _lenient_spans(body, rest): # -> (start, end) as text, in order
-    found = [m for label in _TIME_LABEL.finditer(body) for m in _items(_FIRST_SPAN, _NEXT_SPAN, body, label.end())[0]]
+
+def _lenient_spans(body, rest):  # -> (start, end) as text, in order
+    found = [
+        m
+        for label in _TIME_LABEL.finditer(body)
+        for m in _items(_FIRST_SPAN, _NEXT_SPAN, body, label.end())[0]
+    ]
     return [tuple(g for g in m.groups() if g) for m in found or _FREE_SPAN.finditer(rest)]
 
-def _seconds(text): # "1:02.5" -> 62.5
+# %% ../nbs/03_rewards.ipynb #cell-053-1
+def _seconds(text):  # "1:02.5" -> 62.5
     value = 0.0
-    for part in text.lstrip("-−").split(":"): value = 60 * value + float(part)
+    for part in text.lstrip("-−").split(":"):
+        value = 60 * value + float(part)
     return -value if text[0] in "-−" else value
 
 # %% ../nbs/03_rewards.ipynb #cell-054
 def _read_lenient(body, task, kind):
     body, flags = " ".join(body.split()), set()
-    if _NOT_A_NUMBER.search(body): return None, None, {"out_of_range"}
+    if _NOT_A_NUMBER.search(body):
+        return None, None, {"out_of_range"}
     tokens, nobody, rest = _lenient_ids(body, task, kind) if task != "vtg" else ([], False, body)
-    if any(len(t) > 6 for t in tokens): return None, None, {"out_of_range"}
+    if any(len(t) > 6 for t in tokens):
+        return None, None, {"out_of_range"}
     ids = [i for t in tokens if (i := _value(t, kind)) is not None]
     spans = _lenient_spans(body, rest) if task in ("stvg", "vtg") else []
-    if len({tuple(map(_seconds, s)) for s in spans}) > 1: flags.add("several_times")
-    if spans and any(":" in t for t in spans[0]): flags.add("clock")
-    if nobody and not ids: flags.add("none")
+    if len({tuple(map(_seconds, s)) for s in spans}) > 1:
+        flags.add("several_times")
+    if spans and any(":" in t for t in spans[0]):
+        flags.add("clock")
+    if nobody and not ids:
+        flags.add("none")
     return ids if ids or "none" in flags else None, spans[0] if spans else None, flags
 
 # %% ../nbs/03_rewards.ipynb #cell-056
-LARGEST_TIME, LARGEST_CODE = 1e6, 1e12 # seconds; beyond them an answer is void (code: only so that frames stay countable)
+LARGEST_TIME, LARGEST_CODE = (
+    1e6,
+    1e12,
+)  # seconds; beyond them an answer is void (code: only so that frames stay countable)
 
-def _void(span, flags, mode): # does the whole answer fail?
-    if span and max(map(abs, span)) > (LARGEST_CODE if mode == "code" else LARGEST_TIME): flags.add("out_of_range")
+
+def _void(span, flags, mode):  # does the whole answer fail?
+    if span and max(map(abs, span)) > (LARGEST_CODE if mode == "code" else LARGEST_TIME):
+        flags.add("out_of_range")
     return bool(flags & (_INCOMPLETE if mode == "code" else {"out_of_range", "not_canonical"}))
 
 # %% ../nbs/03_rewards.ipynb #cell-057
 def _finish(ids, span, ok, flags, task, duration):
     ids, (start, end) = tuple(dict.fromkeys(ids or ())), span or (None, None)
-    if task == "stvg" and len(ids) > 1: flags.add("several_ids")
-    if span and start < 0: start = 0.0; flags.add("negative")
-    if span and end < start: flags.add("reversed")
-    if span and duration is not None and end > duration + 0.005: flags.add("overrun") # half of the last digit that is written
+    if task == "stvg" and len(ids) > 1:
+        flags.add("several_ids")
+    if span and start < 0:
+        start = 0.0
+        flags.add("negative")
+    if span and end < start:
+        flags.add("reversed")
+    if span and duration is not None and end > duration + 0.005:
+        flags.add("overrun")  # half of the last digit that is written
     return Parsed(ids, start, end, ok, tuple(sorted(flags)))
 
 # %% ../nbs/03_rewards.ipynb #cell-058
 _READERS = {"strict": _read_strict, "code": _read_code, "lenient": _read_lenient}
 
+
 def parse(
-    text:str, # the model's reply, any text
-    task="stvg", # stvg | svg | rvos | vtg
-    mode="lenient", # lenient | strict | code
-    duration=None, # seconds of the clip, for the flag "overrun"
-    mark_type="number", # number | upper | lower | mix
-    think=True, # was reasoning asked for? False: it may be missing
+    text: str,  # the model's reply, any text
+    task="stvg",  # stvg | svg | rvos | vtg
+    mode="lenient",  # lenient | strict | code
+    duration=None,  # seconds of the clip, for the flag "overrun"
+    mark_type="number",  # number | upper | lower | mix
+    think=True,  # was reasoning asked for? False: it may be missing
 ) -> Parsed:
     "Read a reply; never raises on any text (STVG-R1 section 3.3; mode `code`: `parse_timestamp_output` of the release)."
-    _choose(task, TASKS, "task"); _choose(mode, _READERS, "mode"); _choose(mark_type, MARKS, "mark_type")
+    _choose(task, TASKS, "task")
+    _choose(mode, _READERS, "mode")
+    _choose(mark_type, MARKS, "mark_type")
     text, timed = text if isinstance(text, str) else "", task in ("stvg", "vtg")
     ok, blocks = has_format(text, mode == "code", think), answer_blocks(text, mode == "code")
-    if not blocks: return Parsed(ok_format=ok, flags=("no_answer",))
+    if not blocks:
+        return Parsed(ok_format=ok, flags=("no_answer",))
     ids, span, flags = _READERS[mode](blocks[-1], task, mark_type)
-    if mode == "strict" and not ok: flags.add("not_canonical")
-    if task != "vtg" and ids is None and not flags & _INCOMPLETE: flags.add("no_id")
-    if timed and span is None and not flags & {"not_canonical", "out_of_range"}: flags.add("no_time")
-    if len(blocks) > 1: flags.add("several_answers")
+    if mode == "strict" and not ok:
+        flags.add("not_canonical")
+    if task != "vtg" and ids is None and not flags & _INCOMPLETE:
+        flags.add("no_id")
+    if timed and span is None and not flags & {"not_canonical", "out_of_range"}:
+        flags.add("no_time")
+    if len(blocks) > 1:
+        flags.add("several_answers")
     span = tuple(map(_seconds, span)) if span and timed else None
-    if _void(span, flags, mode): return Parsed(ok_format=ok, flags=tuple(sorted(flags)))
+    if _void(span, flags, mode):
+        return Parsed(ok_format=ok, flags=tuple(sorted(flags)))
     return _finish(ids, span, ok, flags, task, duration)
 
 # %% ../nbs/03_rewards.ipynb #cell-071
 def _checked(t):
-    _choose(t.task, TASKS, "target, task"); _choose(t.mark_type, MARKS, "target, mark_type")
-    if t.task in ("stvg", "svg") and len(t.ids) != 1: raise InputError("target", f"task {t.task} needs one answer ID, {len(t.ids)} given")
+    _choose(t.task, TASKS, "target, task")
+    _choose(t.mark_type, MARKS, "target, mark_type")
+    if t.task in ("stvg", "svg") and len(t.ids) != 1:
+        raise InputError("target", f"task {t.task} needs one answer ID, {len(t.ids)} given")
     if t.task in ("stvg", "vtg") and (t.interval is None or t.interval.unit != "s"):
         raise InputError("target", f"task {t.task} needs the interval in seconds")
     for name, value in (("duration", t.duration), ("fps", t.fps)):
-        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        if value is not None and not (
+            isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+        ):
             raise InputError(f"target, {name}", f"is {value!r}, it must be a number above 0")
-    if t.overlap is not None and (t.frames is None or {len(v) for v in t.overlap.values()} - {t.frames[1] - t.frames[0]}):
+    if t.overlap is not None and (
+        t.frames is None or {len(v) for v in t.overlap.values()} - {t.frames[1] - t.frames[0]}
+    ):
         raise InputError("target, overlap", "needs one IoU for each of the frames")
 
 # %% ../nbs/03_rewards.ipynb #cell-072
 @dataclass(frozen=True)
 class Target:
     "All that the rewards know of a sample; frames and seconds count from the start of the clip."
-    ids: tuple = () # answer IDs: one, for rvos any number
-    interval: Interval | None = None # true interval, seconds
-    duration: float | None = None # seconds
-    fps: float | None = None # native frames per second
+
+    ids: tuple = ()  # answer IDs: one, for rvos any number
+    interval: Interval | None = None  # true interval, seconds
+    duration: float | None = None  # seconds
+    fps: float | None = None  # native frames per second
     task: str = "stvg"
     mark_type: str = "number"
-    visible: dict | None = None # ID -> runs (start, end) of native frames with a mask, half-open
-    drawn: dict | None = None # ID -> runs of those sampled frames on which its mark is drawn
-    frames: tuple | None = None # true interval, frames [start, end)
-    overlap: dict | None = None # ID -> IoU with the true box on each of these frames; not listed: 0
-    def __post_init__(self): _checked(self)
+    visible: dict | None = None  # ID -> runs (start, end) of native frames with a mask, half-open
+    drawn: dict | None = None  # ID -> runs of those sampled frames on which its mark is drawn
+    frames: tuple | None = None  # true interval, frames [start, end)
+    overlap: dict | None = (
+        None  # ID -> IoU with the true box on each of these frames; not listed: 0
+    )
+
+    def __post_init__(self):
+        _checked(self)
 
 # %% ../nbs/03_rewards.ipynb #cell-073
-def runs(frames) -> tuple: # ((start, end), ...), half-open
+def runs(frames) -> tuple:  # ((start, end), ...), half-open
     "Ascending frame indices as runs."
     frames = np.asarray(sorted(frames), int)
-    if not len(frames): return ()
+    if not len(frames):
+        return ()
     cuts = np.flatnonzero(np.diff(frames) > 1)
-    return tuple(zip(frames[np.r_[0, cuts + 1]].tolist(), (frames[np.r_[cuts, len(frames) - 1]] + 1).tolist()))
+    return tuple(
+        zip(
+            frames[np.r_[0, cuts + 1]].tolist(), (frames[np.r_[cuts, len(frames) - 1]] + 1).tolist()
+        )
+    )
 
 # %% ../nbs/03_rewards.ipynb #cell-075
 def make_target(
-    db:MaskDatabase, # of the video
-    tube:Tube, # truth, frames of the video
-    answer_id:int, # from the vote
-    interval=None, # true interval in seconds from the start of the clip; None: that of the tube
-    window=None, # (first, stop) frames where the clip is a part of the video
-    drawn=None, # drawn marks by frame, see `drawn_on`; for appears="drawn"
-    sampled=None, # (n,) frames of the video that the model sees; goes with `drawn`
-    overlap=True, # keep the IoUs that the continuous variants need
-    task="stvg", mark_type="number",
+    db: MaskDatabase,  # of the video
+    tube: Tube,  # truth, frames of the video
+    answer_id: int,  # from the vote
+    interval=None,  # true interval in seconds from the start of the clip; None: that of the tube
+    window=None,  # (first, stop) frames where the clip is a part of the video
+    drawn=None,  # drawn marks by frame, see `drawn_on`; for appears="drawn"
+    sampled=None,  # (n,) frames of the video that the model sees; goes with `drawn`
+    overlap=True,  # keep the IoUs that the continuous variants need
+    task="stvg",
+    mark_type="number",
 ) -> Target:
     "Condense a database and a true tube into what the rewards need."
     fps, (first, stop) = db.video["fps"], window or (0, db.video["frame_count"])
-    if answer_id not in db.objects: raise InputError("make_target", f"the database has no object {answer_id}")
-    if (drawn is None) != (sampled is None): raise InputError("make_target", "drawn marks need the sampled frames, and the other way round")
+    if answer_id not in db.objects:
+        raise InputError("make_target", f"the database has no object {answer_id}")
+    if (drawn is None) != (sampled is None):
+        raise InputError(
+            "make_target", "drawn marks need the sampled frames, and the other way round"
+        )
     tubes = {i: db.tube(i) for i in db.ids} if overlap else {}
     inside = lambda frames: [f - first for f in frames if first <= f < stop]
     marks = {int(f): drawn_on(drawn)(int(f)) for f in sampled} if drawn is not None else {}
     truth, frames = np.arange(tube.start, tube.end), (tube.start - first, tube.end - first)
-    table = {i: np.nan_to_num(box_iou(t.at(truth)[0], tube.at(truth)[0])).tolist() for i, t in tubes.items()}
-    return Target((int(answer_id),), interval or Interval.frames(*frames).to_seconds(fps), (stop - first) / fps, fps, task, mark_type,
-                  visible={i: runs(inside(db.masks[i])) for i in db.ids},
-                  drawn=None if drawn is None else {i: runs(inside(f for f, ids in marks.items() if i in ids)) for i in db.ids},
-                  frames=frames, overlap={i: t for i, t in table.items() if any(t)} if overlap else None)
+    table = {
+        i: np.nan_to_num(box_iou(t.at(truth)[0], tube.at(truth)[0])).tolist()
+        for i, t in tubes.items()
+    }
+    return Target(
+        (int(answer_id),),
+        interval or Interval.frames(*frames).to_seconds(fps),
+        (stop - first) / fps,
+        fps,
+        task,
+        mark_type,
+        visible={i: runs(inside(db.masks[i])) for i in db.ids},
+        drawn=None
+        if drawn is None
+        else {i: runs(inside(f for f, ids in marks.items() if i in ids)) for i in db.ids},
+        frames=frames,
+        overlap={i: t for i, t in table.items() if any(t)} if overlap else None,
+    )
 
-# %% ../nbs/03_rewards.ipynb #cell-080
-def target_json(target:Target) -> str:
+# %% ../nbs/03_rewards.ipynb #cell-080-0
+def target_json(target: Target) -> str:
     "One line of JSON, for a column of a data set."
     out = {k: v for k, v in asdict(target).items() if v is not None}
-    if target.interval is not None: out["interval"] = [target.interval.start, target.interval.end]
+    if target.interval is not None:
+        out["interval"] = [target.interval.start, target.interval.end]
     return json.dumps(out, allow_nan=False)
 
-def _pair(x): a, b = x; return int(a), int(b)
 
-def _by_id(value, where, read): # {"2": [...]} -> {2: (...)}
-    try: return None if value is None else {int(i): tuple(map(read, row)) for i, row in value.items()}
-    except (AttributeError, TypeError, ValueError): raise InputError(where, "needs an object with a list for each ID") from None
+def _pair(x):
+    a, b = x
+    return int(a), int(b)
 
+# %% ../nbs/03_rewards.ipynb #cell-080-1
+def _by_id(value, where, read):  # {"2": [...]} -> {2: (...)}
+    try:
+        return (
+            None if value is None else {int(i): tuple(map(read, row)) for i, row in value.items()}
+        )
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(where, "needs an object with a list for each ID") from None
+
+# %% ../nbs/03_rewards.ipynb #cell-080-2
 def _from_dict(value):
     value, where = dict(value), "target"
-    if unknown := set(value) - set(Target.__dataclass_fields__): raise InputError(where, f"unknown field {min(unknown)!r}")
+    if unknown := set(value) - set(Target.__dataclass_fields__):
+        raise InputError(where, f"unknown field {min(unknown)!r}")
     try:
-        if value.get("interval") is not None: value["interval"] = Interval(*map(float, value["interval"]))
+        if value.get("interval") is not None:
+            value["interval"] = Interval(*map(float, value["interval"]))
         value["ids"] = tuple(int(i) for i in value.get("ids") or ())
-        if value.get("frames") is not None: value["frames"] = _pair(value["frames"])
-    except (TypeError, ValueError): raise InputError(where, "ids, interval or frames are not lists of numbers") from None
+        if value.get("frames") is not None:
+            value["frames"] = _pair(value["frames"])
+    except (TypeError, ValueError):
+        raise InputError(where, "ids, interval or frames are not lists of numbers") from None
     tables = dict(visible=_pair, drawn=_pair, overlap=float)
-    return Target(**value | {k: _by_id(value.get(k), f"{where}, {k}", read) for k, read in tables.items()})
+    return Target(
+        **value | {k: _by_id(value.get(k), f"{where}, {k}", read) for k, read in tables.items()}
+    )
 
 # %% ../nbs/03_rewards.ipynb #cell-081
 @lru_cache(4096)
 def _from_json(text):
-    try: value = json.loads(text)
-    except ValueError: raise InputError("target", "is not valid JSON") from None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise InputError("target", "is not valid JSON") from None
     return as_target(value)
 
 # %% ../nbs/03_rewards.ipynb #cell-082
 def as_target(
-    value, # Target, its JSON, or the object that the JSON describes
+    value,  # Target, its JSON, or the object that the JSON describes
 ) -> Target:
     "Whatever a data set's column holds."
-    if isinstance(value, Target): return value
-    if isinstance(value, str): return _from_json(value)
-    if isinstance(value, dict): return _from_dict(value)
+    if isinstance(value, Target):
+        return value
+    if isinstance(value, str):
+        return _from_json(value)
+    if isinstance(value, dict):
+        return _from_dict(value)
     raise InputError("target", f"needs a Target or its JSON, found {type(value).__name__}")
 
 # %% ../nbs/03_rewards.ipynb #cell-085
 def r_t(
-    parsed:Parsed, # what was answered
-    target:Target, # what is true
-) -> float: # 0..1
+    parsed: Parsed,  # what was answered
+    target: Target,  # what is true
+) -> float:  # 0..1
     "Temporal IoU of the answer (STVG-R1 eq. 4)."
-    if parsed.start is None or target.interval is None or "several_times" in parsed.flags: return 0.0
+    if parsed.start is None or target.interval is None or "several_times" in parsed.flags:
+        return 0.0
     return parsed.interval.iou(target.interval)
 
 # %% ../nbs/03_rewards.ipynb #cell-086
-def r_timer1(parsed, target) -> float: # at most 1; below 0 only for an end that misses by more than the whole clip
+def r_timer1(
+    parsed, target
+) -> float:  # at most 1; below 0 only for an end that misses by more than the whole clip
     "Temporal IoU, lowered by the error of each end (Time-R1; inactive option of the release)."
     iou = r_t(parsed, target)
-    if not iou: return 0.0
-    if target.duration is None: raise InputError("target", "term timer1 needs the duration")
+    if not iou:
+        return 0.0
+    if target.duration is None:
+        raise InputError("target", "term timer1 needs the duration")
     near = lambda given, true: 1 - abs(given - true) / target.duration
     return iou * near(parsed.start, target.interval.start) * near(parsed.end, target.interval.end)
 
 # %% ../nbs/03_rewards.ipynb #cell-089
 APPEARS = ("mask", "drawn", "none")
 
+
 def appears_in(
-    spans, # runs (start, end) of frames, half-open
-    fps:float, start:float, end:float, # seconds, both ends belong to the interval
+    spans,  # runs (start, end) of frames, half-open
+    fps: float,
+    start: float,
+    end: float,  # seconds, both ends belong to the interval
 ) -> bool:
     "Does a frame of the runs have its time in [start, end]?"
     first, last = math.ceil(start * fps - 1e-6), math.floor(end * fps + 1e-6)
@@ -507,57 +761,92 @@ def appears_in(
 
 # %% ../nbs/03_rewards.ipynb #cell-090
 def r_s(
-    parsed:Parsed,
-    target:Target,
-    appears="mask", # mask | drawn | none
-) -> float: # 0 or 1
+    parsed: Parsed,
+    target: Target,
+    appears="mask",  # mask | drawn | none
+) -> float:  # 0 or 1
     "Right ID, and visible in the answered interval (STVG-R1 eq. 5)."
     _choose(appears, APPEARS, "appears")
-    if not target.ids and "none" not in parsed.flags or set(parsed.ids) != set(target.ids): return 0.0
-    if target.task != "stvg" or appears == "none": return 1.0
+    if not target.ids and "none" not in parsed.flags or set(parsed.ids) != set(target.ids):
+        return 0.0
+    if target.task != "stvg" or appears == "none":
+        return 1.0
     spans = target.visible if appears == "mask" else target.drawn
-    if spans is None or target.fps is None: raise InputError("target", f"appears={appears!r} needs fps and {'visible' if appears == 'mask' else 'drawn'}")
-    return float(parsed.start is not None and appears_in(spans.get(parsed.id, ()), target.fps, parsed.start, parsed.end))
+    if spans is None or target.fps is None:
+        raise InputError(
+            "target",
+            f"appears={appears!r} needs fps and {'visible' if appears == 'mask' else 'drawn'}",
+        )
+    return float(
+        parsed.start is not None
+        and appears_in(spans.get(parsed.id, ()), target.fps, parsed.start, parsed.end)
+    )
 
 # %% ../nbs/03_rewards.ipynb #cell-093
-def r_f(parsed:Parsed, target:Target=None) -> float: # 0 or 1
+def r_f(parsed: Parsed, target: Target = None) -> float:  # 0 or 1
     "Reasoning in think tags, answer in answer tags (STVG-R1 section 3.3)."
     return float(parsed.ok_format)
 
-def r_coupled(parsed, target, appears="mask") -> float: # 0..1
+
+def r_coupled(parsed, target, appears="mask") -> float:  # 0..1
     "r_s * r_t (STVG-R1 section 4.5, first alternative)."
     return r_s(parsed, target, appears) * r_t(parsed, target)
 
-# %% ../nbs/03_rewards.ipynb #cell-094
-def _shared(parsed, target): # -> sum of IoUs over the shared frames, number of shared frames, of frames in the union
-    if None in (target.fps, target.frames, target.overlap): raise InputError("target", "terms continuous and viou need fps, frames and overlap")
-    if parsed.id is None or parsed.start is None or parsed.end <= parsed.start or "several_times" in parsed.flags: return 0.0, 0, 1
+# %% ../nbs/03_rewards.ipynb #cell-094-0
+def _shared(
+    parsed, target
+):  # -> sum of IoUs over the shared frames, number of shared frames, of frames in the union
+    if None in (target.fps, target.frames, target.overlap):
+        raise InputError("target", "terms continuous and viou need fps, frames and overlap")
+    if (
+        parsed.id is None
+        or parsed.start is None
+        or parsed.end <= parsed.start
+        or "several_times" in parsed.flags
+    ):
+        return 0.0, 0, 1
     truth, answer = Interval.frames(*target.frames), parsed.interval.to_frames(target.fps)
     both = truth.intersection(answer)
-    values = target.overlap.get(parsed.id, ())[both.start - truth.start:both.end - truth.start] if both.length else ()
+    values = (
+        target.overlap.get(parsed.id, ())[both.start - truth.start : both.end - truth.start]
+        if both.length
+        else ()
+    )
     return math.fsum(values), both.length, truth.hull(answer).length
 
-def r_continuous(parsed, target) -> float: # 0..1
+# %% ../nbs/03_rewards.ipynb #cell-094-1
+def r_continuous(parsed, target) -> float:  # 0..1
     "Mean IoU of the chosen track over the shared frames, frames without it count 0 (STVG-R1 section 4.5, second alternative)."
     total, shared, _ = _shared(parsed, target)
     return total / shared if shared else 0.0
 
-def r_viou(parsed, target) -> float: # 0..1
+
+def r_viou(parsed, target) -> float:  # 0..1
     "The metric as reward: vIoU of the answer before any repair."
     total, shared, union = _shared(parsed, target)
     return total / union if shared else 0.0
 
 # %% ../nbs/03_rewards.ipynb #cell-098
-TERMS = {"r_t": r_t, "timer1": r_timer1, "r_s": r_s, "coupled": r_coupled, "continuous": r_continuous, "viou": r_viou, "r_f": r_f}
-_LOOKS = {"r_s", "coupled"} # terms that ask whether the ID appears
+TERMS = {
+    "r_t": r_t,
+    "timer1": r_timer1,
+    "r_s": r_s,
+    "coupled": r_coupled,
+    "continuous": r_continuous,
+    "viou": r_viou,
+    "r_f": r_f,
+}
+_LOOKS = {"r_s", "coupled"}  # terms that ask whether the ID appears
+
 
 @dataclass(frozen=True)
 class Variant:
     "Which terms are added, and how the answer is read."
-    terms: tuple # of TERMS
+
+    terms: tuple  # of TERMS
     about: str
-    appears: str = "mask" # mask | drawn | none
-    mode: str = "lenient" # of the parser
+    appears: str = "mask"  # mask | drawn | none
+    mode: str = "lenient"  # of the parser
 
 # %% ../nbs/03_rewards.ipynb #cell-099
 VARIANTS = {
@@ -566,7 +855,9 @@ VARIANTS = {
     "continuous": Variant(("r_t", "continuous", "r_f"), "mean box IoU in place of the ID"),
     "no_format": Variant(("r_t", "r_s"), "without the format term"),
     "temporal": Variant(("r_t",), "time only, for video without marks"),
-    "code": Variant(("r_t", "r_s", "r_f"), "the release: its parser, no appearance", "none", "code"),
+    "code": Variant(
+        ("r_t", "r_s", "r_f"), "the release: its parser, no appearance", "none", "code"
+    ),
     "timer1": Variant(("timer1", "r_s", "r_f"), "Time-R1's temporal term"),
     "no_temporal": Variant(("r_s", "r_f"), "without the temporal term"),
     "no_spatial": Variant(("r_t", "r_f"), "without the spatial term"),
@@ -574,26 +865,29 @@ VARIANTS = {
     "drawn": Variant(("r_t", "r_s", "r_f"), "the mark must be painted on a sampled frame", "drawn"),
 }
 
-# %% ../nbs/03_rewards.ipynb #cell-100
+# %% ../nbs/03_rewards.ipynb #cell-100-0
 def read_reply(
-    text, # the reply
-    target, # Target or what `as_target` takes
-    mode="lenient", # of the parser
+    text,  # the reply
+    target,  # Target or what `as_target` takes
+    mode="lenient",  # of the parser
 ) -> Parsed:
     "Parse a reply the way its sample wants it."
     target = as_target(target)
     return parse(text, target.task, mode, target.duration, target.mark_type)
 
-def term(name:str, parsed:Parsed, target:Target, appears="mask") -> float:
+# %% ../nbs/03_rewards.ipynb #cell-100-1
+def term(name: str, parsed: Parsed, target: Target, appears="mask") -> float:
     "One term by name."
-    return float(TERMS[_choose(name, TERMS, "term")](parsed, target, *((appears,) if name in _LOOKS else ())))
+    return float(
+        TERMS[_choose(name, TERMS, "term")](parsed, target, *((appears,) if name in _LOOKS else ()))
+    )
 
 # %% ../nbs/03_rewards.ipynb #cell-101
 def score(
-    text, # the reply
-    target, # Target or what `as_target` takes
-    variant="r1", # of VARIANTS, or a Variant
-) -> dict: # each term by name, and "total"
+    text,  # the reply
+    target,  # Target or what `as_target` takes
+    variant="r1",  # of VARIANTS, or a Variant
+) -> dict:  # each term by name, and "total"
     "What a reply is worth; never raises on text."
     v = variant if isinstance(variant, Variant) else VARIANTS[_choose(variant, VARIANTS, "variant")]
     target = as_target(target)
@@ -604,63 +898,124 @@ def score(
 # %% ../nbs/03_rewards.ipynb #cell-113
 def completion_text(completion) -> str:
     "The text of a completion: a string, or the assistant's messages; anything else is empty."
-    if isinstance(completion, str): return completion
-    if isinstance(completion, dict): completion = [completion]
-    if not isinstance(completion, (list, tuple)): return ""
-    contents = [m.get("content") for m in completion if isinstance(m, dict) and m.get("role", "assistant") == "assistant"]
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, dict):
+        completion = [completion]
+    if not isinstance(completion, (list, tuple)):
+        return ""
+    contents = [
+        m.get("content")
+        for m in completion
+        if isinstance(m, dict) and m.get("role", "assistant") == "assistant"
+    ]
     parts = [p for c in contents for p in (c if isinstance(c, (list, tuple)) else [c])]
-    return "".join(t for p in parts if isinstance(t := p.get("text") if isinstance(p, dict) else p, str))
+    return "".join(
+        t for p in parts if isinstance(t := p.get("text") if isinstance(p, dict) else p, str)
+    )
 
-# %% ../nbs/03_rewards.ipynb #cell-114
-def _replies(completions, columns): # -> [(text, Target)]
+# %% ../nbs/03_rewards.ipynb #cell-114-0
+def _replies(completions, columns):  # -> [(text, Target)]
     if "target" not in columns:
-        raise InputError("reward columns", f"needs a column 'target', found {', '.join(sorted(columns)) or 'none'}; see make_target and target_json")
+        raise InputError(
+            "reward columns",
+            f"needs a column 'target', found {', '.join(sorted(columns)) or 'none'}; see make_target and target_json",
+        )
     targets = columns["target"]
-    if len(targets) != len(completions): raise InputError("reward columns", f"{len(targets)} targets for {len(completions)} completions")
+    if len(targets) != len(completions):
+        raise InputError(
+            "reward columns", f"{len(targets)} targets for {len(completions)} completions"
+        )
     return [(completion_text(c), as_target(t)) for c, t in zip(completions, targets)]
 
+# %% ../nbs/03_rewards.ipynb #cell-114-1
 def _rewards(name, completions, columns, mode="lenient", appears="mask"):
-    return [term(name, read_reply(text, target, mode), target, appears) for text, target in _replies(completions, columns)]
+    return [
+        term(name, read_reply(text, target, mode), target, appears)
+        for text, target in _replies(completions, columns)
+    ]
 
-# %% ../nbs/03_rewards.ipynb #cell-116
-def reward_time(prompts, completions, **columns): return _rewards("r_t", completions, columns)
-def reward_timer1(prompts, completions, **columns): return _rewards("timer1", completions, columns)
-def reward_id(prompts, completions, **columns): return _rewards("r_s", completions, columns)
-def reward_id_drawn(prompts, completions, **columns): return _rewards("r_s", completions, columns, appears="drawn")
-def reward_coupled(prompts, completions, **columns): return _rewards("coupled", completions, columns)
-def reward_continuous(prompts, completions, **columns): return _rewards("continuous", completions, columns)
-def reward_viou(prompts, completions, **columns): return _rewards("viou", completions, columns)
-def reward_format(prompts, completions, **columns): return _rewards("r_f", completions, columns)
-def reward_time_code(prompts, completions, **columns): return _rewards("r_t", completions, columns, "code")
-def reward_id_code(prompts, completions, **columns): return _rewards("r_s", completions, columns, "code", "none")
-def reward_format_code(prompts, completions, **columns): return _rewards("r_f", completions, columns, "code")
+# %% ../nbs/03_rewards.ipynb #cell-116-0
+def reward_time(prompts, completions, **columns):
+    return _rewards("r_t", completions, columns)
+
+
+def reward_timer1(prompts, completions, **columns):
+    return _rewards("timer1", completions, columns)
+
+
+def reward_id(prompts, completions, **columns):
+    return _rewards("r_s", completions, columns)
+
+
+def reward_id_drawn(prompts, completions, **columns):
+    return _rewards("r_s", completions, columns, appears="drawn")
+
+
+def reward_coupled(prompts, completions, **columns):
+    return _rewards("coupled", completions, columns)
+
+# %% ../nbs/03_rewards.ipynb #cell-116-1
+def reward_continuous(prompts, completions, **columns):
+    return _rewards("continuous", completions, columns)
+
+
+def reward_viou(prompts, completions, **columns):
+    return _rewards("viou", completions, columns)
+
+
+def reward_format(prompts, completions, **columns):
+    return _rewards("r_f", completions, columns)
+
+
+def reward_time_code(prompts, completions, **columns):
+    return _rewards("r_t", completions, columns, "code")
+
+
+def reward_id_code(prompts, completions, **columns):
+    return _rewards("r_s", completions, columns, "code", "none")
+
+# %% ../nbs/03_rewards.ipynb #cell-116-2
+def reward_format_code(prompts, completions, **columns):
+    return _rewards("r_f", completions, columns, "code")
 
 # %% ../nbs/03_rewards.ipynb #cell-117
 _NAMES = {"r_t": "reward_time", "r_s": "reward_id", "r_f": "reward_format"}
 
+
 def reward_paths(
-    variant="r1", # of VARIANTS
-) -> list: # dotted paths, for `resolve`
+    variant="r1",  # of VARIANTS
+) -> list:  # dotted paths, for `resolve`
     "The functions whose sum is a variant."
     v = VARIANTS[_choose(variant, VARIANTS, "variant")]
-    suffix = lambda name: "_code" if v.mode == "code" else "_drawn" if v.appears == "drawn" and name in _LOOKS else ""
-    return [f"stvg_nb.rewards.{_NAMES.get(name, 'reward_' + name)}{suffix(name)}" for name in v.terms]
+    suffix = lambda name: (
+        "_code" if v.mode == "code" else "_drawn" if v.appears == "drawn" and name in _LOOKS else ""
+    )
+    return [
+        f"stvg_nb.rewards.{_NAMES.get(name, 'reward_' + name)}{suffix(name)}" for name in v.terms
+    ]
 
-# %% ../nbs/03_rewards.ipynb #cell-121
+# %% ../nbs/03_rewards.ipynb #cell-121-0
 def outcome(
-    text, # the reply
-    target, # Target or what `as_target` takes
+    text,  # the reply
+    target,  # Target or what `as_target` takes
     mode="lenient",
-) -> dict: # failed, complete, id_correct: 0 or 1; tiou: 0..1
+) -> dict:  # failed, complete, id_correct: 0 or 1; tiou: 0..1
     "What happened, apart from what it is worth."
     target = as_target(target)
     parsed = read_reply(text, target, mode)
-    return dict(failed=float(parsed.failed), complete=float(parsed.complete),
-                id_correct=r_s(parsed, target, "none"), tiou=r_t(parsed, target))
+    return dict(
+        failed=float(parsed.failed),
+        complete=float(parsed.complete),
+        id_correct=r_s(parsed, target, "none"),
+        tiou=r_t(parsed, target),
+    )
 
+# %% ../nbs/03_rewards.ipynb #cell-121-1
 def log_outcomes(prompts, completions, log_metric=None, **columns):
     "A reward of 0 that reports failed and complete answers, ID accuracy and tIoU to TRL's log."
     rows = [outcome(text, target) for text, target in _replies(completions, columns)]
     if log_metric and rows:
-        for name in rows[0]: log_metric(f"outcome/{name}", sum(r[name] for r in rows) / len(rows))
+        for name in rows[0]:
+            log_metric(f"outcome/{name}", sum(r[name] for r in rows) / len(rows))
     return [0.0] * len(rows)

@@ -11,39 +11,55 @@ from dataclasses import replace
 
 from .core import MaskDatabase, Tube, read_json, sample_indices, write_json
 from .evaluate import Ready, Row, masks_beside
-from .puppets import DOMAINS, Dice, expressions, full_boxes, make_script, thing_question, truth
+from stvg_nb.puppets import (
+    DOMAINS,
+    Dice,
+    expressions,
+    full_boxes,
+    make_script,
+    thing_question,
+    truth,
+)
 from .voting import vote
 
 # %% ../nbs/07a_tables.ipynb #cell-008
-def script_of(key): # puppets_stage_test_00004.mp4 -> Script
+def script_of(key):  # puppets_stage_test_00004.mp4 -> Script
     _, domain, split, index = key.split(".")[0].split("_")
     return make_script(split, domain, int(index))
+
 
 def turned(ready, what, rows, annotations, masks=None) -> Ready:
     "A split with other questions."
     out = ready.annotations.with_name(f"{ready.annotations.stem}-{what}.json")
     write_json(out, annotations)
-    if masks is not None: write_json(masks_beside(out), masks)
+    if masks is not None:
+        write_json(masks_beside(out), masks)
     return replace(ready, name=f"{ready.name}, {what}", annotations=out, rows=rows)
 
 # %% ../nbs/07a_tables.ipynb #cell-010
-def as_times(ready:Ready) -> Ready:
+def as_times(ready: Ready) -> Ready:
     "The sentences, asked for their interval (video temporal grounding)."
     truth_of, rows, out = read_json(ready.annotations), [], {}
     for r in ready.rows:
         t, name = truth_of[r["key"]], r["key"].removesuffix(".mp4")
         fps = t["img_num"] / 20
-        out[name] = dict(duration=20.0, timestamps=[[(t["st_frame"] - 1) / fps, (t["st_frame"] - 1 + len(t["bbox"])) / fps]], sentences=[t["caption"]])
+        out[name] = dict(
+            duration=20.0,
+            timestamps=[[(t["st_frame"] - 1) / fps, (t["st_frame"] - 1 + len(t["bbox"])) / fps]],
+            sentences=[t["caption"]],
+        )
         rows.append(r | dict(key=f"{name}#0", task="vtg"))
     return turned(ready, "times", rows, out)
 
 # %% ../nbs/07a_tables.ipynb #cell-012
-def as_places(ready:Ready) -> Ready:
+def as_places(ready: Ready) -> Ready:
     "The same sentences with their interval given (spatial video grounding)."
-    return turned(ready, "places", [r | dict(task="svg") for r in ready.rows], read_json(ready.annotations))
+    return turned(
+        ready, "places", [r | dict(task="svg") for r in ready.rows], read_json(ready.annotations)
+    )
 
-# %% ../nbs/07a_tables.ipynb #cell-014
-def as_questions(ready:Ready) -> Ready:
+# %% ../nbs/07a_tables.ipynb #cell-014-0
+def as_questions(ready: Ready) -> Ready:
     "Each clip's question; where something is handled, one about the thing too."
     truth_of, rows, out = read_json(ready.annotations), [], {}
     for r in ready.rows:
@@ -51,45 +67,81 @@ def as_questions(ready:Ready) -> Ready:
         out[key] = truth_of[key] | dict(caption=script.question, query_type="person")
         rows.append(r | dict(query=script.question))
         asked = thing_question(script)
-        if asked is None: continue
+        if asked is None:
+            continue
         key = key.replace(".mp4", ".thing.mp4")
         tube = thing_tube(script)
         voted = vote(MaskDatabase.open(r["database"]), tube, min_iou=0.3) if r["database"] else None
-        boxes = [[float(x1), float(y1), float(x2 - x1), float(y2 - y1)] for x1, y1, x2, y2 in tube.boxes]
-        out[key] = truth_of[r["key"]] | dict(caption=asked, query_type="object", bbox=boxes, answer_id=0 if voted is None or voted.missed else voted.id)
+        boxes = [
+            [float(x1), float(y1), float(x2 - x1), float(y2 - y1)] for x1, y1, x2, y2 in tube.boxes
+        ]
+        out[key] = truth_of[r["key"]] | dict(
+            caption=asked,
+            query_type="object",
+            bbox=boxes,
+            answer_id=0 if voted is None or voted.missed else voted.id,
+        )
         rows.append(r | dict(key=key, query=asked))
     return turned(ready, "questions", rows, out)
 
+# %% ../nbs/07a_tables.ipynb #cell-014-1
 def thing_tube(script) -> Tube:
     "Where the thing of a clip's `thing_question` is during the event; a box on every frame."
-    event = next(e for e in script.events if (e.puppet, e.start, e.end) == (script.target, script.start, script.end))
+    event = next(
+        e
+        for e in script.events
+        if (e.puppet, e.start, e.end) == (script.target, script.start, script.end)
+    )
     seen = truth(script, masks=False)["tubes"][len(script.puppets) + event.prop + 1]
     own = {f: b for f, b in seen.to_dict().items() if script.start <= int(f) < script.end}
     return Tube.dense(script.start, full_boxes(Tube.from_dict(own, script.start, script.end)))
 
-# %% ../nbs/07a_tables.ipynb #cell-016
-def as_groups(ready:Ready) -> Ready:
+# %% ../nbs/07a_tables.ipynb #cell-016-0
+def as_groups(ready: Ready) -> Ready:
     "An expression about a group on each clip, with the true masks of the sampled frames."
     rows, videos, masks = [], {}, {}
     for r in ready.rows:
         script = script_of(r["key"])
-        groups = [(str(i), text, group) for i, (text, group) in enumerate(expressions(script)) if len(group) > 1]
-        if not groups: continue
+        groups = [
+            (str(i), text, group)
+            for i, (text, group) in enumerate(expressions(script))
+            if len(group) > 1
+        ]
+        if not groups:
+            continue
         name, facts = script.name, truth(script)
         which, text, group = Dice("groups", name).pick(groups)
         frames = sample_indices(script.frames, script.fps).tolist()
         anno = {k: 1000 * script.index + 100 * DOMAINS.index(script.domain) + k for k in group}
-        for k in group: masks[str(anno[k])] = rle_rows(facts["masks"], facts["numbers"][k - 1], frames)
-        videos[name] = dict(expressions={which: dict(exp=text, obj_id=group, anno_id=list(anno.values()))}, frames=[f"{f:05d}" for f in frames])
-        rows.append(r | dict(key=f"{name}#{which}", query=text, task="rvos", frames=frames, ids=numbers_of(r["database"], facts, group)))
+        for k in group:
+            masks[str(anno[k])] = rle_rows(facts["masks"], facts["numbers"][k - 1], frames)
+        videos[name] = dict(
+            expressions={which: dict(exp=text, obj_id=group, anno_id=list(anno.values()))},
+            frames=[f"{f:05d}" for f in frames],
+        )
+        rows.append(
+            r
+            | dict(
+                key=f"{name}#{which}",
+                query=text,
+                task="rvos",
+                frames=frames,
+                ids=numbers_of(r["database"], facts, group),
+            )
+        )
     return turned(ready, "groups", rows, dict(videos=videos), masks)
 
-def rle_rows(db, id, frames): # masks as MeViS keeps them, null where nothing is seen
+# %% ../nbs/07a_tables.ipynb #cell-016-1
+def rle_rows(db, id, frames):  # masks as MeViS keeps them, null where nothing is seen
     rows = [db.masks[id].get(f) for f in frames]
     return [c and dict(size=list(db.size), counts=c) for c in rows]
 
-def numbers_of(database, facts, group): # the numbers that stand for the group in the clip as numbered
-    if database is None: return []
+# %% ../nbs/07a_tables.ipynb #cell-016-2
+def numbers_of(
+    database, facts, group
+):  # the numbers that stand for the group in the clip as numbered
+    if database is None:
+        return []
     db = MaskDatabase.open(database)
     votes = [vote(db, facts["tubes"][k], min_iou=0.3) for k in group if k in facts["tubes"]]
     return sorted({v.id for v in votes if not v.missed})
@@ -97,24 +149,46 @@ def numbers_of(database, facts, group): # the numbers that stand for the group i
 # %% ../nbs/07a_tables.ipynb #cell-020
 TRAINED = Row("marks+GRPO", "embedded:grpo-{seed}", (0, 1, 2))
 MODELS = ("early", "base", "reasoning")
-TABLE1 = [Row(f"{m}, {how}", f"embedded:{m}", method=method) for m in MODELS for how, method in (("two stages", "two_stage"), ("marks", "direct"))] + [TRAINED]
+TABLE1 = [
+    Row(f"{m}, {how}", f"embedded:{m}", method=method)
+    for m in MODELS
+    for how, method in (("two stages", "two_stage"), ("marks", "direct"))
+] + [TRAINED]
 
 # %% ../nbs/07a_tables.ipynb #cell-027
 TABLE2 = [Row("base", method="two_stage"), Row("marks"), TRAINED]
 TABLE2_PLACES = [replace(r, label=f"{r.label}, SVG", task="svg") for r in TABLE2]
 
-def questions_of(profile, places=False): # -> Population of Tables 2 and 8
+
+def questions_of(profile, places=False):  # -> Population of Tables 2 and 8
     from stvg_nb.evaluate import population
+
     turn = (lambda ready: as_places(as_questions(ready))) if places else as_questions
-    return population(profile, n=120, turn=turn, name="puppets-places" if places else "puppets-questions", task="svg" if places else "stvg")
+    return population(
+        profile,
+        n=120,
+        turn=turn,
+        name="puppets-places" if places else "puppets-questions",
+        task="svg" if places else "stvg",
+    )
 
 # %% ../nbs/07a_tables.ipynb #cell-032
-TABLE3 = [Row("marks", task="rvos"), replace(TRAINED, task="rvos"), Row("oracle", task="rvos", control="oracle ID")]
+TABLE3 = [
+    Row("marks", task="rvos"),
+    replace(TRAINED, task="rvos"),
+    Row("oracle", task="rvos", control="oracle ID"),
+]
 
 # %% ../nbs/07a_tables.ipynb #cell-036
 TABLE4 = [Row(m, f"embedded:{m}", task="vtg", marks=False) for m in MODELS] + [
-    Row("GRPO", "embedded:plain-{seed}", (0, 1, 2), task="vtg", marks=False), replace(TRAINED, task="vtg", marks=False)]
+    Row("GRPO", "embedded:plain-{seed}", (0, 1, 2), task="vtg", marks=False),
+    replace(TRAINED, task="vtg", marks=False),
+]
 
-def times_of(profile): # -> Population of Tables 4 and 10
+
+def times_of(profile):  # -> Population of Tables 4 and 10
     from stvg_nb.evaluate import population
-    return population(profile, n=200, turn=as_times, name="puppets-times", benchmark="charades-sta", task="vtg")
+
+    return population(
+        profile, n=200, turn=as_times, name="puppets-times", benchmark="charades-sta", task="vtg"
+    )

@@ -22,11 +22,13 @@ from .core import InputError, box_iou, mask_box
 
 # %% ../nbs/01a_tracking.ipynb #cell-011
 def work_of(
-    way, # ours | competent | one_state | released
-    n_frames:int, # of the video
-    arrivals:dict, # {frame: number of new objects}
-    backward=True, # False: forward only; "released" never goes back
-) -> dict: # {"encodings": images encoded, "object_frames": objects times frames through the mask decoder}
+    way,  # ours | competent | one_state | released
+    n_frames: int,  # of the video
+    arrivals: dict,  # {frame: number of new objects}
+    backward=True,  # False: forward only; "released" never goes back
+) -> (
+    dict
+):  # {"encodings": images encoded, "object_frames": objects times frames through the mask decoder}
     "What each way costs, by arithmetic."
     T, encodings, object_frames, live = n_frames, 0, 0, 0
     for frame, new in sorted(arrivals.items()):
@@ -35,81 +37,118 @@ def work_of(
         tracked = live if way in ("one_state", "released") else new
         encodings += T - frame + (frame + 1 if back else 0)
         object_frames += tracked * (T - frame)
-        if back: object_frames += {"ours": new * frame, "competent": new * (frame + 1), "one_state": live * frame}[way]
+        if back:
+            object_frames += {
+                "ours": new * frame,
+                "competent": new * (frame + 1),
+                "one_state": live * frame,
+            }[way]
     return dict(encodings=T if way == "ours" else encodings, object_frames=object_frames)
 
 # %% ../nbs/01a_tracking.ipynb #cell-016
 class FrameStore:
     "One value per frame in memory up to a budget of bytes; beyond it the earliest frames lie on disk."
-    def __init__(self,
-        budget:int, # bytes kept in memory
-        save, # save(path, value) writes one value
-        load, # load(path) reads it back
-        size, # size(value) in bytes
-        folder=None, # where to spill; None: the system's temporary folder
+
+    def __init__(
+        self,
+        budget: int,  # bytes kept in memory
+        save,  # save(path, value) writes one value
+        load,  # load(path) reads it back
+        size,  # size(value) in bytes
+        folder=None,  # where to spill; None: the system's temporary folder
     ):
-        self.budget, self._save, self._load, self._size, self._parent = budget, save, load, size, folder
+        self.budget, self._save, self._load, self._size, self._parent = (
+            budget,
+            save,
+            load,
+            size,
+            folder,
+        )
         self.memory, self.disk, self.used, self._folder = {}, {}, 0, None
 
-    def put(self, frame:int, value):
+    def put(self, frame: int, value):
         "Keep one frame's value in place of what was there."
         self.drop(frame)
-        self.memory[frame] = value; self.used += self._size(value)
-        while self.used > self.budget: self._spill(min(self.memory))
+        self.memory[frame] = value
+        self.used += self._size(value)
+        while self.used > self.budget:
+            self._spill(min(self.memory))
 
-    def get(self, frame:int):
+    def get(self, frame: int):
         "The value as it was put."
         return self.memory[frame] if frame in self.memory else self._load(self.disk[frame])
 
-    def drop(self, frame:int):
+    def drop(self, frame: int):
         "Forget one frame, if it is known."
-        if frame in self.memory: self.used -= self._size(self.memory.pop(frame))
-        if frame in self.disk: self.disk.pop(frame).unlink()
+        if frame in self.memory:
+            self.used -= self._size(self.memory.pop(frame))
+        if frame in self.disk:
+            self.disk.pop(frame).unlink()
 
     def _spill(self, frame):
-        if self._folder is None: self._folder = tempfile.TemporaryDirectory(prefix="stvg-tracking-", dir=self._parent)
-        self.disk[frame] = Path(self._folder.name)/f"{frame:08d}"
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="stvg-tracking-", dir=self._parent)
+        self.disk[frame] = Path(self._folder.name) / f"{frame:08d}"
         self._save(self.disk[frame], self.memory[frame])
         self.used -= self._size(self.memory.pop(frame))
 
     def close(self):
         "Remove everything, also from disk."
-        self.memory.clear(); self.disk.clear(); self.used = 0
-        if self._folder is not None: self._folder.cleanup(); self._folder = None
+        self.memory.clear()
+        self.disk.clear()
+        self.used = 0
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
 # %% ../nbs/01a_tracking.ipynb #cell-019
 @dataclass(eq=False)
 class Track:
     "One object on its way in one direction."
+
     id: int
-    start: int # frame of its prompt
-    seed: object # what the prompt gave; never changes
-    state: object # what the tracker remembers; changes with each frame
-    over: bool = False # given up: nothing is followed any more
+    start: int  # frame of its prompt
+    seed: object  # what the prompt gave; never changes
+    state: object  # what the tracker remembers; changes with each frame
+    over: bool = False  # given up: nothing is followed any more
 
 # %% ../nbs/01a_tracking.ipynb #cell-020
 class Session:
     "One video under way. A tracker adds `_ingest`, `_seed`, `_begin`, `_move` and `segment`."
-    lookahead = 1 # frames that are read and ingested together, never beyond the frame asked for
 
-    def __init__(self,
-        frames, # iterable of (H, W, 3) uint8 RGB, or of tuples that end in one, as `core.iter_frames` gives
-        height:int, width:int, # of the video
-        n_frames:int, # frames that decode (`core.probe`)
-        store:FrameStore, # for what later passes need of each frame
-        backward=True, # False: nothing is kept for a backward pass
+    lookahead = 1  # frames that are read and ingested together, never beyond the frame asked for
+
+    def __init__(
+        self,
+        frames,  # iterable of (H, W, 3) uint8 RGB, or of tuples that end in one, as `core.iter_frames` gives
+        height: int,
+        width: int,  # of the video
+        n_frames: int,  # frames that decode (`core.probe`)
+        store: FrameStore,  # for what later passes need of each frame
+        backward=True,  # False: nothing is kept for a backward pass
     ):
-        self.source, self.size, self.n_frames, self.store, self.keep = iter(frames), (height, width), n_frames, store, backward
+        self.source, self.size, self.n_frames, self.store, self.keep = (
+            iter(frames),
+            (height, width),
+            n_frames,
+            store,
+            backward,
+        )
         self.frame, self.image, self._ahead = -1, None, deque()
         self.tracks, self.waiting, self.ids, self.scores = [], [], set(), {}
-        self.withdrawn = [] # (id, first frame, last frame): masks that were given out and turned out to be nobody's
+        self.withdrawn = []  # (id, first frame, last frame): masks that were given out and turned out to be nobody's
         self.counts = dict(encodings=0, object_frames=0)
 
-    def __enter__(self): return self
-    def __exit__(self, *_): self.close()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
         "Give up memory and temporary files."
-        self.tracks, self.waiting = [], []; self.store.close()
+        self.tracks, self.waiting = [], []
+        self.store.close()
 
     def add_detections(self, boxes=None, masks=None) -> dict:
         "What the detector sees on the current frame; returns {id: mask} where a track was corrected by it. Here: nothing is."
@@ -117,33 +156,41 @@ class Session:
 
 # %% ../nbs/01a_tracking.ipynb #cell-022
 @patch
-def _read(self:Session):
+def _read(self: Session):
     item = next(self.source, None)
     where = f"frame {self.frame + len(self._ahead) + 1}"
-    if item is None: raise InputError(where, f"not there, {self.n_frames} frames were announced; give the number that decodes")
+    if item is None:
+        raise InputError(
+            where, f"not there, {self.n_frames} frames were announced; give the number that decodes"
+        )
     image = item if isinstance(item, np.ndarray) else item[-1]
-    if image.shape != (*self.size, 3): raise InputError(where, f"has shape {image.shape}, the video has {(*self.size, 3)}")
+    if image.shape != (*self.size, 3):
+        raise InputError(where, f"has shape {image.shape}, the video has {(*self.size, 3)}")
     return image
 
 # %% ../nbs/01a_tracking.ipynb #cell-023
 @patch
-def advance(self:Session,
-    to_frame:int, # the last frame to process
-): # yields (frame, {id: (H, W) bool}); an object that is not visible is left out
+def advance(
+    self: Session,
+    to_frame: int,  # the last frame to process
+):  # yields (frame, {id: (H, W) bool}); an object that is not visible is left out
     "All live tracks forward, frame by frame, up to and including `to_frame`."
-    if not to_frame < self.n_frames: raise InputError("advance", f"frame {to_frame} is not in a video of {self.n_frames} frames")
+    if not to_frame < self.n_frames:
+        raise InputError("advance", f"frame {to_frame} is not in a video of {self.n_frames} frames")
     while self.frame < to_frame:
         if not self._ahead:
-            while len(self._ahead) < min(self.lookahead, to_frame - self.frame): self._ahead.append(self._read())
+            while len(self._ahead) < min(self.lookahead, to_frame - self.frame):
+                self._ahead.append(self._read())
             self._ingest(self.frame + 1, list(self._ahead))
         self.image, self.frame = self._ahead.popleft(), self.frame + 1
         masks = self._step(self.frame, self.tracks, 1)
-        if not self.keep: self.store.drop(self.frame - 2)
+        if not self.keep:
+            self.store.drop(self.frame - 2)
         yield self.frame, masks
 
 # %% ../nbs/01a_tracking.ipynb #cell-024
 @patch
-def _step(self:Session, frame, tracks, sign):
+def _step(self: Session, frame, tracks, sign):
     tracks = [t for t in tracks if not t.over]
     self.counts["object_frames"] += len(tracks)
     found = self._move(frame, tracks, sign) if tracks else {}
@@ -152,152 +199,249 @@ def _step(self:Session, frame, tracks, sign):
 
 # %% ../nbs/01a_tracking.ipynb #cell-026
 @patch
-def add(self:Session,
-    id:int, # never used before in this session
-    frame:int, # the current frame, `session.frame`
-    mask=None, # (H, W) bool: the method's way
-    box=None, # (4,) xyxy pixels, in place of a mask
-) -> np.ndarray: # (H, W) bool: the object on this frame
+def add(
+    self: Session,
+    id: int,  # never used before in this session
+    frame: int,  # the current frame, `session.frame`
+    mask=None,  # (H, W) bool: the method's way
+    box=None,  # (4,) xyxy pixels, in place of a mask
+) -> np.ndarray:  # (H, W) bool: the object on this frame
     "A new object; it is carried forward from the next `advance` on, and back by `backward`."
     where = f"object {id}, frame {frame}"
-    if frame != self.frame: raise InputError(where, f"an object starts on the current frame, {self.frame}; advance there first")
-    if id in self.ids: raise InputError(where, "this ID is in use; IDs are never reused")
-    if (mask is None) == (box is None): raise InputError(where, "needs a mask or a box, one of them")
-    if mask is not None: mask = np.asarray(mask, bool)
-    if mask is not None and mask.shape != self.size: raise InputError(where, f"mask of shape {mask.shape}, the video has {self.size}")
+    if frame != self.frame:
+        raise InputError(
+            where, f"an object starts on the current frame, {self.frame}; advance there first"
+        )
+    if id in self.ids:
+        raise InputError(where, "this ID is in use; IDs are never reused")
+    if (mask is None) == (box is None):
+        raise InputError(where, "needs a mask or a box, one of them")
+    if mask is not None:
+        mask = np.asarray(mask, bool)
+    if mask is not None and mask.shape != self.size:
+        raise InputError(where, f"mask of shape {mask.shape}, the video has {self.size}")
     seed, out = self._seed(frame, mask, None if box is None else np.asarray(box, float))
-    self.ids.add(id); self.counts["object_frames"] += 1
+    self.ids.add(id)
+    self.counts["object_frames"] += 1
     self.tracks.append(Track(id, frame, seed, self._begin(seed)))
-    if frame and self.keep: self.waiting.append(self.tracks[-1])
+    if frame and self.keep:
+        self.waiting.append(self.tracks[-1])
     return out
 
 # %% ../nbs/01a_tracking.ipynb #cell-027
 @patch
-def backward(self:Session): # yields (frame, {id: (H, W) bool}), latest frame first
+def backward(self: Session):  # yields (frame, {id: (H, W) bool}), latest frame first
     "Every object that has not been carried back yet, from its start to frame 0, all in one sweep."
     waiting, self.waiting, live = self.waiting, [], []
     last = self.frame == self.n_frames - 1
-    if last: self.tracks = []
+    if last:
+        self.tracks = []
     start = max((t.start for t in waiting), default=0)
     if last:
-        for frame in range(start + 1, self.n_frames): self.store.drop(frame)
+        for frame in range(start + 1, self.n_frames):
+            self.store.drop(frame)
     for frame in range(start - 1, -1, -1):
-        live += [Track(t.id, t.start, t.seed, self._begin(t.seed)) for t in waiting if t.start == frame + 1]
+        live += [
+            Track(t.id, t.start, t.seed, self._begin(t.seed))
+            for t in waiting
+            if t.start == frame + 1
+        ]
         yield frame, self._step(frame, live, -1)
-        if last: self.store.drop(frame + 1)
+        if last:
+            self.store.drop(frame + 1)
 
 # %% ../nbs/01a_tracking.ipynb #cell-032
-SAM2_NEEDS = dict(non_overlap_masks=False, non_overlap_masks_for_mem_enc=False, clear_non_cond_mem_around_input=False,
-                  add_all_frames_to_correct_as_cond=False, memory_temporal_stride_for_eval=1, max_cond_frames_in_attn=-1,
-                  use_obj_ptrs_in_encoder=True, training=False)
+SAM2_NEEDS = dict(
+    non_overlap_masks=False,
+    non_overlap_masks_for_mem_enc=False,
+    clear_non_cond_mem_around_input=False,
+    add_all_frames_to_correct_as_cond=False,
+    memory_temporal_stride_for_eval=1,
+    max_cond_frames_in_attn=-1,
+    use_obj_ptrs_in_encoder=True,
+    training=False,
+)
+
 
 def check_sam2(model):
     "Refuse a SAM2 configuration in which objects interact or memories are chosen by another rule."
-    wrong = [f"{k} is {getattr(model, k)!r}, needs {v!r}" for k, v in SAM2_NEEDS.items() if getattr(model, k, v) != v]
-    wrong += [f"{k} is {getattr(model, k)}, needs at least 2" for k in ("num_maskmem", "max_obj_ptrs_in_encoder") if getattr(model, k) < 2]
-    if wrong: raise InputError("SAM2 configuration", "; ".join(wrong))
+    wrong = [
+        f"{k} is {getattr(model, k)!r}, needs {v!r}"
+        for k, v in SAM2_NEEDS.items()
+        if getattr(model, k, v) != v
+    ]
+    wrong += [
+        f"{k} is {getattr(model, k)}, needs at least 2"
+        for k in ("num_maskmem", "max_obj_ptrs_in_encoder")
+        if getattr(model, k) < 2
+    ]
+    if wrong:
+        raise InputError("SAM2 configuration", "; ".join(wrong))
 
 # %% ../nbs/01a_tracking.ipynb #cell-033
 def load_sam2(
-    config=None, # sam2.1_hiera_t, _s, _b+ or _l; None: _l
-    checkpoint=None, # .pt file; None: random weights
-    device="cpu", # cpu | cuda
-    image_size=None, # side of the square the model sees, pixels; None: as configured, 1024
-    seed=0, # of random weights
-    **options, # further entries of the configuration's `model` part
-): # SAM2VideoPredictor of the sam2 package
+    config=None,  # sam2.1_hiera_t, _s, _b+ or _l; None: _l
+    checkpoint=None,  # .pt file; None: random weights
+    device="cpu",  # cpu | cuda
+    image_size=None,  # side of the square the model sees, pixels; None: as configured, 1024
+    seed=0,  # of random weights
+    **options,  # further entries of the configuration's `model` part
+):  # SAM2VideoPredictor of the sam2 package
     "The sam2 package's own model, checked."
     import torch
     from hydra.errors import HydraException
     from sam2.build_sam import build_sam2_video_predictor
-    if checkpoint is not None and not Path(checkpoint).is_file(): raise InputError(checkpoint, "no such SAM2 checkpoint")
+
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise InputError(checkpoint, "no such SAM2 checkpoint")
     config = config or "sam2.1_hiera_l"
     path = config if "/" in config else f"configs/{config.split('_')[0]}/{config}.yaml"
-    if image_size: options["image_size"] = image_size
+    if image_size:
+        options["image_size"] = image_size
     overrides = [f"++model.{k}={v}" for k, v in options.items()]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try: model = build_sam2_video_predictor(path, checkpoint, device, hydra_overrides_extra=overrides)
-        except HydraException as e: raise InputError(f"SAM2 configuration {config}", e) from None
+        try:
+            model = build_sam2_video_predictor(
+                path, checkpoint, device, hydra_overrides_extra=overrides
+            )
+        except HydraException as e:
+            raise InputError(f"SAM2 configuration {config}", e) from None
     check_sam2(model)
     return model
 
-# %% ../nbs/01a_tracking.ipynb #cell-037
+# %% ../nbs/01a_tracking.ipynb #cell-037-0
 @contextlib.contextmanager
 def _quiet_sam2():
     "sam2 draws two progress bars and warns on every mask that its CUDA extension is missing."
     import warnings
     from unittest.mock import patch as replaced
+
     plain = lambda x, **_: x
-    with replaced("sam2.sam2_video_predictor.tqdm", plain), replaced("sam2.utils.misc.tqdm", plain), warnings.catch_warnings():
+    with (
+        replaced("sam2.sam2_video_predictor.tqdm", plain),
+        replaced("sam2.utils.misc.tqdm", plain),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="(?s).*Skipping the post-processing step")
         yield
 
+# %% ../nbs/01a_tracking.ipynb #cell-037-1
 @contextlib.contextmanager
-def count_work(model): # SAM2VideoPredictor
+def count_work(model):  # SAM2VideoPredictor
     "Counts images through the encoder and objects through the mask decoder."
     counts = dict(encodings=0, object_frames=0)
-    def counter(key, size): return lambda module, args, out: counts.update({key: counts[key] + size(out)})
-    hooks = [model.image_encoder.register_forward_hook(counter("encodings", lambda out: len(out["vision_features"]))),
-             model.sam_mask_decoder.register_forward_hook(counter("object_frames", lambda out: len(out[0])))]
-    try: yield counts
+
+    def counter(key, size):
+        return lambda module, args, out: counts.update({key: counts[key] + size(out)})
+
+    hooks = [
+        model.image_encoder.register_forward_hook(
+            counter("encodings", lambda out: len(out["vision_features"]))
+        ),
+        model.sam_mask_decoder.register_forward_hook(
+            counter("object_frames", lambda out: len(out[0]))
+        ),
+    ]
+    try:
+        yield counts
     finally:
-        for hook in hooks: hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 # %% ../nbs/01a_tracking.ipynb #cell-038
 def _official_prompt(model, state, frame, id, prompt):
     prompt = np.asarray(prompt)
-    if prompt.ndim == 2: model.add_new_mask(state, frame, id, prompt)
-    else: model.add_new_points_or_box(state, frame, id, box=prompt)
+    if prompt.ndim == 2:
+        model.add_new_mask(state, frame, id, prompt)
+    else:
+        model.add_new_points_or_box(state, frame, id, box=prompt)
 
 # %% ../nbs/01a_tracking.ipynb #cell-039
 def official_tracks(
-    model, # SAM2VideoPredictor
-    frames, # (T, H, W, 3) uint8
-    arrivals, # {frame: {id: (H, W) bool mask or (4,) xyxy box}}
-    way="competent", # competent | one_state | released
-    backward=True, # False: forward only; "released" never goes back
-): # yields (frame, id, (H, W) float32 logits); of an object and frame that come twice the last one counts
+    model,  # SAM2VideoPredictor
+    frames,  # (T, H, W, 3) uint8
+    arrivals,  # {frame: {id: (H, W) bool mask or (4,) xyxy box}}
+    way="competent",  # competent | one_state | released
+    backward=True,  # False: forward only; "released" never goes back
+):  # yields (frame, id, (H, W) float32 logits); of an object and frame that come twice the last one counts
     "The sam2 package's own predictor, driven in one of three ways: the reference of tests and benchmark."
     from PIL import Image
+
     both = backward and way != "released"
     with tempfile.TemporaryDirectory() as folder, _quiet_sam2():
-        for i, frame in enumerate(frames): Image.fromarray(frame).save(f"{folder}/{i:05d}.jpg", format="PNG")
+        for i, frame in enumerate(frames):
+            Image.fromarray(frame).save(f"{folder}/{i:05d}.jpg", format="PNG")
         state, at_arrival = model.init_state(folder), {f: {} for f in arrivals}
         for frame, new in sorted(arrivals.items()):
-            for reverse in (False, True)[:1 + (both and frame > 0)]:
-                if way != "one_state": model.reset_state(state)
-                prompts = at_arrival[frame] | new if way == "released" else {} if way == "one_state" and reverse else new
-                for id, prompt in prompts.items(): _official_prompt(model, state, frame, id, prompt)
-                for f, ids, logits in model.propagate_in_video(state, start_frame_idx=frame, reverse=reverse):
+            for reverse in (False, True)[: 1 + (both and frame > 0)]:
+                if way != "one_state":
+                    model.reset_state(state)
+                prompts = (
+                    at_arrival[frame] | new
+                    if way == "released"
+                    else {}
+                    if way == "one_state" and reverse
+                    else new
+                )
+                for id, prompt in prompts.items():
+                    _official_prompt(model, state, frame, id, prompt)
+                for f, ids, logits in model.propagate_in_video(
+                    state, start_frame_idx=frame, reverse=reverse
+                ):
                     for id, one in zip(ids, logits[:, 0].cpu().numpy()):
-                        if way == "released" and id not in new: continue
-                        if f in at_arrival: at_arrival[f][id] = one > 0
+                        if way == "released" and id not in new:
+                            continue
+                        if f in at_arrival:
+                            at_arrival[f][id] = one > 0
                         yield f, id, one
 
 # %% ../nbs/01a_tracking.ipynb #cell-043
 class Sam2Tracker:
     "SAM2 with every frame encoded once; a new object is tracked alone, objects of equal age in one batch."
+
     name = "sam2"
-    def __init__(self,
-        config=None, checkpoint=None, device="cpu", image_size=None, # as `load_sam2`
-        budget=None, # bytes of encodings kept in memory; None: 8 GB on a GPU, 2 GB on a CPU
-        chunk=None, # objects in one batch at most; None: 16 on a GPU, 4 on a CPU
-        lookahead=None, # frames encoded in one batch; None: 8 on a GPU, 1 on a CPU
-        folder=None, # where encodings beyond the budget lie; None: the system's temporary folder
-        model=None, # a SAM2VideoPredictor that is loaded already
+
+    def __init__(
+        self,
+        config=None,
+        checkpoint=None,
+        device="cpu",
+        image_size=None,  # as `load_sam2`
+        budget=None,  # bytes of encodings kept in memory; None: 8 GB on a GPU, 2 GB on a CPU
+        chunk=None,  # objects in one batch at most; None: 16 on a GPU, 4 on a CPU
+        lookahead=None,  # frames encoded in one batch; None: 8 on a GPU, 1 on a CPU
+        folder=None,  # where encodings beyond the budget lie; None: the system's temporary folder
+        model=None,  # a SAM2VideoPredictor that is loaded already
     ):
         self.model = load_sam2(config, checkpoint, device, image_size) if model is None else model
         check_sam2(self.model)
         self.device, cuda = self.model.device, self.model.device.type == "cuda"
-        self.budget, self.folder = budget if budget is not None else (8 if cuda else 2) << 30, folder
+        self.budget, self.folder = (
+            budget if budget is not None else (8 if cuda else 2) << 30,
+            folder,
+        )
         self.chunk, self.lookahead = chunk or (16 if cuda else 4), lookahead or (8 if cuda else 1)
-        weights = "given model" if model is not None else "random weights" if checkpoint is None else Path(checkpoint).name
+        weights = (
+            "given model"
+            if model is not None
+            else "random weights"
+            if checkpoint is None
+            else Path(checkpoint).name
+        )
         kind = (config or "sam2.1_hiera_l") if model is None else type(model).__name__
-        self.about = f"SAM2 ({kind}, {weights}), {self.model.image_size} px, each frame encoded once"
+        self.about = (
+            f"SAM2 ({kind}, {weights}), {self.model.image_size} px, each frame encoded once"
+        )
 
-    def open(self, frames, height, width, n_frames, backward=True,
-        logits=False, # yield float32 logits of all objects in place of masks
+    def open(
+        self,
+        frames,
+        height,
+        width,
+        n_frames,
+        backward=True,
+        logits=False,  # yield float32 logits of all objects in place of masks
     ) -> "Sam2Session":
         "Start on a video."
         return Sam2Session(self, frames, height, width, n_frames, backward, logits)
@@ -306,136 +450,211 @@ class Sam2Tracker:
     def computing(self):
         "No gradients; bfloat16 autocast on a GPU, float32 on a CPU."
         import torch
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"): yield
+
+        with (
+            torch.inference_mode(),
+            torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"),
+        ):
+            yield
 
 # %% ../nbs/01a_tracking.ipynb #cell-045
 @dataclass(eq=False)
 class Sam2State:
     "All that memory attention can still read of one object: at most 1 + 6 memories and 1 + 15 pointers."
-    memory: object # (H*W, D) bfloat16, of the prompt frame
-    pointer: object # (C,)
-    memories: deque # the last 6, oldest first
-    pointers: deque # the last 15, newest first
+
+    memory: object  # (H*W, D) bfloat16, of the prompt frame
+    pointer: object  # (C,)
+    memories: deque  # the last 6, oldest first
+    pointers: deque  # the last 15, newest first
 
     @property
-    def nbytes(self): return sum(x.untyped_storage().nbytes() for x in (self.memory, self.pointer, *self.memories, *self.pointers))
+    def nbytes(self):
+        return sum(
+            x.untyped_storage().nbytes()
+            for x in (self.memory, self.pointer, *self.memories, *self.pointers)
+        )
 
 # %% ../nbs/01a_tracking.ipynb #cell-046
 class Sam2Session(Session):
     "One video under SAM2."
+
     def __init__(self, tracker, frames, height, width, n_frames, backward=True, logits=False):
         import torch
-        save, load = lambda path, value: torch.save(value, path), lambda path: torch.load(path, tracker.device)
-        store = FrameStore(tracker.budget, save, load, lambda value: sum(x.nbytes for x in value), tracker.folder)
-        super().__init__(frames, height, width, n_frames, store, backward)
-        self.tracker, self.model, self.logits, self.lookahead = tracker, tracker.model, logits, tracker.lookahead
-        self.pointers = min(n_frames, self.model.max_obj_ptrs_in_encoder)
-        self.positions = None # of the encoder's features; the same for every frame
-        self.memory_position = None # (H*W, 1, D), the same for every memory
 
-# %% ../nbs/01a_tracking.ipynb #cell-048
+        save, load = (
+            lambda path, value: torch.save(value, path),
+            lambda path: torch.load(path, tracker.device),
+        )
+        store = FrameStore(
+            tracker.budget, save, load, lambda value: sum(x.nbytes for x in value), tracker.folder
+        )
+        super().__init__(frames, height, width, n_frames, store, backward)
+        self.tracker, self.model, self.logits, self.lookahead = (
+            tracker,
+            tracker.model,
+            logits,
+            tracker.lookahead,
+        )
+        self.pointers = min(n_frames, self.model.max_obj_ptrs_in_encoder)
+        self.positions = None  # of the encoder's features; the same for every frame
+        self.memory_position = None  # (H*W, 1, D), the same for every memory
+
+# %% ../nbs/01a_tracking.ipynb #cell-048-0
 @patch
-def _pixels(self:Sam2Session, image):
+def _pixels(self: Sam2Session, image):
     "As `load_video_frames` of sam2: bicubic to a square, 0..1, normalised."
     import torch
     from PIL import Image
-    side = self.model.image_size
-    return torch.from_numpy(np.array(Image.fromarray(image).resize((side, side)))).permute(2, 0, 1)[None].contiguous() # (1, 3, S, S) uint8
 
+    side = self.model.image_size
+    return (
+        torch.from_numpy(np.array(Image.fromarray(image).resize((side, side))))
+        .permute(2, 0, 1)[None]
+        .contiguous()
+    )  # (1, 3, S, S) uint8
+
+# %% ../nbs/01a_tracking.ipynb #cell-048-1
 @patch
-def _encode(self:Sam2Session, pixels):
+def _encode(self: Sam2Session, pixels):
     import torch
+
     x = pixels.to(self.tracker.device).float() / 255
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(v, device=x.device)[:, None, None]
+        for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     with self.tracker.computing():
         out, levels = self.model.forward_image((x - mean) / std), self.model.num_feature_levels
-    if self.positions is None: self.positions = [p[:1].clone() for p in out["vision_pos_enc"][-levels:]]
+    if self.positions is None:
+        self.positions = [p[:1].clone() for p in out["vision_pos_enc"][-levels:]]
     self.counts["encodings"] += len(x)
-    return [[f[i:i + 1].clone() for f in out["backbone_fpn"][-levels:]] for i in range(len(x))]
+    return [[f[i : i + 1].clone() for f in out["backbone_fpn"][-levels:]] for i in range(len(x))]
 
-# %% ../nbs/01a_tracking.ipynb #cell-049
+# %% ../nbs/01a_tracking.ipynb #cell-049-0
 @patch
-def _ingest(self:Sam2Session, first, images):
+def _ingest(self: Sam2Session, first, images):
     "Encode at once what is needed at once; a frame without objects waits as pixels."
     import torch
-    values = [(self._pixels(image),) for image in images]
-    if self.tracks: values = self._encode(torch.cat([v for v, in values]))
-    for frame, value in enumerate(values, first): self.store.put(frame, value)
 
+    values = [(self._pixels(image),) for image in images]
+    if self.tracks:
+        values = self._encode(torch.cat([v for (v,) in values]))
+    for frame, value in enumerate(values, first):
+        self.store.put(frame, value)
+
+# %% ../nbs/01a_tracking.ipynb #cell-049-1
 @patch
-def _features(self:Sam2Session, frame): # list of (1, c, h, w), finest first
+def _features(self: Sam2Session, frame):  # list of (1, c, h, w), finest first
     value = self.store.get(frame)
     if len(value) == 1 and value[0].shape[1] == 3:
-        value, = self._encode(value[0])
+        (value,) = self._encode(value[0])
         self.store.put(frame, value)
     return value
 
-# %% ../nbs/01a_tracking.ipynb #cell-052
+# %% ../nbs/01a_tracking.ipynb #cell-052-0
 @patch
-def _remember(self:Sam2Session, top, masks, scores, prompted): # (B, C, h, w), (B, 1, S, S) logits, (B, 1) logits
+def _remember(
+    self: Sam2Session, top, masks, scores, prompted
+):  # (B, C, h, w), (B, 1, S, S) logits, (B, 1) logits
     "The memory encoder; rounded to bfloat16 as the official predictor stores it."
     import torch
-    flat = top.flatten(2).permute(2, 0, 1) # (h*w, B, C)
-    memory, position = self.model._encode_new_memory([flat], [top.shape[-2:]], masks, scores, is_mask_from_pts=prompted)
-    if self.memory_position is None: self.memory_position = position[-1][:1].flatten(2).permute(2, 0, 1).clone() # (h*w, 1, D)
-    return [m.flatten(1).t().to(torch.bfloat16).contiguous() for m in memory] # B x (h*w, D)
 
+    flat = top.flatten(2).permute(2, 0, 1)  # (h*w, B, C)
+    memory, position = self.model._encode_new_memory(
+        [flat], [top.shape[-2:]], masks, scores, is_mask_from_pts=prompted
+    )
+    if self.memory_position is None:
+        self.memory_position = position[-1][:1].flatten(2).permute(2, 0, 1).clone()  # (h*w, 1, D)
+    return [m.flatten(1).t().to(torch.bfloat16).contiguous() for m in memory]  # B x (h*w, D)
+
+# %% ../nbs/01a_tracking.ipynb #cell-052-1
 @patch
-def _video_masks(self:Sam2Session, low): # (B, 1, h, w) logits
+def _video_masks(self: Sam2Session, low):  # (B, 1, h, w) logits
     "Masks, or logits where they were asked for, at the size of the video."
     from torch.nn.functional import interpolate
+
     logits = interpolate(low.float(), size=self.size, mode="bilinear", align_corners=False)[:, 0]
     return (logits if self.logits else logits > 0).cpu().numpy()
 
 # %% ../nbs/01a_tracking.ipynb #cell-053
 @patch
-def _filled(self:Sam2Session, low):
+def _filled(self: Sam2Session, low):
     "Small holes filled, where sam2 was built with its CUDA extension; without it sam2 leaves them too."
     from importlib.util import find_spec
     from sam2.utils.misc import fill_holes_in_mask_scores
-    if self.model.fill_hole_area <= 0 or low.device.type != "cuda" or find_spec("sam2._C") is None: return low
+
+    if self.model.fill_hole_area <= 0 or low.device.type != "cuda" or find_spec("sam2._C") is None:
+        return low
     return fill_holes_in_mask_scores(low, self.model.fill_hole_area)
 
 # %% ../nbs/01a_tracking.ipynb #cell-054
 @patch
-def _prompt(self:Sam2Session, features, mask=None, box=None):
+def _prompt(self: Sam2Session, features, mask=None, box=None):
     "The prompt frame: SAM without memory."
     import torch
     from torch.nn.functional import interpolate
+
     model, side, device = self.model, self.model.image_size, self.tracker.device
     points = None
     if mask is not None:
         mask = torch.from_numpy(mask).to(device)[None, None].float()
         if mask.shape[-2:] != (side, side):
-            mask = (interpolate(mask, size=(side, side), align_corners=False, mode="bilinear", antialias=True) >= 0.5).float()
+            mask = (
+                interpolate(
+                    mask, size=(side, side), align_corners=False, mode="bilinear", antialias=True
+                )
+                >= 0.5
+            ).float()
     else:
-        corners = torch.tensor(box, dtype=torch.float32).reshape(1, 2, 2) / torch.tensor(self.size[::-1])
-        points = dict(point_coords=(corners * side).to(device), point_labels=torch.tensor([[2, 3]], dtype=torch.int32, device=device))
-    _, flat, positions, sizes = model._prepare_backbone_features(dict(backbone_fpn=features, vision_pos_enc=self.positions))
-    return model.track_step(frame_idx=0, is_init_cond_frame=True, current_vision_feats=flat, current_vision_pos_embeds=positions,
-                            feat_sizes=sizes, point_inputs=points, mask_inputs=mask, output_dict={}, num_frames=self.n_frames,
-                            run_mem_encoder=False)
+        corners = torch.tensor(box, dtype=torch.float32).reshape(1, 2, 2) / torch.tensor(
+            self.size[::-1]
+        )
+        points = dict(
+            point_coords=(corners * side).to(device),
+            point_labels=torch.tensor([[2, 3]], dtype=torch.int32, device=device),
+        )
+    _, flat, positions, sizes = model._prepare_backbone_features(
+        dict(backbone_fpn=features, vision_pos_enc=self.positions)
+    )
+    return model.track_step(
+        frame_idx=0,
+        is_init_cond_frame=True,
+        current_vision_feats=flat,
+        current_vision_pos_embeds=positions,
+        feat_sizes=sizes,
+        point_inputs=points,
+        mask_inputs=mask,
+        output_dict={},
+        num_frames=self.n_frames,
+        run_mem_encoder=False,
+    )
 
-# %% ../nbs/01a_tracking.ipynb #cell-056
+# %% ../nbs/01a_tracking.ipynb #cell-056-0
 @patch
-def _seed(self:Sam2Session, frame, mask, box):
+def _seed(self: Sam2Session, frame, mask, box):
     from torch.nn.functional import interpolate
+
     features, side = self._features(frame), self.model.image_size
     with self.tracker.computing():
         out = self._prompt(features, mask, box)
         low = self._filled(out["pred_masks"])
         high = interpolate(low, size=(side, side), mode="bilinear", align_corners=False)
-        memory, = self._remember(features[-1], high, out["object_score_logits"], prompted=True)
+        (memory,) = self._remember(features[-1], high, out["object_score_logits"], prompted=True)
         return (memory, out["obj_ptr"][0].clone()), self._video_masks(low)[0]
 
+# %% ../nbs/01a_tracking.ipynb #cell-056-1
 @patch
-def _begin(self:Sam2Session, seed): return Sam2State(*seed, deque(maxlen=self.model.num_maskmem - 1), deque(maxlen=self.pointers - 1))
+def _begin(self: Sam2Session, seed):
+    return Sam2State(
+        *seed, deque(maxlen=self.model.num_maskmem - 1), deque(maxlen=self.pointers - 1)
+    )
 
 # %% ../nbs/01a_tracking.ipynb #cell-057
 @patch
-def segment(self:Sam2Session,
-    box, # (4,) xyxy pixels
-) -> np.ndarray: # (H, W) bool
+def segment(
+    self: Sam2Session,
+    box,  # (4,) xyxy pixels
+) -> np.ndarray:  # (H, W) bool
     "SAM's mask of a box on the current frame, from the encoding that tracking uses."
     features = self._features(self.frame)
     with self.tracker.computing():
@@ -444,69 +663,103 @@ def segment(self:Sam2Session,
 
 # %% ../nbs/01a_tracking.ipynb #cell-059
 @patch
-def _attend(self:Sam2Session,
-    top, # (1, C, h, w) coarsest features of the frame
-    states, # B states with equally many memories and pointers
-    ages, # (B,) frames since the prompt
-): # (B, C, h, w)
+def _attend(
+    self: Sam2Session,
+    top,  # (1, C, h, w) coarsest features of the frame
+    states,  # B states with equally many memories and pointers
+    ages,  # (B,) frames since the prompt
+):  # (B, C, h, w)
     "Memory attention of one frame for a batch of objects."
     import torch
     from sam2.modeling.sam2_utils import get_1d_sine_pe
+
     model, n, (_, C, h, w) = self.model, len(states), top.shape
     past, D = len(states[0].memories), model.mem_dim
-    memory = torch.stack([torch.cat([s.memory, *s.memories]) for s in states], 1) # ((1 + past) * h*w, B, D)
-    which = [model.num_maskmem - 1, *range(past - 1, -1, -1)] # temporal code: the prompt's, then oldest to newest
-    position = torch.cat([self.memory_position + model.maskmem_tpos_enc[i] for i in which]).expand(-1, n, -1)
+    memory = torch.stack(
+        [torch.cat([s.memory, *s.memories]) for s in states], 1
+    )  # ((1 + past) * h*w, B, D)
+    which = [
+        model.num_maskmem - 1,
+        *range(past - 1, -1, -1),
+    ]  # temporal code: the prompt's, then oldest to newest
+    position = torch.cat([self.memory_position + model.maskmem_tpos_enc[i] for i in which]).expand(
+        -1, n, -1
+    )
 
-    pointers = torch.stack([torch.stack([s.pointer, *s.pointers]) for s in states], 1) # (P, B, C)
+    pointers = torch.stack([torch.stack([s.pointer, *s.pointers]) for s in states], 1)  # (P, B, C)
     P, limit = len(pointers), self.pointers - 1
-    offsets = torch.tensor([[age, *range(1, P)] for age in ages], device=top.device).t() # (P, B) frames back
+    offsets = torch.tensor(
+        [[age, *range(1, P)] for age in ages], device=top.device
+    ).t()  # (P, B) frames back
     codes, width = pointers.new_zeros(P, n, D), C if model.proj_tpos_enc_in_obj_ptrs else D
-    if model.add_tpos_enc_to_obj_ptrs: codes = model.obj_ptr_tpos_proj(get_1d_sine_pe(offsets / limit, dim=width)) # (P, B, D)
-    pointers = pointers.reshape(P, n, C // D, D).permute(0, 2, 1, 3).flatten(0, 1) # (P * C/D, B, D)
+    if model.add_tpos_enc_to_obj_ptrs:
+        codes = model.obj_ptr_tpos_proj(get_1d_sine_pe(offsets / limit, dim=width))  # (P, B, D)
+    pointers = (
+        pointers.reshape(P, n, C // D, D).permute(0, 2, 1, 3).flatten(0, 1)
+    )  # (P * C/D, B, D)
     codes = codes.repeat_interleave(C // D, dim=0)
 
-    curr, curr_pos = (x.expand(n, -1, -1, -1).flatten(2).permute(2, 0, 1) for x in (top, self.positions[-1]))
-    out = model.memory_attention(curr=[curr], curr_pos=[curr_pos], memory=torch.cat([memory, pointers]),
-                                 memory_pos=torch.cat([position, codes]), num_obj_ptr_tokens=len(pointers))
+    curr, curr_pos = (
+        x.expand(n, -1, -1, -1).flatten(2).permute(2, 0, 1) for x in (top, self.positions[-1])
+    )
+    out = model.memory_attention(
+        curr=[curr],
+        curr_pos=[curr_pos],
+        memory=torch.cat([memory, pointers]),
+        memory_pos=torch.cat([position, codes]),
+        num_obj_ptr_tokens=len(pointers),
+    )
     return out.permute(1, 2, 0).view(n, C, h, w)
 
 # %% ../nbs/01a_tracking.ipynb #cell-061
 @patch
-def _advance_batch(self:Sam2Session, frame, tracks):
+def _advance_batch(self: Sam2Session, frame, tracks):
     model, n = self.model, len(tracks)
     with self.tracker.computing():
         *fine, top = [f.expand(n, -1, -1, -1) for f in self._features(frame)]
-        fused = self._attend(top[:1], [t.state for t in tracks], [abs(frame - t.start) for t in tracks])
+        fused = self._attend(
+            top[:1], [t.state for t in tracks], [abs(frame - t.start) for t in tracks]
+        )
         several = model._use_multimask(False, None)
-        _, _, _, low, high, pointers, scores = model._forward_sam_heads(fused, high_res_features=fine or None, multimask_output=several)
-        for t, memory, pointer in zip(tracks, self._remember(top, high, scores, prompted=False), pointers):
-            t.state.memories.append(memory); t.state.pointers.appendleft(pointer.clone())
+        _, _, _, low, high, pointers, scores = model._forward_sam_heads(
+            fused, high_res_features=fine or None, multimask_output=several
+        )
+        for t, memory, pointer in zip(
+            tracks, self._remember(top, high, scores, prompted=False), pointers
+        ):
+            t.state.memories.append(memory)
+            t.state.pointers.appendleft(pointer.clone())
         masks = self._video_masks(self._filled(low))
-    return {t.id: (mask, score) for t, mask, score in zip(tracks, masks, scores.float().sigmoid()[:, 0].tolist())}
+    return {
+        t.id: (mask, score)
+        for t, mask, score in zip(tracks, masks, scores.float().sigmoid()[:, 0].tolist())
+    }
 
 # %% ../nbs/01a_tracking.ipynb #cell-062
 @patch
-def _move(self:Sam2Session, frame, tracks, sign):
+def _move(self: Sam2Session, frame, tracks, sign):
     "Objects with equally many memories and pointers go through the network as one batch."
     groups, found = {}, {}
-    for t in tracks: groups.setdefault(min(abs(frame - t.start), self.pointers), []).append(t)
+    for t in tracks:
+        groups.setdefault(min(abs(frame - t.start), self.pointers), []).append(t)
     for group in groups.values():
-        for i in range(0, len(group), self.tracker.chunk): found |= self._advance_batch(frame, group[i:i + self.tracker.chunk])
+        for i in range(0, len(group), self.tracker.chunk):
+            found |= self._advance_batch(frame, group[i : i + self.tracker.chunk])
     return found
 
-# %% ../nbs/01a_tracking.ipynb #cell-073
+# %% ../nbs/01a_tracking.ipynb #cell-073-0
 def colour_bins(
-    image, # (h, w, 3) uint8 RGB
-): # (h, w) int, 0..4095: 16 levels a channel
+    image,  # (h, w, 3) uint8 RGB
+):  # (h, w) int, 0..4095: 16 levels a channel
     "The cell of each pixel's colour."
     r, g, b = (image[..., i].astype(np.int32) >> 4 for i in range(3))
     return r << 8 | g << 4 | b
 
+# %% ../nbs/01a_tracking.ipynb #cell-073-1
 def colour_model(
-    bins, # (h, w) from `colour_bins`
-    mask, # (h, w) bool
-): # (4096,) float32, sums to 1
+    bins,  # (h, w) from `colour_bins`
+    mask,  # (h, w) bool
+):  # (4096,) float32, sums to 1
     "How often each colour occurs under a mask; neighbouring cells share, so that noise and shading do not matter."
     h = np.bincount(bins[mask], minlength=4096).astype(np.float32).reshape(16, 16, 16)
     for axis in range(3):
@@ -515,222 +768,349 @@ def colour_model(
     return h.ravel() / max(h.sum(), 1e-9)
 
 # %% ../nbs/01a_tracking.ipynb #cell-074
-def colour_evidence(bins, inside, outside): # (h, w), two models -> (h, w) log odds
+def colour_evidence(bins, inside, outside):  # (h, w), two models -> (h, w) log odds
     "Which pixels have the object's colours rather than its surroundings'."
     import cv2
+
     odds = np.log((inside[bins] + 2e-4) / (outside[bins] + 2e-4)).astype(np.float32)
     return np.clip(cv2.GaussianBlur(odds, (3, 3), 0), -4, 4)
 
-def likeness(a, b): # two colour models
+
+def likeness(a, b):  # two colour models
     "Bhattacharyya coefficient: 1 for equal colours, 0 for none in common."
     return float(np.sqrt(a * b).sum())
 
-# %% ../nbs/01a_tracking.ipynb #cell-077
-def signed_distance(mask): # (h, w) bool -> (h, w) float32 px
+# %% ../nbs/01a_tracking.ipynb #cell-077-0
+def signed_distance(mask):  # (h, w) bool -> (h, w) float32 px
     "Distance to the outline, positive inside."
     import cv2
-    mask = mask.astype(np.uint8)
-    if mask.all() or not mask.any(): return np.where(mask, 9, -9).astype(np.float32)
-    return cv2.distanceTransform(mask, cv2.DIST_L2, 3) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
 
-def large_parts(mask, share=0.15, gap=None): # (h, w) bool
+    mask = mask.astype(np.uint8)
+    if mask.all() or not mask.any():
+        return np.where(mask, 9, -9).astype(np.float32)
+    return cv2.distanceTransform(mask, cv2.DIST_L2, 3) - cv2.distanceTransform(
+        1 - mask, cv2.DIST_L2, 3
+    )
+
+# %% ../nbs/01a_tracking.ipynb #cell-077-1
+def large_parts(mask, share=0.15, gap=None):  # (h, w) bool
     "The mask closed by one pixel, without parts below `share` of the largest one or more than `gap` pixels away from it."
     import cv2
+
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     n, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-    if n < 3: return closed > 0
+    if n < 3:
+        return closed > 0
     areas = stats[:, cv2.CC_STAT_AREA]
-    keep, main = areas >= share * areas[1:].max(), 1 + int(areas[1:].argmax()); keep[0] = False
+    keep, main = areas >= share * areas[1:].max(), 1 + int(areas[1:].argmax())
+    keep[0] = False
     if gap is not None and keep.sum() > 1:
         away = cv2.distanceTransform((labels != main).astype(np.uint8), cv2.DIST_L2, 3)
-        for part in np.flatnonzero(keep): keep[part] = away[labels == part].min() <= gap
+        for part in np.flatnonzero(keep):
+            keep[part] = away[labels == part].min() <= gap
     return keep[labels]
 
 # %% ../nbs/01a_tracking.ipynb #cell-078
-def window(box, size, pad=0): # xyxy pixels, (H, W) -> two slices
+def window(box, size, pad=0):  # xyxy pixels, (H, W) -> two slices
     "Rows and columns of a padded box inside a frame."
     (x1, y1, x2, y2), (H, W) = box, size
-    x1, y1, x2, y2 = int(np.floor(x1)) - pad, int(np.floor(y1)) - pad, int(np.ceil(x2)) + pad, int(np.ceil(y2)) + pad
-    return slice(min(max(y1, 0), H), max(min(y2, H), 0)), slice(min(max(x1, 0), W), max(min(x2, W), 0))
+    x1, y1, x2, y2 = (
+        int(np.floor(x1)) - pad,
+        int(np.floor(y1)) - pad,
+        int(np.ceil(x2)) + pad,
+        int(np.ceil(y2)) + pad,
+    )
+    return slice(min(max(y1, 0), H), max(min(y2, H), 0)), slice(
+        min(max(x1, 0), W), max(min(x2, W), 0)
+    )
 
 # %% ../nbs/01a_tracking.ipynb #cell-081
 def box_mask(
-    image, # (H, W, 3) uint8 RGB
-    box, # (4,) xyxy pixels
-    pixels=20_000, # size at which GrabCut works, at most
-) -> np.ndarray: # (H, W) bool
+    image,  # (H, W, 3) uint8 RGB
+    box,  # (4,) xyxy pixels
+    pixels=20_000,  # size at which GrabCut works, at most
+) -> np.ndarray:  # (H, W) bool
     "The object in a box without weights: GrabCut against the surroundings; the ellipse in the box where that finds nothing or all."
     import cv2
+
     out, size = np.zeros(image.shape[:2], bool), image.shape[:2]
     rows, cols = window(box, size, 6 + int(0.35 * max(box[2] - box[0], box[3] - box[1]) / 2))
-    inner = tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(window(box, size), (rows, cols)))
+    inner = tuple(
+        slice(s.start - o.start, s.stop - o.start) for s, o in zip(window(box, size), (rows, cols))
+    )
     crop = image[rows, cols]
-    if not out[window(box, size)].size: return out
+    if not out[window(box, size)].size:
+        return out
     k = min(1, (pixels / (crop.shape[0] * crop.shape[1])) ** 0.5)
-    small = cv2.resize(crop, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) if k < 1 else np.ascontiguousarray(crop)
-    known = np.full(crop.shape[:2], cv2.GC_BGD, np.uint8); known[inner] = cv2.GC_PR_FGD
+    small = (
+        cv2.resize(crop, None, fx=k, fy=k, interpolation=cv2.INTER_AREA)
+        if k < 1
+        else np.ascontiguousarray(crop)
+    )
+    known = np.full(crop.shape[:2], cv2.GC_BGD, np.uint8)
+    known[inner] = cv2.GC_PR_FGD
     labels = cv2.resize(known, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     cv2.setRNGSeed(0)
-    with contextlib.suppress(cv2.error): cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
-    found = cv2.resize((labels & 1).astype(np.float32), crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    with contextlib.suppress(cv2.error):
+        cv2.grabCut(
+            small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK
+        )
+    found = (
+        cv2.resize(
+            (labels & 1).astype(np.float32), crop.shape[1::-1], interpolation=cv2.INTER_LINEAR
+        )
+        > 0.5
+    )
     found &= known == cv2.GC_PR_FGD
     if found.sum() < 0.15 * found[inner].size or found[inner].all():
         h, w = found[inner].shape
         y, x = np.mgrid[:h, :w]
-        found[:] = False; found[inner] = ((x + 0.5) / w * 2 - 1) ** 2 + ((y + 0.5) / h * 2 - 1) ** 2 <= 1
+        found[:] = False
+        found[inner] = ((x + 0.5) / w * 2 - 1) ** 2 + ((y + 0.5) / h * 2 - 1) ** 2 <= 1
     out[rows, cols] = found
     return out
 
 # %% ../nbs/01a_tracking.ipynb #cell-084
-PAD, SOFT = 12, 3.0 # px: how far an outline may move beyond its warp; px of outline distance that weigh as much as one unit of colour odds
+PAD, SOFT = (
+    12,
+    3.0,
+)  # px: how far an outline may move beyond its warp; px of outline distance that weigh as much as one unit of colour odds
 
-COVERED, FADE = 0.4, 0.98 # share of its area below which an object is taken to be covered; what is left of that area a frame later
+COVERED, FADE = (
+    0.4,
+    0.98,
+)  # share of its area below which an object is taken to be covered; what is left of that area a frame later
 
 # %% ../nbs/01a_tracking.ipynb #cell-085
 @dataclass(eq=False)
 class FlowState:
     "An object as last seen whole, and how it moves."
-    x: int; y: int # left, top of `shape` in the frame
-    shape: np.ndarray # (h, w) bool: the silhouette, kept while the object is hidden
-    colour: np.ndarray # (4096,) colour model of the prompt
-    seen: np.ndarray # (H, W) bool: what of it is visible
-    whole: float # px: its area while nothing covers it
-    velocity: tuple = (0.0, 0.0) # px a frame
-    hidden: int = 0 # frames since anything of it was seen
-    left: bool = False # it went out of the frame
-    area: float | None = None # px of `seen`; None: counted here
+
+    x: int
+    y: int  # left, top of `shape` in the frame
+    shape: np.ndarray  # (h, w) bool: the silhouette, kept while the object is hidden
+    colour: np.ndarray  # (4096,) colour model of the prompt
+    seen: np.ndarray  # (H, W) bool: what of it is visible
+    whole: float  # px: its area while nothing covers it
+    velocity: tuple = (0.0, 0.0)  # px a frame
+    hidden: int = 0  # frames since anything of it was seen
+    left: bool = False  # it went out of the frame
+    area: float | None = None  # px of `seen`; None: counted here
 
     def __post_init__(self):
-        if self.area is None: self.area = float(self.seen.sum())
+        if self.area is None:
+            self.area = float(self.seen.sum())
 
     @property
-    def box(self): return np.array([self.x, self.y, self.x + self.shape.shape[1], self.y + self.shape.shape[0]], float)
-    @property
-    def covered(self): return self.area < COVERED * self.whole
-    @property
-    def nbytes(self): return self.shape.nbytes + self.colour.nbytes + self.seen.nbytes
+    def box(self):
+        return np.array(
+            [self.x, self.y, self.x + self.shape.shape[1], self.y + self.shape.shape[0]], float
+        )
 
-# %% ../nbs/01a_tracking.ipynb #cell-086
+    @property
+    def covered(self):
+        return self.area < COVERED * self.whole
+
+    @property
+    def nbytes(self):
+        return self.shape.nbytes + self.colour.nbytes + self.seen.nbytes
+
+# %% ../nbs/01a_tracking.ipynb #cell-086-0
 def seen_at(state, size, rows, cols, found, colour=None, moves=True):
     "The state after `found`, (h, w) bool in a window of the frame, was seen to be the object."
-    seen = np.zeros(size, bool); seen[rows, cols] = found
+    seen = np.zeros(size, bool)
+    seen[rows, cols] = found
     x1, y1, x2, y2 = mask_box(found).astype(int)
     shape, (x, y) = found[y1:y2, x1:x2].copy(), (cols.start + int(x1), rows.start + int(y1))
     velocity, area = state.velocity, float(found.sum())
-    if moves and min(area, state.area) >= 0.9 * state.whole: # seen whole on both frames: its middle tells how it moves
-        velocity = tuple((np.array(velocity) + middle(shape) + (x, y) - middle(state.shape) - (state.x, state.y)) / 2)
-    return FlowState(x, y, shape, state.colour if colour is None else colour, seen, max(area, FADE * state.whole), velocity, area=area)
+    if (
+        moves and min(area, state.area) >= 0.9 * state.whole
+    ):  # seen whole on both frames: its middle tells how it moves
+        velocity = tuple(
+            (np.array(velocity) + middle(shape) + (x, y) - middle(state.shape) - (state.x, state.y))
+            / 2
+        )
+    return FlowState(
+        x,
+        y,
+        shape,
+        state.colour if colour is None else colour,
+        seen,
+        max(area, FADE * state.whole),
+        velocity,
+        area=area,
+    )
 
-def middle(mask): # (h, w) bool -> (x, y) px
+# %% ../nbs/01a_tracking.ipynb #cell-086-1
+def middle(mask):  # (h, w) bool -> (x, y) px
     "Mean place of a mask's pixels."
     return np.array([np.mean(axis) for axis in np.nonzero(mask)[::-1]])
 
 # %% ../nbs/01a_tracking.ipynb #cell-088
-def warped(state, flow, size): # (H, W, 2) flow from the new frame to the old one
+def warped(state, flow, size):  # (H, W, 2) flow from the new frame to the old one
     "The silhouette in the new frame: (rows, cols, (h, w) bool, motion in px); None where it has left the frame."
     import cv2
+
     near = window(state.box, size, PAD)
-    moved = np.round(state.velocity) if state.covered else -np.median(flow[near][state.seen[near]], 0)
+    moved = (
+        np.round(state.velocity) if state.covered else -np.median(flow[near][state.seen[near]], 0)
+    )
     rows, cols = window(state.box + np.tile(np.round(moved), 2), size, PAD)
-    if rows.stop - rows.start < PAD + 2 or cols.stop - cols.start < PAD + 2: return None
+    if rows.stop - rows.start < PAD + 2 or cols.stop - cols.start < PAD + 2:
+        return None
     y, x = np.mgrid[rows, cols].astype(np.float32)
     back = np.broadcast_to(-moved, (*x.shape, 2)) if state.covered else flow[rows, cols]
-    from_x, from_y = (x + back[..., 0] - state.x).astype(np.float32), (y + back[..., 1] - state.y).astype(np.float32)
-    return rows, cols, cv2.remap(state.shape.astype(np.float32), from_x, from_y, cv2.INTER_LINEAR) > 0.5, moved
+    from_x, from_y = (
+        (x + back[..., 0] - state.x).astype(np.float32),
+        (y + back[..., 1] - state.y).astype(np.float32),
+    )
+    return (
+        rows,
+        cols,
+        cv2.remap(state.shape.astype(np.float32), from_x, from_y, cv2.INTER_LINEAR) > 0.5,
+        moved,
+    )
 
 # %% ../nbs/01a_tracking.ipynb #cell-089
-def surroundings(image, box, shape=None, pad=16): # shape: (h, w) bool in the box that is left out; None: the whole box
+def surroundings(
+    image, box, shape=None, pad=16
+):  # shape: (h, w) bool in the box that is left out; None: the whole box
     "Colour model of what lies around an object."
     rows, cols = window(box, image.shape[:2], pad)
     inner, whole = window(box, image.shape[:2]), np.ones(image.shape[:2], bool)
-    if shape is None: whole[inner] = False
+    if shape is None:
+        whole[inner] = False
     else:
         y, x = inner[0].start - int(box[1]), inner[1].start - int(box[0])
-        whole[inner] = ~shape[y:, x:][:inner[0].stop - inner[0].start, :inner[1].stop - inner[1].start]
+        whole[inner] = ~shape[y:, x:][
+            : inner[0].stop - inner[0].start, : inner[1].stop - inner[1].start
+        ]
     around = whole[rows, cols]
     return colour_model(colour_bins(image[rows, cols]), around)
 
 # %% ../nbs/01a_tracking.ipynb #cell-090
 def carry(
-    state, # FlowState
-    before, image, # (H, W, 3) uint8: the frame it is on, the frame it goes to
-    flow, # (H, W, 2) from `image` to `before`, px
-    patience=20, # frames
-) -> FlowState: # on `image`
+    state,  # FlowState
+    before,
+    image,  # (H, W, 3) uint8: the frame it is on, the frame it goes to
+    flow,  # (H, W, 2) from `image` to `before`, px
+    patience=20,  # frames
+) -> FlowState:  # on `image`
     "One frame on: the warped outline proposes, the colours decide; a hidden object coasts."
     size, nothing = image.shape[:2], np.zeros(image.shape[:2], bool)
-    if state.hidden > patience: return replace(state, seen=nothing, area=0.0, hidden=state.hidden + 1)
+    if state.hidden > patience:
+        return replace(state, seen=nothing, area=0.0, hidden=state.hidden + 1)
     place = warped(state, flow, size)
-    if place is None: return replace(state, seen=nothing, area=0.0, hidden=patience + 1, left=True)
+    if place is None:
+        return replace(state, seen=nothing, area=0.0, hidden=patience + 1, left=True)
     rows, cols, shape, moved = place
     distance = signed_distance(shape)
-    colour = colour_evidence(colour_bins(image[rows, cols]), state.colour, surroundings(before, state.box, state.shape))
+    colour = colour_evidence(
+        colour_bins(image[rows, cols]), state.colour, surroundings(before, state.box, state.shape)
+    )
     found = large_parts((np.clip(distance / SOFT, -2, 3) + colour > 0) & (distance > -PAD), gap=PAD)
-    if found.sum() >= COVERED * state.whole: return seen_at(state, size, rows, cols, found)
+    if found.sum() >= COVERED * state.whole:
+        return seen_at(state, size, rows, cols, found)
     part = found & (colour > 0)
     visible = part.sum() >= max(20, 0.05 * state.whole)
-    if visible: nothing[rows, cols] = part
+    if visible:
+        nothing[rows, cols] = part
     x, y = (int(v) for v in np.round(moved))
-    return replace(state, x=state.x + x, y=state.y + y, seen=nothing, area=float(part.sum() * visible), whole=FADE * state.whole, hidden=0 if visible else state.hidden + 1)
+    return replace(
+        state,
+        x=state.x + x,
+        y=state.y + y,
+        seen=nothing,
+        area=float(part.sum() * visible),
+        whole=FADE * state.whole,
+        hidden=0 if visible else state.hidden + 1,
+    )
 
 # %% ../nbs/01a_tracking.ipynb #cell-094
 def match_tracks(
-    states, # list of FlowState on one frame
-    boxes, # (n, 4) xyxy px
-    colours, # list of n colour models
-    iou=0.2, alike=0.5, # what a match needs: box IoU, likeness of colours
-    again=0.8, # likeness from which a hidden object is recognised elsewhere
-) -> dict: # state index -> box index
+    states,  # list of FlowState on one frame
+    boxes,  # (n, 4) xyxy px
+    colours,  # list of n colour models
+    iou=0.2,
+    alike=0.5,  # what a match needs: box IoU, likeness of colours
+    again=0.8,  # likeness from which a hidden object is recognised elsewhere
+) -> dict:  # state index -> box index
     "Greedy, best pair first: by place; then hidden objects by colour, within reach of where they were lost."
     pairs = []
     for i, state in enumerate(states):
         own = mask_box(state.seen) if state.seen.any() and not state.hidden else state.box
         for j, (box, colour) in enumerate(zip(boxes, colours)):
             close, same = float(box_iou(own, box)), likeness(state.colour, colour)
-            if close >= iou and same >= alike: pairs.append((close + same, i, j))
+            if close >= iou and same >= alike:
+                pairs.append((close + same, i, j))
             elif state.hidden and same >= again:
                 reach = (own[3] - own[1]) * (0.5 + 0.1 * state.hidden)
-                if np.hypot(*((own[:2] + own[2:] - box[:2] - box[2:]) / 2)) <= reach: pairs.append((same - 1, i, j))
+                if np.hypot(*((own[:2] + own[2:] - box[:2] - box[2:]) / 2)) <= reach:
+                    pairs.append((same - 1, i, j))
     out = {}
     for _, i, j in sorted(pairs, key=lambda p: (-p[0], p[1], p[2])):
-        if i not in out and j not in out.values(): out[i] = j
+        if i not in out and j not in out.values():
+            out[i] = j
     return out
 
 # %% ../nbs/01a_tracking.ipynb #cell-095
 def anchored(
-    state, # FlowState
-    image, # (H, W, 3) uint8
-    box, # (4,) xyxy px: where a detector sees the object
-    mask, # (H, W) bool: what a segmenter makes of the box
+    state,  # FlowState
+    image,  # (H, W, 3) uint8
+    box,  # (4,) xyxy px: where a detector sees the object
+    mask,  # (H, W) bool: what a segmenter makes of the box
 ) -> FlowState:
     "The object in a detected box: its silhouette stretched into the box, decided by colour again."
     import cv2
+
     size = image.shape[:2]
     rows, cols = window(box, size)
     old = state.seen[window(mask_box(state.seen), size)] if state.seen.any() else state.shape
-    shape = cv2.resize(old.astype(np.float32), (cols.stop - cols.start, rows.stop - rows.start)) > 0.5
+    shape = (
+        cv2.resize(old.astype(np.float32), (cols.stop - cols.start, rows.stop - rows.start)) > 0.5
+    )
     bins = colour_bins(image[rows, cols])
-    odds = np.clip(signed_distance(shape) / SOFT, -3, 3) + colour_evidence(bins, state.colour, surroundings(image, box))
+    odds = np.clip(signed_distance(shape) / SOFT, -3, 3) + colour_evidence(
+        bins, state.colour, surroundings(image, box)
+    )
     found = large_parts(odds + np.where(mask[rows, cols], 1, -1) > 0)
-    if found.sum() < 0.2 * shape.sum(): found = shape
-    if not found.any(): return state
-    return seen_at(state, size, rows, cols, found, 0.8 * state.colour + 0.2 * colour_model(bins, found), moves=False)
+    if found.sum() < 0.2 * shape.sum():
+        found = shape
+    if not found.any():
+        return state
+    return seen_at(
+        state,
+        size,
+        rows,
+        cols,
+        found,
+        0.8 * state.colour + 0.2 * colour_model(bins, found),
+        moves=False,
+    )
 
 # %% ../nbs/01a_tracking.ipynb #cell-098
 class FlowTracker:
     "Masks carried by dense optical flow, sharpened by the object's colours, corrected by detections. Needs no weights."
+
     name = "flow"
     about = "optical flow with colour models: a stand-in for SAM2 that needs no weights; it does not learn what objects are"
-    def __init__(self,
-        side=480, # longer side at which it works, pixels
-        patience=20, # frames an object may stay hidden and still be searched where it should be
-        release=2, # key frames in a row at which no detection bears a visible track out: it ends; 0: never
-        remember=None, # the same for a hidden one; None: twice `release`
-        budget=256 << 20, # bytes of frames kept in memory for the backward pass
-        folder=None, # where frames beyond the budget lie
-        flows=None, # dict that keeps the flow fields of one video, for several runs over it; None: nothing is kept
+
+    def __init__(
+        self,
+        side=480,  # longer side at which it works, pixels
+        patience=20,  # frames an object may stay hidden and still be searched where it should be
+        release=2,  # key frames in a row at which no detection bears a visible track out: it ends; 0: never
+        remember=None,  # the same for a hidden one; None: twice `release`
+        budget=256 << 20,  # bytes of frames kept in memory for the backward pass
+        folder=None,  # where frames beyond the budget lie
+        flows=None,  # dict that keeps the flow fields of one video, for several runs over it; None: nothing is kept
     ):
-        self.side, self.patience, self.release, self.remember = side, patience, release, 2 * release if remember is None else remember
+        self.side, self.patience, self.release, self.remember = (
+            side,
+            patience,
+            release,
+            2 * release if remember is None else remember,
+        )
         self.budget, self.folder, self.flows = budget, folder, flows
 
     def open(self, frames, height, width, n_frames, backward=True) -> "FlowSession":
@@ -740,92 +1120,144 @@ class FlowTracker:
 # %% ../nbs/01a_tracking.ipynb #cell-099
 class FlowSession(Session):
     "One video under optical flow."
+
     def __init__(self, tracker, frames, height, width, n_frames, backward=True):
         import cv2
+
         k = min(1, tracker.side / max(height, width))
         self.small = max(round(height * k), 1), max(round(width * k), 1)
-        save, load = lambda path, image: image.tofile(path), lambda path: np.fromfile(path, np.uint8).reshape(*self.small, 3)
+        save, load = (
+            lambda path, image: image.tofile(path),
+            lambda path: np.fromfile(path, np.uint8).reshape(*self.small, 3),
+        )
         store = FrameStore(tracker.budget, save, load, lambda image: image.nbytes, tracker.folder)
         super().__init__(frames, height, width, n_frames, store, backward)
         self.tracker, self.dis = tracker, cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self.detections, self.owners, self.places, self.last, self.misses = {}, {}, {}, {}, {}
 
-# %% ../nbs/01a_tracking.ipynb #cell-100
+# %% ../nbs/01a_tracking.ipynb #cell-100-0
 @patch
-def _resize(self:FlowSession, image, size):
+def _resize(self: FlowSession, image, size):
     import cv2
-    if image.shape[:2] == size: return image
+
+    if image.shape[:2] == size:
+        return image
     how = cv2.INTER_LINEAR if size == self.size else cv2.INTER_AREA
-    if image.dtype == bool: return cv2.resize(image.view(np.uint8) * 255, size[::-1], interpolation=how) > 127
+    if image.dtype == bool:
+        return cv2.resize(image.view(np.uint8) * 255, size[::-1], interpolation=how) > 127
     return cv2.resize(image, size[::-1], interpolation=how)
 
+# %% ../nbs/01a_tracking.ipynb #cell-100-1
 @patch
-def _ingest(self:FlowSession, first, images):
-    for frame, image in enumerate(images, first): self.store.put(frame, np.ascontiguousarray(self._resize(image, self.small)))
+def _ingest(self: FlowSession, first, images):
+    for frame, image in enumerate(images, first):
+        self.store.put(frame, np.ascontiguousarray(self._resize(image, self.small)))
+
 
 @patch
-def segment(self:FlowSession, box): # (4,) xyxy pixels -> (H, W) bool
+def segment(self: FlowSession, box):  # (4,) xyxy pixels -> (H, W) bool
     "GrabCut in the box."
     return box_mask(self.image, box)
 
-# %% ../nbs/01a_tracking.ipynb #cell-101
+# %% ../nbs/01a_tracking.ipynb #cell-101-0
 @patch
-def _state(self:FlowSession, image, mask): # at working size
+def _state(self: FlowSession, image, mask):  # at working size
     rows, cols = window(mask_box(mask), self.small)
     colour = colour_model(colour_bins(image[rows, cols]), mask[rows, cols])
-    return FlowState(cols.start, rows.start, mask[rows, cols].copy(), colour, mask, float(mask.sum()))
+    return FlowState(
+        cols.start, rows.start, mask[rows, cols].copy(), colour, mask, float(mask.sum())
+    )
 
+# %% ../nbs/01a_tracking.ipynb #cell-101-1
 @patch
-def _seed(self:FlowSession, frame, mask, box):
-    if mask is None: mask = self.segment(box)
+def _seed(self: FlowSession, frame, mask, box):
+    if mask is None:
+        mask = self.segment(box)
     small = self._resize(mask, self.small)
     return (self._state(self.store.get(frame), small) if small.any() else None), mask
 
-@patch
-def _begin(self:FlowSession, seed): return seed and replace(seed)
 
-# %% ../nbs/01a_tracking.ipynb #cell-103
 @patch
-def _flow(self:FlowSession, frame, before): # (H, W, 2) px
+def _begin(self: FlowSession, seed):
+    return seed and replace(seed)
+
+# %% ../nbs/01a_tracking.ipynb #cell-103-0
+@patch
+def _flow(self: FlowSession, frame, before):  # (H, W, 2) px
     "Dense flow from one frame to another, once whatever the number of objects."
     import cv2
+
     known = self.tracker.flows
-    if known is not None and (frame, before) in known: return known[frame, before]
+    if known is not None and (frame, before) in known:
+        return known[frame, before]
     self.counts["encodings"] += 1
     a, b = (cv2.cvtColor(self.store.get(f), cv2.COLOR_RGB2GRAY) for f in (frame, before))
     flow = self.dis.calc(a, b, None)
-    if known is not None: known[frame, before] = flow
+    if known is not None:
+        known[frame, before] = flow
     return flow
 
+# %% ../nbs/01a_tracking.ipynb #cell-103-1
 @patch
-def _move(self:FlowSession, frame, tracks, sign):
+def _move(self: FlowSession, frame, tracks, sign):
     moving = [t for t in tracks if t.state is not None]
-    if not moving: return {}
-    before, image, flow = self.store.get(frame - sign), self.store.get(frame), self._flow(frame, frame - sign)
-    for t in moving: t.state = carry(t.state, before, image, flow, self.tracker.patience); t.over = t.state.left
-    if sign < 0 and frame in self.detections: self._bear_out(frame, moving, self._anchor(frame, moving, -1), -1)
-    return {t.id: (self._resize(t.state.seen, self.size), float(t.state.seen.sum() / t.state.shape.sum())) for t in moving if not t.over}
+    if not moving:
+        return {}
+    before, image, flow = (
+        self.store.get(frame - sign),
+        self.store.get(frame),
+        self._flow(frame, frame - sign),
+    )
+    for t in moving:
+        t.state = carry(t.state, before, image, flow, self.tracker.patience)
+        t.over = t.state.left
+    if sign < 0 and frame in self.detections:
+        self._bear_out(frame, moving, self._anchor(frame, moving, -1), -1)
+    return {
+        t.id: (
+            self._resize(t.state.seen, self.size),
+            float(t.state.seen.sum() / t.state.shape.sum()),
+        )
+        for t in moving
+        if not t.over
+    }
 
-# %% ../nbs/01a_tracking.ipynb #cell-105
+# %% ../nbs/01a_tracking.ipynb #cell-105-0
 @dataclass(eq=False)
 class Seen:
     "A detection, or a track on a key frame, at working size; kept for the whole video, so only the part in its box."
-    box: np.ndarray # (4,) xyxy px
-    rows: slice; cols: slice
-    shape: np.ndarray # (h, w) bool
-    colour: np.ndarray | None = None # (4096,)
+
+    box: np.ndarray  # (4,) xyxy px
+    rows: slice
+    cols: slice
+    shape: np.ndarray  # (h, w) bool
+    colour: np.ndarray | None = None  # (4096,)
 
     @classmethod
     def of(cls, mask, box=None, image=None):
         y, x = window(mask_box(mask), mask.shape)
-        return cls(mask_box(mask) if box is None else box, y, x, mask[y, x].copy(), None if image is None else colour_model(colour_bins(image[y, x]), mask[y, x]))
+        return cls(
+            mask_box(mask) if box is None else box,
+            y,
+            x,
+            mask[y, x].copy(),
+            None if image is None else colour_model(colour_bins(image[y, x]), mask[y, x]),
+        )
 
-    def shared(self, mask): return int((mask[self.rows, self.cols] & self.shape).sum()) # px in common with a mask (H, W)
-    def full(self, size): out = np.zeros(size, bool); out[self.rows, self.cols] = self.shape; return out
+    def shared(self, mask):
+        return int(
+            (mask[self.rows, self.cols] & self.shape).sum()
+        )  # px in common with a mask (H, W)
 
+    def full(self, size):
+        out = np.zeros(size, bool)
+        out[self.rows, self.cols] = self.shape
+        return out
+
+# %% ../nbs/01a_tracking.ipynb #cell-105-1
 def swallows(
-    found, # Seen: a detection
-    masks, # (H, W) bool each: what shows of the tracks
+    found,  # Seen: a detection
+    masks,  # (H, W) bool each: what shows of the tracks
 ) -> bool:
     "Do several tracks lie in it, none of which fills it?"
     inside = [m.sum() for m in masks if m.any() and found.shared(m) >= 0.6 * m.sum()]
@@ -833,60 +1265,89 @@ def swallows(
 
 # %% ../nbs/01a_tracking.ipynb #cell-107
 @patch
-def _anchor(self:FlowSession, frame, tracks, sign):
+def _anchor(self: FlowSession, frame, tracks, sign):
     "Tracks at their detections on this frame; those that were corrected. On the way back only detections that are nobody's."
     image, found, owners = self.store.get(frame), self.detections[frame], self.owners[frame]
-    use = [j for j, d in enumerate(found) if not (sign < 0 and j in owners) and not swallows(d, [t.state.seen for t in tracks])]
-    matched = match_tracks([t.state for t in tracks], [found[j].box for j in use], [found[j].colour for j in use])
+    use = [
+        j
+        for j, d in enumerate(found)
+        if not (sign < 0 and j in owners) and not swallows(d, [t.state.seen for t in tracks])
+    ]
+    matched = match_tracks(
+        [t.state for t in tracks], [found[j].box for j in use], [found[j].colour for j in use]
+    )
     for i, j in matched.items():
         d = found[use[j]]
         tracks[i].state = anchored(tracks[i].state, image, d.box, d.full(self.small))
-        if sign > 0: owners[use[j]] = tracks[i].id
+        if sign > 0:
+            owners[use[j]] = tracks[i].id
     return [tracks[i] for i in matched]
 
 # %% ../nbs/01a_tracking.ipynb #cell-109
 @patch
-def _bear_out(self:FlowSession, frame, tracks, corrected, sign):
+def _bear_out(self: FlowSession, frame, tracks, corrected, sign):
     "Count the key frames on which nothing bears a track out; end it when they are too many."
-    taken = [Seen.of(t.state.seen) for t in corrected if t.state.seen.any()] + (list(self.places[frame].values()) if sign < 0 else [])
+    taken = [Seen.of(t.state.seen) for t in corrected if t.state.seen.any()] + (
+        list(self.places[frame].values()) if sign < 0 else []
+    )
     for t in tracks:
         name, seen = (t.id, sign), t.state.seen
         size, own = seen.sum(), any(t is c for c in corrected)
         beside = not any(o.shared(seen) >= 0.5 * min(size, o.shape.sum()) for o in taken)
-        if own or (size and beside and any(d.shared(seen) >= 0.5 * size for d in self.detections[frame])):
-            self.last[name], self.misses[name] = frame, 0; continue
+        if own or (
+            size and beside and any(d.shared(seen) >= 0.5 * size for d in self.detections[frame])
+        ):
+            self.last[name], self.misses[name] = frame, 0
+            continue
         self.misses[name] = self.misses.get(name, 0) + 1
         limit = self.tracker.remember if t.state.hidden else self.tracker.release
-        if not limit or self.misses[name] < limit: continue
+        if not limit or self.misses[name] < limit:
+            continue
         t.over, since = True, self.last.get(name, t.start)
-        if not t.state.hidden: self.withdrawn.append((t.id, *((since + 1, frame) if sign > 0 else (frame, since - 1))))
+        if not t.state.hidden:
+            self.withdrawn.append((t.id, *((since + 1, frame) if sign > 0 else (frame, since - 1))))
 
 # %% ../nbs/01a_tracking.ipynb #cell-110
 @patch
-def add_detections(self:FlowSession,
-    boxes, # (n, 4) xyxy pixels on the current frame
-    masks=None, # n masks (H, W) bool, or None each
-) -> dict: # {id: (H, W) bool} of the tracks that were corrected
+def add_detections(
+    self: FlowSession,
+    boxes,  # (n, 4) xyxy pixels on the current frame
+    masks=None,  # n masks (H, W) bool, or None each
+) -> dict:  # {id: (H, W) bool} of the tracks that were corrected
     "Detections of the current frame: tracks that match are corrected, now and when a backward pass comes by; tracks that nothing bears out end."
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     image, scale = self.store.get(self.frame), self.small[1] / self.size[1]
-    masks = [None] * len(boxes) if masks is None else [None if m is None else self._resize(np.asarray(m, bool), self.small) for m in masks]
-    found = [(box, box_mask(image, box) if mask is None else mask) for box, mask in zip(boxes * scale, masks)]
-    self.detections[self.frame], self.owners[self.frame] = [Seen.of(mask, box, image) for box, mask in found if mask.any()], {}
+    masks = (
+        [None] * len(boxes)
+        if masks is None
+        else [None if m is None else self._resize(np.asarray(m, bool), self.small) for m in masks]
+    )
+    found = [
+        (box, box_mask(image, box) if mask is None else mask)
+        for box, mask in zip(boxes * scale, masks)
+    ]
+    self.detections[self.frame], self.owners[self.frame] = (
+        [Seen.of(mask, box, image) for box, mask in found if mask.any()],
+        {},
+    )
     tracks = [t for t in self.tracks if t.state is not None and not t.over]
     done = self._anchor(self.frame, tracks, 1)
     self._bear_out(self.frame, tracks, done, 1)
     self.tracks = [t for t in self.tracks if not t.over]
-    self.places[self.frame] = {t.id: Seen.of(t.state.seen) for t in tracks if not t.over and t.state.seen.any()}
+    self.places[self.frame] = {
+        t.id: Seen.of(t.state.seen) for t in tracks if not t.over and t.state.seen.any()
+    }
     return {t.id: self._resize(t.state.seen, self.size) for t in done}
 
 # %% ../nbs/01a_tracking.ipynb #cell-112
 @patch
-def add(self:FlowSession, id, frame, mask=None, box=None):
+def add(self: FlowSession, id, frame, mask=None, box=None):
     out = Session.add(self, id, frame, mask, box)
     state = self.tracks[-1].state
-    if state is None or frame not in self.detections: return out
+    if state is None or frame not in self.detections:
+        return out
     self.places[frame][id] = Seen.of(state.seen)
     for j, d in enumerate(self.detections[frame]):
-        if d.shared(state.seen) >= 0.8 * max(d.shape.sum(), state.seen.sum()): self.owners[frame].setdefault(j, id)
+        if d.shared(state.seen) >= 0.8 * max(d.shape.sum(), state.seen.sum()):
+            self.owners[frame].setdefault(j, id)
     return out

@@ -13,8 +13,28 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import MaskDatabase, box_iou, config_hash, package_dir, probe, read_json, runs_dir, sha256_bytes, sha256_file, write_json
-from .prompting import PromptingConfig, build_database, choose_detector, detect, drawn_marks, preset, shipped_detector, stitch
+from stvg_nb.core import (
+    MaskDatabase,
+    box_iou,
+    config_hash,
+    package_dir,
+    probe,
+    read_json,
+    runs_dir,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+)
+from stvg_nb.prompting import (
+    PromptingConfig,
+    build_database,
+    choose_detector,
+    detect,
+    drawn_marks,
+    preset,
+    shipped_detector,
+    stitch,
+)
 from .puppets import VERSION, make_script, truth, write_clip
 from .repair import answer_tube
 from .tracking import FlowTracker
@@ -22,30 +42,33 @@ from .voting import Tracks, upper_bound, vote
 
 # %% ../nbs/06a_tracks.ipynb #cell-007
 def id_switches(
-    tracks, # Tracks: numbers
-    truths:dict, # {name: Tube}: what is really there
-    iou=0.5, # from which a box is a puppet's
-) -> dict: # {name: {"switches", "covered"}}: covered, share of its frames under some number
+    tracks,  # Tracks: numbers
+    truths: dict,  # {name: Tube}: what is really there
+    iou=0.5,  # from which a box is a puppet's
+) -> dict:  # {name: {"switches", "covered"}}: covered, share of its frames under some number
     "How often each true object changes its number."
     out = {}
     for name, tube in truths.items():
-        ids, boxes, present = tracks.at(tube.frames) # (K,), (K, n, 4), (K, n)
+        ids, boxes, present = tracks.at(tube.frames)  # (K,), (K, n, 4), (K, n)
         table = np.where(present, box_iou(tube.boxes, np.nan_to_num(boxes)), 0.0)
         last, switches, covered = None, 0, 0
         for t in range(len(tube.frames)):
-            if not len(ids) or table[:, t].max() < iou: continue
+            if not len(ids) or table[:, t].max() < iou:
+                continue
             covered += 1
-            if last is not None and table[last, t] >= iou: continue
+            if last is not None and table[last, t] >= iou:
+                continue
             best = int(table[:, t].argmax())
             switches += last is not None and best != last
             last = best
         out[name] = dict(switches=int(switches), covered=covered / max(len(tube.frames), 1))
     return out
 
-# %% ../nbs/06a_tracks.ipynb #cell-010
+# %% ../nbs/06a_tracks.ipynb #cell-010-0
 VARIANTS = ("full", "stitched", "no backward", "no re-detection")
 
-def forward_only(db, looks): # looks: as `build_database` returns them
+
+def forward_only(db, looks):  # looks: as `build_database` returns them
     "The database without what the backward pass found."
     out = copy_of(db)
     for id, masks in out.masks.items():
@@ -53,144 +76,277 @@ def forward_only(db, looks): # looks: as `build_database` returns them
         out.masks[id] = {f: m for f, m in masks.items() if f >= start}
     return out
 
+# %% ../nbs/06a_tracks.ipynb #cell-010-1
 def copy_of(db):
     "A database that can be changed without changing this one."
-    out = MaskDatabase(**{k: db.video[k] for k in ("width", "height", "fps", "frame_count", "name", "sha256")}, config=db.config)
-    out.objects, out.masks, out._checked = {i: dict(o) for i, o in db.objects.items()}, {i: dict(m) for i, m in db.masks.items()}, set(db._checked)
+    out = MaskDatabase(
+        **{k: db.video[k] for k in ("width", "height", "fps", "frame_count", "name", "sha256")},
+        config=db.config,
+    )
+    out.objects, out.masks, out._checked = (
+        {i: dict(o) for i, o in db.objects.items()},
+        {i: dict(m) for i, m in db.masks.items()},
+        set(db._checked),
+    )
     return out
 
-def all_variants(path, config, detector) -> tuple: # ({variant: MaskDatabase}, {step: seconds})
+# %% ../nbs/06a_tracks.ipynb #cell-010-2
+def all_variants(path, config, detector) -> tuple:  # ({variant: MaskDatabase}, {step: seconds})
     "Databases of one video under each variant."
     info, began, flows = probe(path), time.process_time(), {}
     found = detect(path, detector, config, info.frame_count)
     spent = dict(detect=time.process_time() - began)
-    db, looks = build_database(path, config, info, tracker=FlowTracker(release=config.release_after, flows=flows), detections=dict(found))
+    db, looks = build_database(
+        path,
+        config,
+        info,
+        tracker=FlowTracker(release=config.release_after, flows=flows),
+        detections=dict(found),
+    )
     spent["track"] = time.process_time() - began - spent["detect"]
-    alone, _ = build_database(path, replace(config, redetect_every=0), info, tracker=FlowTracker(flows=flows), detections={0: found[0]})
-    joined = copy_of(db); stitch(joined, dict(looks))
-    return {"full": db, "stitched": joined, "no backward": forward_only(db, looks), "no re-detection": alone}, spent
+    alone, _ = build_database(
+        path,
+        replace(config, redetect_every=0),
+        info,
+        tracker=FlowTracker(flows=flows),
+        detections={0: found[0]},
+    )
+    joined = copy_of(db)
+    stitch(joined, dict(looks))
+    return {
+        "full": db,
+        "stitched": joined,
+        "no backward": forward_only(db, looks),
+        "no re-detection": alone,
+    }, spent
 
-# %% ../nbs/06a_tracks.ipynb #cell-012
-THETAS = (1 / 3, 1 / 6, 1 / 12, 0.0) # of the mask filter
+# %% ../nbs/06a_tracks.ipynb #cell-012-0
+THETAS = (1 / 3, 1 / 6, 1 / 12, 0.0)  # of the mask filter
+
 
 def judge(db, facts, config=None) -> dict:
     "What one database is worth: `facts` as `puppets.truth` gives them."
     tracks, tube, config = Tracks.of(db), facts["tube"], config or preset()
-    marks = {t: drawn_marks(db, range(tube.start, tube.end), replace(config, theta=t)) for t in THETAS}
+    marks = {
+        t: drawn_marks(db, range(tube.start, tube.end), replace(config, theta=t)) for t in THETAS
+    }
     votes = {t: vote(tracks, tube, m) for t, m in marks.items()}
     chosen = votes[THETAS[0]]
     puppets = {k: t for k, t in facts["tubes"].items() if k <= facts["n_puppets"]}
     moves = id_switches(tracks, puppets)
-    filtered = {f"{t:.3f}": upper_bound(tracks, tube, v, marks[t]) | dict(numbers=float(np.mean([len(m) for m in marks[t].values()]))) for t, v in votes.items()}
-    bound = {mode: answer_tube(tracks, chosen.id, tube.interval, mode, truth=tube.interval).tube.iou(tube)[1] for mode in ("off", "paper", "no_largest")}
-    return dict(found=not chosen.missed, marked=not chosen.missed and not chosen.unmarked, vote_share=chosen.vote_share, bound=bound, theta=filtered,
-                numbers=len(db), puppets=len(puppets), switches=sum(m["switches"] for m in moves.values()),
-                target_switches=moves[facts["label"]]["switches"], covered=float(np.mean([m["covered"] for m in moves.values()])))
+    filtered = {
+        f"{t:.3f}": upper_bound(tracks, tube, v, marks[t])
+        | dict(numbers=float(np.mean([len(m) for m in marks[t].values()])))
+        for t, v in votes.items()
+    }
+    bound = {
+        mode: answer_tube(tracks, chosen.id, tube.interval, mode, truth=tube.interval).tube.iou(
+            tube
+        )[1]
+        for mode in ("off", "paper", "no_largest")
+    }
+    return dict(
+        found=not chosen.missed,
+        marked=not chosen.missed and not chosen.unmarked,
+        vote_share=chosen.vote_share,
+        bound=bound,
+        theta=filtered,
+        numbers=len(db),
+        puppets=len(puppets),
+        switches=sum(m["switches"] for m in moves.values()),
+        target_switches=moves[facts["label"]]["switches"],
+        covered=float(np.mean([m["covered"] for m in moves.values()])),
+    )
 
+# %% ../nbs/06a_tracks.ipynb #cell-012-1
 def study_clip(
-    split, domain, index, # which clip
-    detector, # None: the shipped one
-    config:PromptingConfig=None,
-) -> dict: # {"variants": {name: `judge`}, "seconds", "bytes", ...}
+    split,
+    domain,
+    index,  # which clip
+    detector,  # None: the shipped one
+    config: PromptingConfig = None,
+) -> dict:  # {"variants": {name: `judge`}, "seconds", "bytes", ...}
     "One clip of the study, from its script to a record."
     config, script = config or preset(), make_script(split, domain, index)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)/f"{script.name}.mp4"
-        facts = truth(script, write_clip(path, script), masks=False) | dict(label=script.target + 1, n_puppets=len(script.puppets))
-        if detector is None: detector, _ = choose_detector(config, probe(path))
+        path = Path(folder) / f"{script.name}.mp4"
+        facts = truth(script, write_clip(path, script), masks=False) | dict(
+            label=script.target + 1, n_puppets=len(script.puppets)
+        )
+        if detector is None:
+            detector, _ = choose_detector(config, probe(path))
         databases, seconds = all_variants(path, config, detector)
-        databases["full"].save(Path(folder)/"m.json.gz")
-        size = dict(database=(Path(folder)/"m.json.gz").stat().st_size, video=path.stat().st_size)
-    return dict(name=script.name, split=split, domain=domain, index=index, frames=script.frames, labels=script.labels, seconds=seconds, bytes=size,
-                variants={name: judge(db, facts, config) for name, db in databases.items()})
+        databases["full"].save(Path(folder) / "m.json.gz")
+        size = dict(database=(Path(folder) / "m.json.gz").stat().st_size, video=path.stat().st_size)
+    return dict(
+        name=script.name,
+        split=split,
+        domain=domain,
+        index=index,
+        frames=script.frames,
+        labels=script.labels,
+        seconds=seconds,
+        bytes=size,
+        variants={name: judge(db, facts, config) for name, db in databases.items()},
+    )
 
-# %% ../nbs/06a_tracks.ipynb #cell-016
+# %% ../nbs/06a_tracks.ipynb #cell-016-0
 def study_key(config=None) -> str:
     "Hash of what a record depends on."
-    plain = lambda path: "\n".join(line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#"))
-    code = {n: sha256_bytes(plain(package_dir()/f"{n}.py").encode()) for n in ("prompting", "tracking", "voting", "repair")}
-    code["tracks"] = sha256_bytes("".join(inspect.getsource(f) for f in (id_switches, forward_only, all_variants, judge, study_clip)).encode())
-    return config_hash(dict(config=asdict(config or preset()), detector=read_json(package_dir()/"weights"/"puppets-yolo12n.json")["sha256"], puppets=VERSION, code=code))
+    plain = lambda path: "\n".join(
+        line
+        for line in path.read_text().splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    )
+    code = {
+        n: sha256_bytes(plain(package_dir() / f"{n}.py").encode())
+        for n in ("prompting", "tracking", "voting", "repair")
+    }
+    code["tracks"] = sha256_bytes(
+        "".join(
+            inspect.getsource(f)
+            for f in (id_switches, forward_only, all_variants, judge, study_clip)
+        ).encode()
+    )
+    return config_hash(
+        dict(
+            config=asdict(config or preset()),
+            detector=read_json(package_dir() / "weights" / "puppets-yolo12n.json")["sha256"],
+            puppets=VERSION,
+            code=code,
+        )
+    )
 
+# %% ../nbs/06a_tracks.ipynb #cell-016-1
 def study(
-    split, clips:int, # of both domains together, half and half
-    folder=None, # of the records; None: under `runs/`
-    config:PromptingConfig=None,
-    progress=False, # a bar
-    part=(0, 1), # this worker's number and how many there are, to share the clips out
-    afresh=0, # of this many clips no earlier record is taken
-    detector=None, # None: the shipped one
-) -> list: # records of `study_clip`
+    split,
+    clips: int,  # of both domains together, half and half
+    folder=None,  # of the records; None: under `runs/`
+    config: PromptingConfig = None,
+    progress=False,  # a bar
+    part=(0, 1),  # this worker's number and how many there are, to share the clips out
+    afresh=0,  # of this many clips no earlier record is taken
+    detector=None,  # None: the shipped one
+) -> list:  # records of `study_clip`
     "The study, resumable by clip."
     from tqdm.auto import tqdm
-    folder, out = Path(folder or runs_dir("tracks"))/study_key(config)[7:19], []
-    todo = [(domain, i) for i in range((clips + 1) // 2) for domain in ("stage", "street")][:clips][part[0]::part[1]]
-    for n, (domain, i) in enumerate(tqdm(todo, desc=f"{split} clips", unit="clip", disable=None if progress else True)):
-        path = folder/f"{split}-{domain}-{i:05d}.json"
+
+    folder, out = Path(folder or runs_dir("tracks")) / study_key(config)[7:19], []
+    todo = [(domain, i) for i in range((clips + 1) // 2) for domain in ("stage", "street")][:clips][
+        part[0] :: part[1]
+    ]
+    for n, (domain, i) in enumerate(
+        tqdm(todo, desc=f"{split} clips", unit="clip", disable=None if progress else True)
+    ):
+        path = folder / f"{split}-{domain}-{i:05d}.json"
         if n < afresh or not path.is_file():
             detector = detector or shipped_detector()
             write_json(path, study_clip(split, domain, i, detector, config))
-            gc.collect() # a clip's flow fields are large and wait in cycles
+            gc.collect()  # a clip's flow fields are large and wait in cycles
         out.append(read_json(path))
     return out
 
-def mean_of(records, variant, value) -> float: # value: key of `judge`, or a mode of repair
+# %% ../nbs/06a_tracks.ipynb #cell-016-2
+def mean_of(records, variant, value) -> float:  # value: key of `judge`, or a mode of repair
     "Mean over clips of one variant."
     picked = [r["variants"][variant] for r in records]
     return float(np.mean([v["bound"][value] if value in v["bound"] else v[value] for v in picked]))
 
-# %% ../nbs/06a_tracks.ipynb #cell-018
-def settled(record:dict) -> dict:
+# %% ../nbs/06a_tracks.ipynb #cell-018-0
+def settled(record: dict) -> dict:
     "A record without what differs from run to run: no times, floats to six digits."
+
     def plain(x):
-        if isinstance(x, dict): return {k: plain(v) for k, v in x.items() if k != "seconds"}
-        return round(x, 6) if isinstance(x, float) else [plain(v) for v in x] if isinstance(x, (list, tuple)) else x
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in x.items() if k != "seconds"}
+        return (
+            round(x, 6)
+            if isinstance(x, float)
+            else [plain(v) for v in x]
+            if isinstance(x, (list, tuple))
+            else x
+        )
+
     return plain(record)
 
+# %% ../nbs/06a_tracks.ipynb #cell-018-1
 def drifted(
-    fresh, # records of this run
-    kept:dict, # {name: record} of an earlier one; empty: nothing to compare with
-    most=0.05, # share that may differ
-) -> list: # names of those that differ
+    fresh,  # records of this run
+    kept: dict,  # {name: record} of an earlier one; empty: nothing to compare with
+    most=0.05,  # share that may differ
+) -> list:  # names of those that differ
     "Which clips came out otherwise than before; too many are an error."
     out = [r["name"] for r in fresh if kept and settled(r) != kept.get(r["name"])]
-    if len(out) > most * len(fresh): raise RuntimeError(f"{len(out)} of {len(fresh)} clips differ from the kept records ({', '.join(out[:5])})")
+    if len(out) > most * len(fresh):
+        raise RuntimeError(
+            f"{len(out)} of {len(fresh)} clips differ from the kept records ({', '.join(out[:5])})"
+        )
     return out
 
+# %% ../nbs/06a_tracks.ipynb #cell-018-2
 def studied(
-    split, clips:int, # as `study` takes them
-    path, # `.json.gz` of the kept records
-    afresh=24, # clips that are always studied again
-    every=False, # study all, whatever is kept
-    config=None, detector=None, progress=False,
-) -> tuple: # (records without times, those studied in this run, {"status", "records", "differing": names where any do})
+    split,
+    clips: int,  # as `study` takes them
+    path,  # `.json.gz` of the kept records
+    afresh=24,  # clips that are always studied again
+    every=False,  # study all, whatever is kept
+    config=None,
+    detector=None,
+    progress=False,
+) -> tuple:  # (records without times, those studied in this run, {"status", "records", "differing": names where any do})
     "The kept records of a split where they fit, checked on some clips; else new ones, which are then kept."
     known = read_json(path) if Path(path).is_file() else {}
-    kept = {r["name"]: r for r in known["records"]} if known.get("key") == study_key(config) and len(known["records"]) >= clips else {}
+    kept = (
+        {r["name"]: r for r in known["records"]}
+        if known.get("key") == study_key(config) and len(known["records"]) >= clips
+        else {}
+    )
     whole, afresh = every or not kept, min(afresh, clips)
-    fresh = study(split, clips if whole else afresh, config=config, progress=progress, afresh=afresh, detector=detector)
+    fresh = study(
+        split,
+        clips if whole else afresh,
+        config=config,
+        progress=progress,
+        afresh=afresh,
+        detector=detector,
+    )
     differing = drifted(fresh, kept)
     records = [settled(r) for r in fresh] if whole else list(kept.values())[:clips]
-    if whole: write_json(path, dict(key=study_key(config), records=records))
-    status = "recomputed" if whole else f"re-scored; {len(fresh) - len(differing)} of {len(fresh)} clips studied again are equal"
-    facts = dict(status=status, records=[dict(path=f"predictions/{Path(path).name}", sha256=sha256_file(path))]) | (dict(differing=differing) if differing else {})
+    if whole:
+        write_json(path, dict(key=study_key(config), records=records))
+    status = (
+        "recomputed"
+        if whole
+        else f"re-scored; {len(fresh) - len(differing)} of {len(fresh)} clips studied again are equal"
+    )
+    facts = dict(
+        status=status,
+        records=[dict(path=f"predictions/{Path(path).name}", sha256=sha256_file(path))],
+    ) | (dict(differing=differing) if differing else {})
     return records, fresh[:afresh], facts
 
 # %% ../nbs/06a_tracks.ipynb #cell-032
 def peak_memory(
-    seconds:float, # length of a Puppets clip
-    index=0, domain="stage",
-) -> dict: # MB: "before", with all packages and the detector loaded; "peak", after the clip was numbered
+    seconds: float,  # length of a Puppets clip
+    index=0,
+    domain="stage",
+) -> (
+    dict
+):  # MB: "before", with all packages and the detector loaded; "peak", after the clip was numbered
     "Memory of the whole pipeline, in a process of its own."
     import json, subprocess, sys
-    code = ("import json, re, sys, tempfile\nfrom pathlib import Path\nfrom stvg_nb import prompting as p, puppets as q\n"
-            "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024\n" # ru_maxrss would begin at the parent's
-            f"script = q.make_script('val', {domain!r}, {index}, q.Options(duration={float(seconds)}))\n"
-            "with tempfile.TemporaryDirectory() as d:\n"
-            "    path = Path(d)/'v.mp4'; q.write_clip(path, script)\n"
-            "    detector = p.shipped_detector(); detector([next(q.render(script))[0]] * 8); before = peak()\n"
-            "    p.build_database(path, detector=detector)\n"
-            "print(json.dumps(dict(before=before, peak=peak())))\n")
+
+    code = (
+        "import json, re, sys, tempfile\nfrom pathlib import Path\nfrom stvg_nb import prompting as p, puppets as q\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024\n"  # ru_maxrss would begin at the parent's
+        f"script = q.make_script('val', {domain!r}, {index}, q.Options(duration={float(seconds)}))\n"
+        "with tempfile.TemporaryDirectory() as d:\n"
+        "    path = Path(d)/'v.mp4'; q.write_clip(path, script)\n"
+        "    detector = p.shipped_detector(); detector([next(q.render(script))[0]] * 8); before = peak()\n"
+        "    p.build_database(path, detector=detector)\n"
+        "print(json.dumps(dict(before=before, peak=peak())))\n"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if run.returncode: raise RuntimeError(run.stderr.strip().split("\n")[-1])
+    if run.returncode:
+        raise RuntimeError(run.stderr.strip().split("\n")[-1])
     return json.loads(run.stdout.strip().split("\n")[-1])

@@ -23,787 +23,1476 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .core import (InputError, Interval, MaskDatabase, Tube, canonical_json, config_hash, environment, git_state,
-                          load_profile, package_dir, probe, read_json, read_jsonl, read_text, resolve, runs_dir, sample_indices,
-                          sha256_file, visual_tokens, write_json, write_text)
+from stvg_nb.core import (
+    InputError,
+    Interval,
+    MaskDatabase,
+    Tube,
+    canonical_json,
+    config_hash,
+    environment,
+    git_state,
+    load_profile,
+    package_dir,
+    probe,
+    read_json,
+    read_jsonl,
+    read_text,
+    resolve,
+    runs_dir,
+    sample_indices,
+    sha256_file,
+    visual_tokens,
+    write_json,
+    write_text,
+)
 from .grpo import clip_inputs, pack, toy_model, toy_processor, vision_language
 from .policies import load_model
 from .prompting import build_database, check_config, drawn_marks, model_size, prompted_clip
-from .rewards import VARIANTS, Target, build_prompt, format_answer, make_target, reward_paths, target_json
-from .trainer import ExactResume, SharedGroups, grpo_config, last_checkpoint, peak_gb, toy_policy, trainer_class, two_clips
+from stvg_nb.rewards import (
+    VARIANTS,
+    Target,
+    build_prompt,
+    format_answer,
+    make_target,
+    reward_paths,
+    target_json,
+)
+from stvg_nb.trainer import (
+    ExactResume,
+    SharedGroups,
+    grpo_config,
+    last_checkpoint,
+    peak_gb,
+    toy_policy,
+    trainer_class,
+    two_clips,
+)
 from .voting import build_training_set, normalise_query, read_training_set
 
-# %% ../nbs/05_train.ipynb #cell-008
+# %% ../nbs/05_train.ipynb #cell-008-0
 @dataclass(frozen=True)
 class DataSettings:
     "What is trained, and on what."
-    method: str = "grpo" # sft | grpo | sft_then_grpo
-    base: str = "embedded:base" # what `policy` understands
-    data: str = "puppets" # puppets | training set (.jsonl) | dotted path: (profile, config) -> rows
-    videos: str | None = None # folder of the videos of a training set; None: beside it
-    databases: str | None = None # folder of the mask databases; None: beside the videos
-    samples: int | None = None # so many; None: all (puppets: 200)
-    first: int = 0 # puppets: index of the first clip
-    numbering: str = "oracle" # puppets: oracle (exact masks) | pipeline (detect and track, chapter 01)
-    puppets: dict = field(default_factory=dict) # puppets: options of the clips, e.g. {duration: 8}
 
+    method: str = "grpo"  # sft | grpo | sft_then_grpo
+    base: str = "embedded:base"  # what `policy` understands
+    data: str = (
+        "puppets"  # puppets | training set (.jsonl) | dotted path: (profile, config) -> rows
+    )
+    videos: str | None = None  # folder of the videos of a training set; None: beside it
+    databases: str | None = None  # folder of the mask databases; None: beside the videos
+    samples: int | None = None  # so many; None: all (puppets: 200)
+    first: int = 0  # puppets: index of the first clip
+    numbering: str = (
+        "oracle"  # puppets: oracle (exact masks) | pipeline (detect and track, chapter 01)
+    )
+    puppets: dict = field(default_factory=dict)  # puppets: options of the clips, e.g. {duration: 8}
+
+# %% ../nbs/05_train.ipynb #cell-008-1
 @dataclass(frozen=True)
 class TaskSettings(DataSettings):
     "What is asked, and what an answer is worth."
-    variant: str = "r1" # of chapter 03's rewards; temporal: plain video, VTG prompt
-    marks: bool | None = None # draw numbers? None: unless the variant is temporal
-    think: bool = True # GRPO: ask for reasoning
-    rewards: list = field(default_factory=list) # dotted paths in place of the variant's
-    weights: list = field(default_factory=list) # of the rewards; empty: 1 each
-    outcome: str | None = "stvg_nb.rewards.log_outcomes" # reports parse failures, ID accuracy and tIoU
-    form: str = "stvg_nb.train.numbered_form" # (sample, profile, config) -> text, target, answer
-    reader: str = "stvg_nb.train.numbered_reader" # (profile, config) -> function from a row to frames and rate
-    policy: str = "stvg_nb.train.load_base" # (name, config, device, folder) -> model, processor
+
+    variant: str = "r1"  # of chapter 03's rewards; temporal: plain video, VTG prompt
+    marks: bool | None = None  # draw numbers? None: unless the variant is temporal
+    think: bool = True  # GRPO: ask for reasoning
+    rewards: list = field(default_factory=list)  # dotted paths in place of the variant's
+    weights: list = field(default_factory=list)  # of the rewards; empty: 1 each
+    outcome: str | None = (
+        "stvg_nb.rewards.log_outcomes"  # reports parse failures, ID accuracy and tIoU
+    )
+    form: str = "stvg_nb.train.numbered_form"  # (sample, profile, config) -> text, target, answer
+    reader: str = "stvg_nb.train.numbered_reader"  # (profile, config) -> function from a row to frames and rate
+    policy: str = "stvg_nb.train.load_base"  # (name, config, device, folder) -> model, processor
 
 # %% ../nbs/05_train.ipynb #cell-010
 @dataclass(frozen=True)
 class LearningSettings(TaskSettings):
     "STVG-R1 section 4.1 and its released code."
-    generations: int = 8 # answers per prompt
-    prompts: int = 1 # per process and optimiser step
-    together: int = 1 # prompts in one backward pass; divides `prompts`
+
+    generations: int = 8  # answers per prompt
+    prompts: int = 1  # per process and optimiser step
+    together: int = 1  # prompts in one backward pass; divides `prompts`
     temperature: float = 1.0
     prompt_tokens: int = 8192
     answer_tokens: int = 1024
-    beta: float = 0.04 # weight of the KL term; 0: no reference model
+    beta: float = 0.04  # weight of the KL term; 0: no reference model
     epsilon: float = 0.2
-    iterations: int = 1 # updates per batch of answers
-    gate: dict = field(default_factory=dict) # {id, tiou, threshold}: only groups that differ in outcome count
+    iterations: int = 1  # updates per batch of answers
+    gate: dict = field(
+        default_factory=dict
+    )  # {id, tiou, threshold}: only groups that differ in outcome count
     learning_rate: float = 1e-6
     schedule: str = "linear"
-    warmup: int = 0 # steps
+    warmup: int = 0  # steps
     weight_decay: float = 0.0
-    clip: float = 1.0 # largest gradient norm
+    clip: float = 1.0  # largest gradient norm
     epochs: float = 1.0
-    steps: int | None = None # in place of epochs
-    sft: dict = field(default_factory=dict) # settings that differ in the SFT stage
+    steps: int | None = None  # in place of epochs
+    sft: dict = field(default_factory=dict)  # settings that differ in the SFT stage
     seed: int = 42
 
 # %% ../nbs/05_train.ipynb #cell-012
 METHODS, LAUNCHES = ("sft", "grpo", "sft_then_grpo"), ("auto", "ddp", "zero2", "zero3", "fsdp2")
 _FREE = ("preflight", "machines", "launch", "save_every", "keep", "wandb")
 
+
 @dataclass(frozen=True)
 class TrainConfig(LearningSettings):
     "The `train` section of a profile."
-    lora: dict = field(default_factory=dict) # {r, alpha, targets, dropout}; empty: all weights
-    merge: bool = False # LoRA: also save the model with the adapter merged in
+
+    lora: dict = field(default_factory=dict)  # {r, alpha, targets, dropout}; empty: all weights
+    merge: bool = False  # LoRA: also save the model with the adapter merged in
     frozen_tower: bool = False
-    feature_cache: bool = False # keep the frozen tower's output on disk
-    dtype: str = "auto" # auto: bfloat16 on a GPU, float32 on a CPU
-    checkpointing: bool = False # recompute activations
-    vllm: dict = field(default_factory=dict) # {gpu_memory: 0.3, max_length: 4096}; empty: rollouts by transformers
-    preflight: bool = False # the longest sample first
-    processes: int = 1 # over all machines
+    feature_cache: bool = False  # keep the frozen tower's output on disk
+    dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    checkpointing: bool = False  # recompute activations
+    vllm: dict = field(
+        default_factory=dict
+    )  # {gpu_memory: 0.3, max_length: 4096}; empty: rollouts by transformers
+    preflight: bool = False  # the longest sample first
+    processes: int = 1  # over all machines
     machines: int = 1
-    launch: str = "auto" # auto | ddp | zero2 | zero3 | fsdp2
-    save_every: int = 50 # steps
-    keep: int = 2 # checkpoints
+    launch: str = "auto"  # auto | ddp | zero2 | zero3 | fsdp2
+    save_every: int = 50  # steps
+    keep: int = 2  # checkpoints
     wandb: bool = False
 
-# %% ../nbs/05_train.ipynb #cell-013
-def with_marks(config:TrainConfig) -> bool:
+# %% ../nbs/05_train.ipynb #cell-013-0
+def with_marks(config: TrainConfig) -> bool:
     "Does the policy see numbers?"
     return config.variant != "temporal" if config.marks is None else config.marks
 
-def reward_names(config:TrainConfig) -> list: # dotted paths
+
+def reward_names(config: TrainConfig) -> list:  # dotted paths
     "The functions whose sum is the reward."
     return list(config.rewards) or reward_paths(config.variant)
 
-def launch_kind(config:TrainConfig) -> str: # ddp | zero2 | zero3 | fsdp2
+
+def launch_kind(config: TrainConfig) -> str:  # ddp | zero2 | zero3 | fsdp2
     "`auto`: copies for an adapter, shards for all weights."
     return config.launch if config.launch != "auto" else "ddp" if config.lora else "zero3"
 
-def check_train(config:TrainConfig) -> TrainConfig:
+# %% ../nbs/05_train.ipynb #cell-013-1
+def check_train(config: TrainConfig) -> TrainConfig:
     "Refuse what cannot be trained."
+
     def need(ok, key, what):
-        if not ok: raise InputError("train", f"setting {key!r} is {getattr(config, key)!r}, {what}")
+        if not ok:
+            raise InputError("train", f"setting {key!r} is {getattr(config, key)!r}, {what}")
+
     need(config.method in METHODS, "method", f"needs one of {', '.join(METHODS)}")
     need(config.launch in LAUNCHES, "launch", f"needs one of {', '.join(LAUNCHES)}")
     need(config.numbering in ("oracle", "pipeline"), "numbering", "needs oracle or pipeline")
-    need(config.dtype in ("auto", "float32", "bfloat16"), "dtype", "needs auto, float32 or bfloat16")
+    need(
+        config.dtype in ("auto", "float32", "bfloat16"), "dtype", "needs auto, float32 or bfloat16"
+    )
     need(config.variant in VARIANTS, "variant", f"needs one of {', '.join(VARIANTS)}")
-    blind = {"r_s", "coupled", "continuous", "viou"} & set(VARIANTS[config.variant].terms) and not with_marks(config) and not config.rewards
-    need(not blind or config.method == "sft", "variant", "pays for numbers that plain video does not show; use temporal, or set rewards")
-    for key in ("prompts", "together", "iterations", "processes", "machines", "save_every", "keep", "answer_tokens", "prompt_tokens"):
+    blind = (
+        {"r_s", "coupled", "continuous", "viou"} & set(VARIANTS[config.variant].terms)
+        and not with_marks(config)
+        and not config.rewards
+    )
+    need(
+        not blind or config.method == "sft",
+        "variant",
+        "pays for numbers that plain video does not show; use temporal, or set rewards",
+    )
+    for key in (
+        "prompts",
+        "together",
+        "iterations",
+        "processes",
+        "machines",
+        "save_every",
+        "keep",
+        "answer_tokens",
+        "prompt_tokens",
+    ):
         need(getattr(config, key) >= 1, key, "needs at least 1")
-    need(config.method == "sft" or config.generations >= 2, "generations", "needs at least 2: a group of one has no advantage")
-    need(config.prompts % config.together == 0, "together", f"must divide prompts ({config.prompts})")
-    need(config.processes % config.machines == 0, "processes", f"must be a multiple of machines ({config.machines})")
+    need(
+        config.method == "sft" or config.generations >= 2,
+        "generations",
+        "needs at least 2: a group of one has no advantage",
+    )
+    need(
+        config.prompts % config.together == 0, "together", f"must divide prompts ({config.prompts})"
+    )
+    need(
+        config.processes % config.machines == 0,
+        "processes",
+        f"must be a multiple of machines ({config.machines})",
+    )
     need(config.steps is None or config.steps >= 1, "steps", "needs at least 1, or null")
     need(config.epochs > 0, "epochs", "needs more than 0")
     need(config.learning_rate > 0, "learning_rate", "needs more than 0")
-    need(not config.weights or len(config.weights) == len(reward_names(config)), "weights",
-         f"needs one for each reward: {reward_names(config)}")
-    need(not config.feature_cache or config.frozen_tower, "feature_cache", "is right only with frozen_tower")
+    need(
+        not config.weights or len(config.weights) == len(reward_names(config)),
+        "weights",
+        f"needs one for each reward: {reward_names(config)}",
+    )
+    need(
+        not config.feature_cache or config.frozen_tower,
+        "feature_cache",
+        "is right only with frozen_tower",
+    )
     sharded = config.processes > 1 and launch_kind(config) in ("zero3", "fsdp2")
-    need(not (config.feature_cache and sharded), "feature_cache", "needs the whole tower on each GPU; use ddp or zero2")
-    inner = dict(lora=("r", "alpha", "targets", "dropout"), vllm=("gpu_memory", "max_length"), sft=[f.name for f in fields(config)])
+    need(
+        not (config.feature_cache and sharded),
+        "feature_cache",
+        "needs the whole tower on each GPU; use ddp or zero2",
+    )
+    inner = dict(
+        lora=("r", "alpha", "targets", "dropout"),
+        vllm=("gpu_memory", "max_length"),
+        sft=[f.name for f in fields(config)],
+    )
     for key, known in inner.items():
         unknown = set(getattr(config, key)) - set(known)
-        need(not unknown, key, f"knows no {min(unknown, default='')!r}; known are {', '.join(known)}")
+        need(
+            not unknown, key, f"knows no {min(unknown, default='')!r}; known are {', '.join(known)}"
+        )
     return config
 
 # %% ../nbs/05_train.ipynb #cell-018
-FIELDS = { # field -> (JSON type, required?, meaning)
+FIELDS = {  # field -> (JSON type, required?, meaning)
     "video": (str, True, "path of the video, relative to the file or to `--set train.videos=DIR`"),
-    "query": (str, True, "the sentence; lower-cased and freed of a final full stop, as in evaluation"),
+    "query": (
+        str,
+        True,
+        "the sentence; lower-cased and freed of a final full stop, as in evaluation",
+    ),
     "start": ((int, float), True, "seconds from the start of the clip"),
     "end": ((int, float), True, "seconds from the start of the clip, after `start`"),
-    "answer_id": (int, False, "number of the target in the mask database; required unless trained without marks"),
-    "database": ((str, dict), False, "mask database, relative like `video`; default `<stem>.masks.json.gz` beside the video"),
+    "answer_id": (
+        int,
+        False,
+        "number of the target in the mask database; required unless trained without marks",
+    ),
+    "database": (
+        (str, dict),
+        False,
+        "mask database, relative like `video`; default `<stem>.masks.json.gz` beside the video",
+    ),
     "key": (str, False, "name of the sample, once per file; default: the line number"),
-    "window": (list, False, "`[first, stop)` frames of the video that are the clip; default: all of it"),
-    "frames": (list, False, "`[first, stop)` frames of the true tube; default: from `start` and `end`"),
-    "boxes": (dict, False, "true boxes, `{frame: [x1, y1, x2, y2]}`; needed by rewards that compare boxes"),
+    "window": (
+        list,
+        False,
+        "`[first, stop)` frames of the video that are the clip; default: all of it",
+    ),
+    "frames": (
+        list,
+        False,
+        "`[first, stop)` frames of the true tube; default: from `start` and `end`",
+    ),
+    "boxes": (
+        dict,
+        False,
+        "true boxes, `{frame: [x1, y1, x2, y2]}`; needed by rewards that compare boxes",
+    ),
 }
 
-# %% ../nbs/05_train.ipynb #cell-021
+# %% ../nbs/05_train.ipynb #cell-021-0
 @dataclass(frozen=True)
 class TrainingSample:
     "One line of a training set, checked."
-    key: str
-    query: str # as it is asked
-    video: Path
-    start: float; end: float # seconds from the start of the clip
-    answer_id: int | None = None
-    database: Path | None = None # None: no such file
-    window: tuple | None = None # frames [first, stop)
-    tube: Tube | None = None # truth, frames of the video
 
+    key: str
+    query: str  # as it is asked
+    video: Path
+    start: float
+    end: float  # seconds from the start of the clip
+    answer_id: int | None = None
+    database: Path | None = None  # None: no such file
+    window: tuple | None = None  # frames [first, stop)
+    tube: Tube | None = None  # truth, frames of the video
+
+# %% ../nbs/05_train.ipynb #cell-021-1
 def _typed(record, where):
-    if not isinstance(record, dict): raise InputError(where, "needs an object with fields, for example {\"video\": \"a.mp4\", ...}")
+    if not isinstance(record, dict):
+        raise InputError(where, 'needs an object with fields, for example {"video": "a.mp4", ...}')
     for name, (kind, required, meaning) in FIELDS.items():
         value = record.get(name)
-        if value is None and required: raise InputError(where, f"field {name!r} is missing: {meaning}")
+        if value is None and required:
+            raise InputError(where, f"field {name!r} is missing: {meaning}")
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise InputError(where, f"field {name!r} is {value!r}: {meaning}")
-    if not record["query"].strip(): raise InputError(where, "field 'query' is empty; ask something")
+    if not record["query"].strip():
+        raise InputError(where, "field 'query' is empty; ask something")
     if not 0 <= record["start"] < record["end"]:
-        raise InputError(where, f"field 'end' is {record['end']}, it must lie after start {record['start']}; "
-                         "both are seconds from the start of the clip, not negative")
+        raise InputError(
+            where,
+            f"field 'end' is {record['end']}, it must lie after start {record['start']}; "
+            "both are seconds from the start of the clip, not negative",
+        )
     return record
 
-def _span(value, name, where): # -> (first, stop)
-    if value is None: return None
+# %% ../nbs/05_train.ipynb #cell-021-2
+def _span(value, name, where):  # -> (first, stop)
+    if value is None:
+        return None
     if len(value) != 2 or any(type(v) is not int for v in value) or not 0 <= value[0] < value[1]:
         raise InputError(where, f"field {name!r} is {value}: needs two frame numbers [first, stop)")
     return tuple(value)
 
-# %% ../nbs/05_train.ipynb #cell-022
-def _tube(record, where): # -> Tube or None
-    if not record.get("boxes"): return None
+# %% ../nbs/05_train.ipynb #cell-022-0
+def _tube(record, where):  # -> Tube or None
+    if not record.get("boxes"):
+        return None
     frames = _span(record.get("frames"), "frames", where) or (None, None)
     return Tube.from_dict(record["boxes"], *frames, where=f"{where}, field 'boxes'")
 
-def _database(record, video, folder): # -> Path or None
+# %% ../nbs/05_train.ipynb #cell-022-1
+def _database(record, video, folder):  # -> Path or None
     given = record.get("database")
-    name = given if isinstance(given, str) else f"{Path(given['name'] if given else video).stem}.masks.json.gz"
-    path = folder/name if isinstance(given, str) or folder != video.parent else video.with_name(name)
+    name = (
+        given
+        if isinstance(given, str)
+        else f"{Path(given['name'] if given else video).stem}.masks.json.gz"
+    )
+    path = (
+        folder / name if isinstance(given, str) or folder != video.parent else video.with_name(name)
+    )
     return path if path.is_file() else None
 
+# %% ../nbs/05_train.ipynb #cell-022-2
 def _read_sample(record, line, where, videos, databases, normalise):
     record = _typed(record, where)
-    video = videos/record["video"]
+    video = videos / record["video"]
     if not video.is_file():
-        raise InputError(where, f"field 'video' is {record['video']!r}: no such file below {videos.name or '.'}/; set train.videos")
+        raise InputError(
+            where,
+            f"field 'video' is {record['video']!r}: no such file below {videos.name or '.'}/; set train.videos",
+        )
     query = normalise_query(record["query"], True, "both") if normalise else record["query"]
-    return TrainingSample(record.get("key", str(line)), query, video, float(record["start"]), float(record["end"]), record.get("answer_id"),
-                          _database(record, video, databases or video.parent), _span(record.get("window"), "window", where),
-                          _tube(record, where))
+    return TrainingSample(
+        record.get("key", str(line)),
+        query,
+        video,
+        float(record["start"]),
+        float(record["end"]),
+        record.get("answer_id"),
+        _database(record, video, databases or video.parent),
+        _span(record.get("window"), "window", where),
+        _tube(record, where),
+    )
 
+# %% ../nbs/05_train.ipynb #cell-022-3
 def read_samples(
-    path, # training set (.jsonl, .jsonl.gz)
-    videos=None, # folder of the videos; None: that of the file
-    databases=None, # folder of the mask databases; None: beside each video
-) -> list: # TrainingSample
+    path,  # training set (.jsonl, .jsonl.gz)
+    videos=None,  # folder of the videos; None: that of the file
+    databases=None,  # folder of the mask databases; None: beside each video
+) -> list:  # TrainingSample
     "A training set, each line checked; a file of chapter 02 has a header, one of your own has none."
     path = Path(path)
     records = read_jsonl(path)
     lines = [i for i, text in enumerate(read_text(path).splitlines(), 1) if text.strip()]
     header = bool(records) and isinstance(records[0], dict) and "schema" in records[0]
-    if header: read_training_set(path)
+    if header:
+        read_training_set(path)
     root, folder = Path(videos or path.parent), Path(databases) if databases else None
-    out = [_read_sample(r, i, f"{path.name}, line {i}", root, folder, not header) for i, r in list(zip(lines, records))[header:]]
-    if not out: raise InputError(path, "holds no sample")
+    out = [
+        _read_sample(r, i, f"{path.name}, line {i}", root, folder, not header)
+        for i, r in list(zip(lines, records))[header:]
+    ]
+    if not out:
+        raise InputError(path, "holds no sample")
     twice = [k for k, n in Counter(s.key for s in out).items() if n > 1]
-    if twice: raise InputError(path, f"key {twice[0]!r} occurs {Counter(s.key for s in out)[twice[0]]} times; each sample needs its own")
+    if twice:
+        raise InputError(
+            path,
+            f"key {twice[0]!r} occurs {Counter(s.key for s in out)[twice[0]]} times; each sample needs its own",
+        )
     return out
 
 # %% ../nbs/05_train.ipynb #cell-024
 def puppets_set(
-    profile, config:TrainConfig,
-    split="train", # train | val
+    profile,
+    config: TrainConfig,
+    split="train",  # train | val
     quiet=False,
-) -> tuple: # (training set, folder of videos, folder of databases)
+) -> tuple:  # (training set, folder of videos, folder of databases)
     "Render, number and vote: a training set of Puppets clips, made once."
     from stvg_nb.benchmarks import load
     from stvg_nb.puppets import Options, write_split
-    try: options = Options(**config.puppets) if config.puppets else None
-    except TypeError as e: raise InputError("train", f"setting 'puppets' has an unknown option ({e})") from None
+
+    try:
+        options = Options(**config.puppets) if config.puppets else None
+    except TypeError as e:
+        raise InputError("train", f"setting 'puppets' has an unknown option ({e})") from None
     count = config.samples or 200
     how = asdict(profile.prompting) if config.numbering == "pipeline" else None
     name = config_hash([config.puppets, config.first, count, config.numbering, how])[7:15]
     folder = runs_dir("puppets", f"{split}-{profile.data.domain}-{name}")
-    made = write_split(folder, split, profile.data.domain, count, start=config.first, options=options, masks=True, progress=not quiet)
-    samples, databases = load(**made["load"]), folder/("masks" if config.numbering == "oracle" else "numbered")
-    def number(sample):
-        path = databases/f"{Path(sample.video).stem}.masks.json.gz"
-        if not path.is_file(): build_database(folder/"videos"/sample.video, profile.prompting, device=profile.device)[0].save(path)
-        return MaskDatabase.open(path)
-    build_training_set(samples, number, folder/f"{split}.jsonl", partial(drawn_marks, config=profile.prompting), quiet=quiet)
-    return folder/f"{split}.jsonl", folder/"videos", databases
+    made = write_split(
+        folder,
+        split,
+        profile.data.domain,
+        count,
+        start=config.first,
+        options=options,
+        masks=True,
+        progress=not quiet,
+    )
+    samples, databases = (
+        load(**made["load"]),
+        folder / ("masks" if config.numbering == "oracle" else "numbered"),
+    )
 
-# %% ../nbs/05_train.ipynb #cell-029
-def _clip_facts(sample, db): # -> native height, width, fps, (first, stop)
+    def number(sample):
+        path = databases / f"{Path(sample.video).stem}.masks.json.gz"
+        if not path.is_file():
+            build_database(
+                folder / "videos" / sample.video, profile.prompting, device=profile.device
+            )[0].save(path)
+        return MaskDatabase.open(path)
+
+    build_training_set(
+        samples,
+        number,
+        folder / f"{split}.jsonl",
+        partial(drawn_marks, config=profile.prompting),
+        quiet=quiet,
+    )
+    return folder / f"{split}.jsonl", folder / "videos", databases
+
+# %% ../nbs/05_train.ipynb #cell-029-0
+def _clip_facts(sample, db):  # -> native height, width, fps, (first, stop)
     facts = db.video if db is not None else asdict(probe(sample.video, quiet=True))
     return facts["height"], facts["width"], facts["fps"], sample.window or (0, facts["frame_count"])
 
+# %% ../nbs/05_train.ipynb #cell-029-1
 def numbered_form(
-    sample:TrainingSample, profile, config:TrainConfig,
-) -> dict: # text, answer, target
+    sample: TrainingSample,
+    profile,
+    config: TrainConfig,
+) -> dict:  # text, answer, target
     "Question, canonical answer and truth: STVG on numbered video, VTG on plain video (STVG-R1 figures 5 and 7)."
     think = config.think and config.method == "grpo"
     if not with_marks(config):
         db = MaskDatabase.open(sample.database) if sample.database else None
         *_, fps, (first, stop) = _clip_facts(sample, db)
-        target = Target(interval=Interval(sample.start, sample.end), duration=(stop - first) / fps, fps=fps, task="vtg")
-        return dict(text=build_prompt("vtg", sample.query, think=think, query_norm="none"), target=target,
-                    answer=format_answer("vtg", start=sample.start, end=sample.end))
+        target = Target(
+            interval=Interval(sample.start, sample.end),
+            duration=(stop - first) / fps,
+            fps=fps,
+            task="vtg",
+        )
+        return dict(
+            text=build_prompt("vtg", sample.query, think=think, query_norm="none"),
+            target=target,
+            answer=format_answer("vtg", start=sample.start, end=sample.end),
+        )
     marks = profile.prompting
-    return dict(text=build_prompt("stvg", sample.query, marks.mark_type, think, "none", colour=marks.mark_colour),
-                target=numbered_target(sample, profile, config),
-                answer=format_answer("stvg", [sample.answer_id], sample.start, sample.end, marks.mark_type))
+    return dict(
+        text=build_prompt(
+            "stvg", sample.query, marks.mark_type, think, "none", colour=marks.mark_colour
+        ),
+        target=numbered_target(sample, profile, config),
+        answer=format_answer("stvg", [sample.answer_id], sample.start, sample.end, marks.mark_type),
+    )
 
+# %% ../nbs/05_train.ipynb #cell-029-2
 def numbered_target(sample, profile, config) -> Target:
     "The truth of a sample in terms of its mask database; frame-wise IoUs only where a reward asks for them."
     if sample.answer_id is None:
-        raise InputError(f"sample {sample.key}", "field 'answer_id' is missing; vote (chapter 02), or train without marks")
+        raise InputError(
+            f"sample {sample.key}",
+            "field 'answer_id' is missing; vote (chapter 02), or train without marks",
+        )
     if sample.database is None:
-        raise InputError(f"sample {sample.key}", "has no mask database; number its video with `stvg prompt`, or set train.databases")
+        raise InputError(
+            f"sample {sample.key}",
+            "has no mask database; number its video with `stvg prompt`, or set train.databases",
+        )
     db = MaskDatabase.open(sample.database)
     if sample.answer_id not in db.objects:
-        raise InputError(f"sample {sample.key}", f"answer_id is {sample.answer_id}, the database has {', '.join(map(str, db.ids))}")
+        raise InputError(
+            f"sample {sample.key}",
+            f"answer_id is {sample.answer_id}, the database has {', '.join(map(str, db.ids))}",
+        )
     *_, fps, (first, stop) = _clip_facts(sample, db)
     span = Interval(sample.start, sample.end)
-    tube = sample.tube or Tube(first + round(sample.start * fps), first + round(sample.end * fps), np.zeros(0, np.int64), np.zeros((0, 4)))
+    tube = sample.tube or Tube(
+        first + round(sample.start * fps),
+        first + round(sample.end * fps),
+        np.zeros(0, np.int64),
+        np.zeros((0, 4)),
+    )
     drawn = sampled = None
     if not config.rewards and VARIANTS[config.variant].appears == "drawn":
-        sampled = first + sample_indices(stop - first, fps, profile.sampling.rate, profile.sampling.mode, maximum=profile.sampling.max_frames)
+        sampled = first + sample_indices(
+            stop - first,
+            fps,
+            profile.sampling.rate,
+            profile.sampling.mode,
+            maximum=profile.sampling.max_frames,
+        )
         drawn = drawn_marks(db, sampled, profile.prompting)
-    return make_target(db, tube, sample.answer_id, span, sample.window, drawn, sampled, overlap=sample.tube is not None,
-                       mark_type=profile.prompting.mark_type)
+    return make_target(
+        db,
+        tube,
+        sample.answer_id,
+        span,
+        sample.window,
+        drawn,
+        sampled,
+        overlap=sample.tube is not None,
+        mark_type=profile.prompting.mark_type,
+    )
 
-# %% ../nbs/05_train.ipynb #cell-031
+# %% ../nbs/05_train.ipynb #cell-031-0
 def make_row(
-    sample:TrainingSample, profile, config:TrainConfig, form,
-) -> dict: # key, prompt, video, target, answer, length
+    sample: TrainingSample,
+    profile,
+    config: TrainConfig,
+    form,
+) -> dict:  # key, prompt, video, target, answer, length
     "One row of the training data."
     made = form(sample, profile, config)
     db = MaskDatabase.open(sample.database) if sample.database else None
     height, width, fps, (first, stop) = _clip_facts(sample, db)
-    n = len(sample_indices(stop - first, fps, profile.sampling.rate, profile.sampling.mode, maximum=profile.sampling.max_frames))
-    length = visual_tokens(n, *model_size(height, width, n, profile.sampling)) + len(made["text"]) // 4
+    n = len(
+        sample_indices(
+            stop - first,
+            fps,
+            profile.sampling.rate,
+            profile.sampling.mode,
+            maximum=profile.sampling.max_frames,
+        )
+    )
+    length = (
+        visual_tokens(n, *model_size(height, width, n, profile.sampling)) + len(made["text"]) // 4
+    )
     if length > config.prompt_tokens:
-        raise InputError(f"sample {sample.key}", f"needs about {length} prompt tokens, the limit is {config.prompt_tokens}; "
-                         "lower sampling.max_frames or raise train.prompt_tokens")
+        raise InputError(
+            f"sample {sample.key}",
+            f"needs about {length} prompt tokens, the limit is {config.prompt_tokens}; "
+            "lower sampling.max_frames or raise train.prompt_tokens",
+        )
     marked = sample.database if with_marks(config) else None
-    video = dict(path=str(sample.video), sha256=sha256_file(sample.video), database=marked and str(marked),
-                 database_sha256=marked and sha256_file(marked), window=sample.window and list(sample.window))
-    prompt = [dict(role="user", content=[dict(type="text", text=made["text"]), dict(type="video", text=None)])]
+    video = dict(
+        path=str(sample.video),
+        sha256=sha256_file(sample.video),
+        database=marked and str(marked),
+        database_sha256=marked and sha256_file(marked),
+        window=sample.window and list(sample.window),
+    )
+    prompt = [
+        dict(
+            role="user",
+            content=[dict(type="text", text=made["text"]), dict(type="video", text=None)],
+        )
+    ]
     columns = {k: v for k, v in made.items() if k not in ("text", "target")}
-    return dict(key=sample.key, prompt=prompt, video=video, target=target_json(made["target"]), length=length) | columns
+    return (
+        dict(
+            key=sample.key,
+            prompt=prompt,
+            video=video,
+            target=target_json(made["target"]),
+            length=length,
+        )
+        | columns
+    )
 
+# %% ../nbs/05_train.ipynb #cell-031-1
 def load_rows(
-    profile, config:TrainConfig,
+    profile,
+    config: TrainConfig,
     quiet=False,
-) -> list: # rows
+) -> list:  # rows
     "The rows of a stage: Puppets, a training set, or whatever a dotted path returns."
     from tqdm.auto import tqdm
+
     source = str(config.data)
-    if source != "puppets" and not source.removesuffix(".gz").endswith(".jsonl"): return resolve(source)(profile, config)
-    path, videos, databases = puppets_set(profile, config, quiet=quiet) if source == "puppets" else (source, config.videos, config.databases)
-    samples, form = read_samples(path, videos, databases)[:config.samples], resolve(config.form)
+    if source != "puppets" and not source.removesuffix(".gz").endswith(".jsonl"):
+        return resolve(source)(profile, config)
+    path, videos, databases = (
+        puppets_set(profile, config, quiet=quiet)
+        if source == "puppets"
+        else (source, config.videos, config.databases)
+    )
+    samples, form = read_samples(path, videos, databases)[: config.samples], resolve(config.form)
     bar = tqdm(samples, desc="rows", unit="sample", disable=True if quiet else None, leave=False)
     return [make_row(s, profile, config, form) for s in bar]
 
+# %% ../nbs/05_train.ipynb #cell-031-2
 def rows_hash(rows) -> str:
     "Fingerprint of training data: content, not paths."
-    plain = lambda v: {k: x for k, x in v.items() if k not in ("path", "database")} if isinstance(v, dict) else v
+    plain = lambda v: (
+        {k: x for k, x in v.items() if k not in ("path", "database")} if isinstance(v, dict) else v
+    )
     return config_hash([{k: plain(v) if k == "video" else v for k, v in r.items()} for r in rows])
 
 # %% ../nbs/05_train.ipynb #cell-033
-def numbered_reader(profile, config:TrainConfig):
+def numbered_reader(profile, config: TrainConfig):
     "Rows to frames, numbers drawn at read time."
     marks, sampling = check_config(profile.prompting), profile.sampling
+
     def read(row):
         v = row["video"]
         db = MaskDatabase.open(v["database"]) if v["database"] else None
         clip = prompted_clip(v["path"], db, marks, sampling, v["window"])
         return clip.frames, clip.fps
+
     return read
 
-# %% ../nbs/05_train.ipynb #cell-037
-def is_main() -> bool: return os.environ.get("RANK", "0") == "0"
+# %% ../nbs/05_train.ipynb #cell-037-0
+def is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
-def torch_dtype(config:TrainConfig, device):
+
+def torch_dtype(config: TrainConfig, device):
     "The dtype that weights are loaded in."
     import torch
-    return getattr(torch, {"auto": "bfloat16" if device == "cuda" else "float32"}.get(config.dtype, config.dtype))
 
-def made_here(name, seed=0): # -> (model, processor) or None
+    return getattr(
+        torch,
+        {"auto": "bfloat16" if device == "cuda" else "float32"}.get(config.dtype, config.dtype),
+    )
+
+# %% ../nbs/05_train.ipynb #cell-037-1
+def made_here(name, seed=0):  # -> (model, processor) or None
     "Models that come without a folder of their own."
-    if name == "toy": return toy_policy()
-    if name == "random": return toy_model(seed=seed), toy_processor()
-    if name.startswith("embedded:"): return resolve("stvg_nb.embedded.load")(name.partition(":")[2])
+    if name == "toy":
+        return toy_policy()
+    if name == "random":
+        return toy_model(seed=seed), toy_processor()
+    if name.startswith("embedded:"):
+        return resolve("stvg_nb.embedded.load")(name.partition(":")[2])
 
-def own_base(name:str, seed:int, folder): # folder with the model, or None for other names
+# %% ../nbs/05_train.ipynb #cell-037-2
+def own_base(name: str, seed: int, folder):  # folder with the model, or None for other names
     "Write a model that is made in memory, once; of several processes the first writes, the others wait for it."
-    if Path(name).is_dir() or not (name in ("toy", "random") or name.startswith("embedded:")): return None
-    path = Path(folder or runs_dir("base"))/f"base-{name.replace(':', '-')}"
-    while not (path/"config.json").is_file():
-        if not is_main(): time.sleep(0.2); continue
+    if Path(name).is_dir() or not (name in ("toy", "random") or name.startswith("embedded:")):
+        return None
+    path = Path(folder or runs_dir("base")) / f"base-{name.replace(':', '-')}"
+    while not (path / "config.json").is_file():
+        if not is_main():
+            time.sleep(0.2)
+            continue
         model, processor = made_here(name, seed)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        model.save_pretrained(temporary); processor.save_pretrained(temporary)
-        shutil.rmtree(path, ignore_errors=True); temporary.replace(path)
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
     return path
 
+# %% ../nbs/05_train.ipynb #cell-037-3
 def load_base(
-    name:str, # toy | random | embedded:<name> | folder | hub name
-    config:TrainConfig, device="cpu",
-    folder=None, # where a model made in memory is written
-): # (model, processor)
+    name: str,  # toy | random | embedded:<name> | folder | hub name
+    config: TrainConfig,
+    device="cpu",
+    folder=None,  # where a model made in memory is written
+):  # (model, processor)
     "The policy that a run starts from."
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
     source = own_base(name, config.seed, folder) or name
-    if (Path(source)/"adapter_config.json").is_file(): return load_model(str(source), torch_dtype(config, device)) # merged: a new adapter would take its place
+    if (Path(source) / "adapter_config.json").is_file():
+        return load_model(
+            str(source), torch_dtype(config, device)
+        )  # merged: a new adapter would take its place
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=torch_dtype(config, device))
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            source, dtype=torch_dtype(config, device)
+        )
         return model, AutoProcessor.from_pretrained(source)
     except (OSError, ValueError) as e:
-        raise InputError(f"base {name}", f"cannot be loaded: neither a checkpoint folder nor a model that the hub gives "
-                         f"({' '.join(str(e).split())[:160]})") from None
+        raise InputError(
+            f"base {name}",
+            f"cannot be loaded: neither a checkpoint folder nor a model that the hub gives "
+            f"({' '.join(str(e).split())[:160]})",
+        ) from None
 
 # %% ../nbs/05_train.ipynb #cell-040
 class Supervised:
     "Answers given instead of sampled: one per prompt, cross-entropy on its tokens."
+
     num_generations = num_iterations = 1
     shuffle_dataset, use_vllm, ref_model, model_accepts_loss_kwargs = True, False, None, False
-    _step, _buffered_inputs = 0, None # what exact resume keeps of a generation batch
+    _step, _buffered_inputs = 0, None  # what exact resume keeps of a generation batch
 
     def __init__(self, model, reward_funcs, args, peft_config=None, **kwargs):
         if peft_config is not None:
             from peft import get_peft_model
+
             model = get_peft_model(model, peft_config)
-            if args.gradient_checkpointing: model.enable_input_require_grads()
+            if args.gradient_checkpointing:
+                model.enable_input_require_grads()
         super().__init__(model, args, data_collator=list, **kwargs)
         self.model_accepts_loss_kwargs = False
 
-    def answer_ids(self, row): # [token ids]
+    def answer_ids(self, row):  # [token ids]
         tokenizer = self.processing_class.tokenizer
-        return tokenizer(row["answer"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        return tokenizer(row["answer"], add_special_tokens=False)["input_ids"] + [
+            tokenizer.eos_token_id
+        ]
 
-    def floating_point_ops(self, inputs): return 0
+    def floating_point_ops(self, inputs):
+        return 0
 
-# %% ../nbs/05_train.ipynb #cell-041
+# %% ../nbs/05_train.ipynb #cell-041-0
 @patch
-def compute_loss(self:Supervised, model, inputs, return_outputs=False, num_items_in_batch=None):
+def compute_loss(self: Supervised, model, inputs, return_outputs=False, num_items_in_batch=None):
     import torch
+
     prompts, answers = self.build(inputs), [self.answer_ids(row) for row in inputs]
     packed = pack(prompts, [[a] for a in answers], vision_language(model))
     clips = clip_inputs(prompts, packed.ids.device, packed.layout)
-    logits = model(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **clips).logits   # (1, K, vocab): answer tokens only
-    surprise = torch.nn.functional.cross_entropy(logits[0].float(), packed.labels[0], reduction="none")    # (K,)
-    losses = torch.stack([x.mean() for x in surprise.split(packed.lengths)])                               # (rows,)
+    logits = model(
+        input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **clips
+    ).logits  # (1, K, vocab): answer tokens only
+    surprise = torch.nn.functional.cross_entropy(
+        logits[0].float(), packed.labels[0], reduction="none"
+    )  # (K,)
+    losses = torch.stack([x.mean() for x in surprise.split(packed.lengths)])  # (rows,)
     self.seen_tokens = len(packed.labels[0]) / len(answers)
     if not losses.isfinite().all():
         keys = ", ".join(r["key"] for r, x in zip(inputs, losses.tolist()) if not math.isfinite(x))
-        raise FloatingPointError(f"loss is not finite at step {self.state.global_step + 1}, sample {keys}; nothing was updated")
+        raise FloatingPointError(
+            f"loss is not finite at step {self.state.global_step + 1}, sample {keys}; nothing was updated"
+        )
     return losses.mean()
 
+# %% ../nbs/05_train.ipynb #cell-041-1
 @patch
-def log(self:Supervised, logs, start_time=None):
-    if "loss" in logs: logs["completions/mean_length"] = getattr(self, "seen_tokens", None)
+def log(self: Supervised, logs, start_time=None):
+    if "loss" in logs:
+        logs["completions/mean_length"] = getattr(self, "seen_tokens", None)
     super(Supervised, self).log(logs, start_time)
 
-# %% ../nbs/05_train.ipynb #cell-043
+# %% ../nbs/05_train.ipynb #cell-043-0
 class RunFiles:
     "Cards in checkpoints; the limit on prompts."
+
     card, longest_prompt = None, None
 
-    def create_model_card(self, *args, **kwargs): pass # TRL's knows neither data nor limits
+    def create_model_card(self, *args, **kwargs):
+        pass  # TRL's knows neither data nor limits
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        if self.card: write_text(Path(output_dir or self.args.output_dir)/"README.md", self.card(self.state.global_step))
+        if self.card:
+            write_text(
+                Path(output_dir or self.args.output_dir) / "README.md",
+                self.card(self.state.global_step),
+            )
 
     def build(self, rows):
         prompts = super().build(rows)
         for p in prompts:
             if self.longest_prompt and len(p.ids) > self.longest_prompt:
-                raise InputError(f"sample {p.key}", f"has a prompt of {len(p.ids)} tokens, the limit is {self.longest_prompt}; "
-                                 "lower sampling.max_frames or raise train.prompt_tokens")
+                raise InputError(
+                    f"sample {p.key}",
+                    f"has a prompt of {len(p.ids)} tokens, the limit is {self.longest_prompt}; "
+                    "lower sampling.max_frames or raise train.prompt_tokens",
+                )
         return prompts
 
     def _load_from_checkpoint(self, checkpoint, model=None):
-        if self.is_fsdp_enabled:                                                  # sharded weights: only the library knows how
+        if self.is_fsdp_enabled:  # sharded weights: only the library knows how
             from transformers import Trainer
+
             return Trainer._load_from_checkpoint(self, checkpoint, model)
         return super()._load_from_checkpoint(checkpoint, model)
 
+# %% ../nbs/05_train.ipynb #cell-043-1
 @lru_cache
-def trainers() -> dict: # method -> class
+def trainers() -> dict:  # method -> class
     "The two trainers of this chapter."
     from transformers import Trainer
+
     make = lambda name, *bases: type(name, bases, dict(__module__=__name__))
-    return dict(sft=make("VideoSFTTrainer", RunFiles, ExactResume, SharedGroups, Supervised, Trainer),
-                grpo=make("RunGRPOTrainer", RunFiles, trainer_class()))
+    return dict(
+        sft=make("VideoSFTTrainer", RunFiles, ExactResume, SharedGroups, Supervised, Trainer),
+        grpo=make("RunGRPOTrainer", RunFiles, trainer_class()),
+    )
 
 # %% ../nbs/05_train.ipynb #cell-045
-def training_args(config:TrainConfig, profile, folder):
+def training_args(config: TrainConfig, profile, folder):
     "TrainingArguments or GRPOConfig of a stage."
     from transformers import TrainingArguments
-    gpu = profile.device == "cuda"
-    shared = dict(learning_rate=config.learning_rate, lr_scheduler_type=config.schedule, warmup_steps=config.warmup,
-                  weight_decay=config.weight_decay, max_grad_norm=config.clip, num_train_epochs=config.epochs, max_steps=config.steps or -1,
-                  gradient_accumulation_steps=config.prompts // config.together, gradient_checkpointing=config.checkpointing,
-                  save_steps=config.save_every, save_total_limit=config.keep, logging_steps=1, logging_nan_inf_filter=False,
-                  report_to=["tensorboard"] + ["wandb"] * config.wandb, disable_tqdm=True, seed=config.seed,
-                  bf16=gpu and torch_dtype(config, "cuda").itemsize == 2, use_cpu=not gpu)
-    if not gpu and "WORLD_SIZE" in os.environ: shared["ddp_backend"] = "gloo"
-    if config.method == "sft":
-        args = TrainingArguments(str(folder), per_device_train_batch_size=config.together, save_strategy="steps", remove_unused_columns=False,
-                                 gradient_checkpointing_kwargs={"use_reentrant": False}, **shared)
-        vars(args).update(use_vllm=False, generation_batch_size=1, steps_per_generation=1) # what the shared parts ask for
-        return args
-    vllm = dict(use_vllm=True, vllm_gpu_memory_utilization=config.vllm.get("gpu_memory", 0.3),
-                vllm_max_model_length=config.vllm.get("max_length")) if config.vllm else {}
-    weights = [*config.weights, *[0.0] * bool(config.outcome)] if config.weights else None
-    return grpo_config(folder, num_generations=config.generations, per_device_train_batch_size=config.generations * config.together,
-                       max_completion_length=config.answer_tokens, temperature=config.temperature, beta=config.beta,
-                       epsilon=config.epsilon, num_iterations=config.iterations, reward_weights=weights, **shared, **vllm)
 
-# %% ../nbs/05_train.ipynb #cell-046
+    gpu = profile.device == "cuda"
+    shared = dict(
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip,
+        num_train_epochs=config.epochs,
+        max_steps=config.steps or -1,
+        gradient_accumulation_steps=config.prompts // config.together,
+        gradient_checkpointing=config.checkpointing,
+        save_steps=config.save_every,
+        save_total_limit=config.keep,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=["tensorboard"] + ["wandb"] * config.wandb,
+        disable_tqdm=True,
+        seed=config.seed,
+        bf16=gpu and torch_dtype(config, "cuda").itemsize == 2,
+        use_cpu=not gpu,
+    )
+    if not gpu and "WORLD_SIZE" in os.environ:
+        shared["ddp_backend"] = "gloo"
+    if config.method == "sft":
+        args = TrainingArguments(
+            str(folder),
+            per_device_train_batch_size=config.together,
+            save_strategy="steps",
+            remove_unused_columns=False,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            **shared,
+        )
+        vars(args).update(
+            use_vllm=False, generation_batch_size=1, steps_per_generation=1
+        )  # what the shared parts ask for
+        return args
+    vllm = (
+        dict(
+            use_vllm=True,
+            vllm_gpu_memory_utilization=config.vllm.get("gpu_memory", 0.3),
+            vllm_max_model_length=config.vllm.get("max_length"),
+        )
+        if config.vllm
+        else {}
+    )
+    weights = [*config.weights, *[0.0] * bool(config.outcome)] if config.weights else None
+    return grpo_config(
+        folder,
+        num_generations=config.generations,
+        per_device_train_batch_size=config.generations * config.together,
+        max_completion_length=config.answer_tokens,
+        temperature=config.temperature,
+        beta=config.beta,
+        epsilon=config.epsilon,
+        num_iterations=config.iterations,
+        reward_weights=weights,
+        **shared,
+        **vllm,
+    )
+
+# %% ../nbs/05_train.ipynb #cell-046-0
 EVERY_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
-def lora_config(config:TrainConfig): # LoraConfig or None
-    "The adapter; by default on every linear layer of the language model, none in the tower."
-    if not config.lora: return None
-    from peft import LoraConfig
-    given = dict(r=16, targets=EVERY_LINEAR, dropout=0.0) | config.lora
-    return LoraConfig(r=given["r"], lora_alpha=given.get("alpha", 2 * given["r"]), lora_dropout=given["dropout"], target_modules=given["targets"])
 
+def lora_config(config: TrainConfig):  # LoraConfig or None
+    "The adapter; by default on every linear layer of the language model, none in the tower."
+    if not config.lora:
+        return None
+    from peft import LoraConfig
+
+    given = dict(r=16, targets=EVERY_LINEAR, dropout=0.0) | config.lora
+    return LoraConfig(
+        r=given["r"],
+        lora_alpha=given.get("alpha", 2 * given["r"]),
+        lora_dropout=given["dropout"],
+        target_modules=given["targets"],
+    )
+
+# %% ../nbs/05_train.ipynb #cell-046-1
 def make_trainer(
-    config:TrainConfig, profile, rows, base:str, folder,
+    config: TrainConfig,
+    profile,
+    rows,
+    base: str,
+    folder,
 ):
     "The trainer of a stage, its model loaded."
     import torch
     from datasets import Dataset
     from transformers import PrinterCallback, set_seed
+
     set_seed(config.seed)
-    own_base(base, config.seed, folder)           # before the arguments: from then on ZeRO-3 shares out what is made
-    args = training_args(config, profile, folder) # before the model: ZeRO-3 decides how that is loaded
-    try: model, processor = resolve(config.policy)(base, config, profile.device, folder)
-    except torch.OutOfMemoryError: raise InputError(f"base {base}", "does not fit on the GPU; use lora, or zero3 on more of them") from None
+    own_base(
+        base, config.seed, folder
+    )  # before the arguments: from then on ZeRO-3 shares out what is made
+    args = training_args(
+        config, profile, folder
+    )  # before the model: ZeRO-3 decides how that is loaded
+    try:
+        model, processor = resolve(config.policy)(base, config, profile.device, folder)
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"base {base}", "does not fit on the GPU; use lora, or zero3 on more of them"
+        ) from None
     rewards, ours = None, {}
     if config.method == "grpo":
-        rewards = [resolve(p) for p in reward_names(config) + [config.outcome] * bool(config.outcome)]
+        rewards = [
+            resolve(p) for p in reward_names(config) + [config.outcome] * bool(config.outcome)
+        ]
         ours = dict(gate=config.gate or None, preflight=config.preflight)
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(folder)/"tensorboard")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(folder) / "tensorboard")
     trainer = trainers()[config.method](
-        model, rewards, args, processing_class=processor, train_dataset=Dataset.from_list(rows), peft_config=lora_config(config),
-        read_video=resolve(config.reader)(profile, config), frozen_tower=config.frozen_tower,
+        model,
+        rewards,
+        args,
+        processing_class=processor,
+        train_dataset=Dataset.from_list(rows),
+        peft_config=lora_config(config),
+        read_video=resolve(config.reader)(profile, config),
+        frozen_tower=config.frozen_tower,
         feature_cache=str(runs_dir("features")) if config.feature_cache else None,
-        sampling=[asdict(profile.sampling), asdict(profile.prompting)], **ours)
+        sampling=[asdict(profile.sampling), asdict(profile.prompting)],
+        **ours,
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.longest_prompt = config.prompt_tokens
     return trainer
 
-# %% ../nbs/05_train.ipynb #cell-052
-_LOGGED = {k: k for k in ("reward", "reward_std", "kl", "loss", "grad_norm", "learning_rate", "epoch", "vision_tokens_cut", "gated_groups", "entropy")}
-_LOGGED |= {"answer_tokens": "completions/mean_length", "cut_off": "completions/clipped_ratio", "failed": "outcome/failed",
-            "complete": "outcome/complete", "id_accuracy": "outcome/id_correct", "tiou": "outcome/tiou"}
+# %% ../nbs/05_train.ipynb #cell-052-0
+_LOGGED = {
+    k: k
+    for k in (
+        "reward",
+        "reward_std",
+        "kl",
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "epoch",
+        "vision_tokens_cut",
+        "gated_groups",
+        "entropy",
+    )
+}
+_LOGGED |= {
+    "answer_tokens": "completions/mean_length",
+    "cut_off": "completions/clipped_ratio",
+    "failed": "outcome/failed",
+    "complete": "outcome/complete",
+    "id_accuracy": "outcome/id_correct",
+    "tiou": "outcome/tiou",
+}
+
 
 def log_record(
-    step:int, logs:dict, # as TRL reports them
-    seconds:float, # since the last step
-    marks=True, # False: there is no ID to be right
+    step: int,
+    logs: dict,  # as TRL reports them
+    seconds: float,  # since the last step
+    marks=True,  # False: there is no ID to be right
 ) -> dict:
     "One line of log.jsonl."
     number = lambda v: None if v is None or not math.isfinite(v) else float(v)
     short = lambda k: k.removeprefix("reward_")
-    out = dict(step=step) | {k: number(logs[v]) for k, v in _LOGGED.items() if v in logs and (marks or k != "id_accuracy")}
-    terms = {k.split("/")[1]: v for k, v in logs.items() if k.startswith("rewards/") and k.endswith("/mean")}
+    out = dict(step=step) | {
+        k: number(logs[v])
+        for k, v in _LOGGED.items()
+        if v in logs and (marks or k != "id_accuracy")
+    }
+    terms = {
+        k.split("/")[1]: v
+        for k, v in logs.items()
+        if k.startswith("rewards/") and k.endswith("/mean")
+    }
     dead = {k.split("/")[1]: v for k, v in logs.items() if k.startswith("dead_groups/")}
     for name, values in (("terms", terms), ("dead_groups", dead)):
         values = {short(k): number(v) for k, v in values.items() if k != "log_outcomes"}
-        if values: out[name] = values
+        if values:
+            out[name] = values
     return out | dict(seconds=round(seconds, 3), peak_gb=round(peak_gb(), 3))
 
+# %% ../nbs/05_train.ipynb #cell-052-1
 @lru_cache
 def _run_log():
     from transformers import TrainerCallback
+
     class RunLog(TrainerCallback):
         "log.jsonl of a run: a resumed run drops the lines after its checkpoint and goes on."
-        def __init__(self, path, tell, marks): self.path, self.tell, self.marks = Path(path), tell, marks
+
+        def __init__(self, path, tell, marks):
+            self.path, self.tell, self.marks = Path(path), tell, marks
+
         def on_train_begin(self, args, state, control, **_):
             self.last = time.perf_counter()
             kept = [r for r in read_log(self.path) if r["step"] <= state.global_step]
-            if state.is_world_process_zero: write_text(self.path, "".join(canonical_json(r) + "\n" for r in kept))
-            for record in kept: self.tell(record)
+            if state.is_world_process_zero:
+                write_text(self.path, "".join(canonical_json(r) + "\n" for r in kept))
+            for record in kept:
+                self.tell(record)
+
         def on_log(self, args, state, control, logs=None, **_):
-            if "loss" not in logs or not state.is_world_process_zero: return
+            if "loss" not in logs or not state.is_world_process_zero:
+                return
             now = time.perf_counter()
-            record, self.last = log_record(state.global_step, logs, now - self.last, self.marks) | dict(of=state.max_steps), now
-            with self.path.open("a") as f: f.write(canonical_json(record) + "\n")
+            record, self.last = (
+                log_record(state.global_step, logs, now - self.last, self.marks)
+                | dict(of=state.max_steps),
+                now,
+            )
+            with self.path.open("a") as f:
+                f.write(canonical_json(record) + "\n")
             self.tell(record)
+
     return RunLog
 
-def read_log(path) -> list: # records; what stands behind the last line end was cut off
+# %% ../nbs/05_train.ipynb #cell-052-2
+def read_log(path) -> list:  # records; what stands behind the last line end was cut off
     "log.jsonl as far as it is written."
     path = Path(path)
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
+    return (
+        [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
+    )
 
-# %% ../nbs/05_train.ipynb #cell-055
+# %% ../nbs/05_train.ipynb #cell-055-0
 def curve_ends(
-    log, # records
+    log,  # records
     key="reward",
-    share=0.2, # of the steps at each end
-) -> dict: # first, first_se, last, last_se, n: means over n steps; rose: by more than two standard errors?
+    share=0.2,  # of the steps at each end
+) -> (
+    dict
+):  # first, first_se, last, last_se, n: means over n steps; rose: by more than two standard errors?
     "Both ends of a curve with their noise."
     values = np.array([r[key] for r in log if r.get(key) is not None], float)
     n = max(1, round(share * len(values)))
-    if len(values) < 2: return dict(n=len(values), first=None, first_se=None, last=None, last_se=None, rose=None)
+    if len(values) < 2:
+        return dict(n=len(values), first=None, first_se=None, last=None, last_se=None, rose=None)
     ends = {}
     for name, part in (("first", values[:n]), ("last", values[-n:])):
-        ends |= {name: float(part.mean()), f"{name}_se": float(part.std(ddof=1) / math.sqrt(n)) if n > 1 else None}
+        ends |= {
+            name: float(part.mean()),
+            f"{name}_se": float(part.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        }
     noise = math.hypot(ends["first_se"], ends["last_se"]) if n > 1 else None
-    return dict(n=n, **ends, rose=None if noise is None else bool(ends["last"] - ends["first"] > 2 * noise))
+    return dict(
+        n=n, **ends, rose=None if noise is None else bool(ends["last"] - ends["first"] > 2 * noise)
+    )
 
+# %% ../nbs/05_train.ipynb #cell-055-1
 def say_ends(ends, name="reward") -> str:
     "One sentence about both ends."
-    if ends["rose"] is None: return f"{name}: {ends['n']} steps at each end are too few to speak of noise"
-    verdict = "it rose by more than two standard errors" if ends["rose"] else "no rise beyond the noise"
+    if ends["rose"] is None:
+        return f"{name}: {ends['n']} steps at each end are too few to speak of noise"
+    verdict = (
+        "it rose by more than two standard errors" if ends["rose"] else "no rise beyond the noise"
+    )
     first, last = (f"{ends[k]:.3f} ± {ends[k + '_se']:.3f}" for k in ("first", "last"))
     return f"{name} {first} over the first {ends['n']} steps, {last} over the last: {verdict}"
 
-# %% ../nbs/05_train.ipynb #cell-058
-def curves_of(log) -> list: # (label of the axis, {curve: values})
+# %% ../nbs/05_train.ipynb #cell-058-0
+def curves_of(log) -> list:  # (label of the axis, {curve: values})
     "What there is to draw in a log."
     pick = lambda key, name: [r.get(key, {}).get(name) for r in log]
     names = lambda key: list(dict.fromkeys(k for r in log for k in r.get(key, {})))
-    plain = lambda keys: {name: [r.get(k) for r in log] for k, name in keys.items() if any(k in r for r in log)}
-    if not names("terms"): return [("cross-entropy, nats a token", plain(dict(loss="loss"))), ("gradient norm", plain(dict(grad_norm="gradient norm")))]
+    plain = lambda keys: {
+        name: [r.get(k) for r in log] for k, name in keys.items() if any(k in r for r in log)
+    }
+    if not names("terms"):
+        return [
+            ("cross-entropy, nats a token", plain(dict(loss="loss"))),
+            ("gradient norm", plain(dict(grad_norm="gradient norm"))),
+        ]
     rewards, several = {k: pick("terms", k) for k in names("terms")}, len(names("terms")) > 1
     dead = {k: pick("dead_groups", k) for k in names("dead_groups") if several or k != "total"}
     seen = plain(dict(tiou="tIoU", id_accuracy="ID right", failed="unreadable"))
-    panels = [("mean reward", rewards | (plain(dict(reward="total")) if several else {})), ("mean tIoU, share of answers", seen),
-              ("share of dead groups", dead)]
+    panels = [
+        ("mean reward", rewards | (plain(dict(reward="total")) if several else {})),
+        ("mean tIoU, share of answers", seen),
+        ("share of dead groups", dead),
+    ]
     return [(label, curves) for label, curves in panels if curves]
 
+# %% ../nbs/05_train.ipynb #cell-058-1
 def draw_curves(log, title=""):
     "Figure of a run: reward by term, what the answers were, what is left to learn."
     import matplotlib.pyplot as plt
+
     panels, steps = curves_of(log), [r["step"] for r in log]
-    fig, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.9), layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(3.6 * len(panels), 2.9), layout="constrained", squeeze=False
+    )
     for ax, (name, curves) in zip(axes[0], panels):
         for label, values in curves.items():
             bold = dict(color="black", lw=2) if label == "total" else {}
-            ax.plot(steps, [np.nan if v is None else v for v in values], label=label, marker="o" * (len(steps) < 5), ms=4, **bold)
+            ax.plot(
+                steps,
+                [np.nan if v is None else v for v in values],
+                label=label,
+                marker="o" * (len(steps) < 5),
+                ms=4,
+                **bold,
+            )
         ax.set(xlabel="optimiser step", ylabel=name)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        if "share" in name: ax.set_ylim(-.05, 1.05)
-        if len(curves) > 1 or "share" in name: ax.legend(fontsize=7)
+        if "share" in name:
+            ax.set_ylim(-0.05, 1.05)
+        if len(curves) > 1 or "share" in name:
+            ax.legend(fontsize=7)
     fig.suptitle(title, fontsize=10)
     return fig
 
 # %% ../nbs/05_train.ipynb #cell-059
 class LivePlot:
     "Called with each record: a bar and curves in a notebook, a line now and then elsewhere."
-    def __init__(self, title="", every=5.0): self.title, self.every, self.log, self.shown, self.last = title, every, [], {}, 0.0
+
+    def __init__(self, title="", every=5.0):
+        self.title, self.every, self.log, self.shown, self.last = title, every, [], {}, 0.0
+
     def __call__(self, record):
-        self.log = [r for r in self.log if r["step"] < record["step"]] + [record] # a second stage starts at step 1 again
-        if time.monotonic() - self.last > self.every: self.draw()
+        self.log = [r for r in self.log if r["step"] < record["step"]] + [
+            record
+        ]  # a second stage starts at step 1 again
+        if time.monotonic() - self.last > self.every:
+            self.draw()
+
     def show(self, name, thing):
         from IPython.display import display
-        if name in self.shown: self.shown[name].update(thing)
-        else: self.shown[name] = display(thing, display_id=True)
+
+        if name in self.shown:
+            self.shown[name].update(thing)
+        else:
+            self.shown[name] = display(thing, display_id=True)
+
     def draw(self):
         import matplotlib.pyplot as plt
         from IPython import get_ipython
         from IPython.display import HTML
+
         self.last = time.monotonic()
-        if not self.log: return
+        if not self.log:
+            return
         r = self.log[-1]
-        place, left = f"step {r['step']} of {r.get('of')}", np.mean([x["seconds"] for x in self.log[-20:]]) * (r.get("of", 0) - r["step"])
+        place, left = (
+            f"step {r['step']} of {r.get('of')}",
+            np.mean([x["seconds"] for x in self.log[-20:]]) * (r.get("of", 0) - r["step"]),
+        )
         if get_ipython() is None or not hasattr(get_ipython(), "kernel"):
-            numbers = ", ".join(f"{k} {r[k]:.4g}" for k in ("loss", "reward", "tiou") if r.get(k) is not None)
+            numbers = ", ".join(
+                f"{k} {r[k]:.4g}" for k in ("loss", "reward", "tiou") if r.get(k) is not None
+            )
             return print(f"{place}: {numbers}", file=sys.stderr)
         rest = f", about {left / 60:.0f} min left" if left > 60 else ""
-        self.show("bar", HTML(f'<progress value="{r["step"]}" max="{r.get("of")}"></progress> {place}{rest}'))
-        figure = draw_curves(self.log, self.title); self.show("curves", figure); plt.close(figure)
+        self.show(
+            "bar",
+            HTML(f'<progress value="{r["step"]}" max="{r.get("of")}"></progress> {place}{rest}'),
+        )
+        figure = draw_curves(self.log, self.title)
+        self.show("curves", figure)
+        plt.close(figure)
 
-# %% ../nbs/05_train.ipynb #cell-062
-def settings_of(config:TrainConfig, profile) -> dict:
+# %% ../nbs/05_train.ipynb #cell-062-0
+def settings_of(config: TrainConfig, profile) -> dict:
     "Every setting that shapes the result; data and base count by content."
     skip = (*_FREE, "data", "videos", "databases", "base")
-    return dict(train={k: v for k, v in asdict(config).items() if k not in skip}, sampling=asdict(profile.sampling),
-                prompting=asdict(profile.prompting), device=profile.device)
+    return dict(
+        train={k: v for k, v in asdict(config).items() if k not in skip},
+        sampling=asdict(profile.sampling),
+        prompting=asdict(profile.prompting),
+        device=profile.device,
+    )
 
-def base_facts(name:str, seed=0) -> dict: # name, revision
+# %% ../nbs/05_train.ipynb #cell-062-1
+def base_facts(name: str, seed=0) -> dict:  # name, revision
     "What a base model is called and the hash of its weights, where they lie here."
     shipped, folder = name.startswith("embedded:"), Path(name)
-    folders = [package_dir()/"weights"/f"policy-{n}" for n in sorted({"base", name.partition(":")[2]})] if shipped else [folder]
+    folders = (
+        [
+            package_dir() / "weights" / f"policy-{n}"
+            for n in sorted({"base", name.partition(":")[2]})
+        ]
+        if shipped
+        else [folder]
+    )
     weights = [w for f in folders if f.is_dir() for w in sorted(f.glob("*.safetensors"))]
     revision = f"{name}, seed {seed}" if name in ("toy", "random") else f"hub, {name}"
-    if weights: revision = config_hash([sha256_file(w) for w in weights])
-    trained_here = shipped or name in ("toy", "random") or (folder.parent/"run.json").is_file()
-    return dict(name="/".join(folder.parts[-2:]) if folder.is_dir() else name, revision=revision, trained_here=trained_here)
+    if weights:
+        revision = config_hash([sha256_file(w) for w in weights])
+    trained_here = shipped or name in ("toy", "random") or (folder.parent / "run.json").is_file()
+    return dict(
+        name="/".join(folder.parts[-2:]) if folder.is_dir() else name,
+        revision=revision,
+        trained_here=trained_here,
+    )
 
-def data_facts(config:TrainConfig, profile, rows) -> dict:
+# %% ../nbs/05_train.ipynb #cell-062-2
+def data_facts(config: TrainConfig, profile, rows) -> dict:
     "What a run was trained on."
     same = dict(sha256=rows_hash(rows), n_samples=len(rows))
     if config.data == "puppets":
-        return dict(name="puppets", split=f"train/{profile.data.domain}", synthetic=True, licence="Apache-2.0", source="stvg_nb.puppets") | same
+        return (
+            dict(
+                name="puppets",
+                split=f"train/{profile.data.domain}",
+                synthetic=True,
+                licence="Apache-2.0",
+                source="stvg_nb.puppets",
+            )
+            | same
+        )
     if Path(config.data.removesuffix(".gz")).suffix != ".jsonl":
-        return dict(name=config.data, split="train", synthetic=True, licence="Apache-2.0", source=config.data) | same
-    return dict(name=Path(config.data).name, split="train", synthetic=False, licence="that of the videos and annotations", source="training set (.jsonl)") | same
+        return (
+            dict(
+                name=config.data,
+                split="train",
+                synthetic=True,
+                licence="Apache-2.0",
+                source=config.data,
+            )
+            | same
+        )
+    return (
+        dict(
+            name=Path(config.data).name,
+            split="train",
+            synthetic=False,
+            licence="that of the videos and annotations",
+            source="training set (.jsonl)",
+        )
+        | same
+    )
 
+# %% ../nbs/05_train.ipynb #cell-062-3
 def open_run(
-    folder, identity:dict, # settings, data, base: hashes
-) -> str: # new | running | finished
+    folder,
+    identity: dict,  # settings, data, base: hashes
+) -> str:  # new | running | finished
     "State of a run's folder; `InputError` if it belongs to something else."
-    folder, path = Path(folder), Path(folder)/"run.json"
+    folder, path = Path(folder), Path(folder) / "run.json"
     if not path.is_file():
-        foreign = [p.name for p in folder.glob("*") if p.name not in ("config.yaml", "launch.log") and not p.name.startswith("base-")]
-        if foreign: raise InputError(folder, f"is not empty and holds no run ({sorted(foreign)[0]}); choose another --output")
+        foreign = [
+            p.name
+            for p in folder.glob("*")
+            if p.name not in ("config.yaml", "launch.log") and not p.name.startswith("base-")
+        ]
+        if foreign:
+            raise InputError(
+                folder,
+                f"is not empty and holds no run ({sorted(foreign)[0]}); choose another --output",
+            )
         return "new"
     old = read_json(path)
     differ = [k for k, v in identity.items() if v is not None and old["identity"].get(k) != v]
-    if differ: raise InputError(folder, f"holds a run with other {' and '.join(differ)}; choose another --output, or remove the folder")
+    if differ:
+        raise InputError(
+            folder,
+            f"holds a run with other {' and '.join(differ)}; choose another --output, or remove the folder",
+        )
     return old["status"]
 
 # %% ../nbs/05_train.ipynb #cell-065
-LIMITS = ("Reads numbers drawn into the video; without them, or with another colour or size of numbers, it answers something else.",
-          "Time is counted in seconds of the clip as sampled; give it frames with their rate.",
-          "Trained for single targets; the answer is always one number and one interval, right or wrong.")
+LIMITS = (
+    "Reads numbers drawn into the video; without them, or with another colour or size of numbers, it answers something else.",
+    "Time is counted in seconds of the clip as sampled; give it frames with their rate.",
+    "Trained for single targets; the answer is always one number and one interval, right or wrong.",
+)
 
-def model_card(facts:dict, log, step:int, meaningful=True) -> str:
+
+def model_card(facts: dict, log, step: int, meaningful=True) -> str:
     "README.md of a checkpoint."
     config, data, base = facts["train"], facts["data"][0], facts["models"][0]
-    revision = (facts["git"]["revision"] or "no checkout")[:12] + (", uncommitted changes" if facts["git"]["dirty"] else "")
-    trained = "LoRA adapter" if config["lora"] else "all but the vision tower" if config["frozen_tower"] else "all"
-    rows = {"method": {"sft": "SFT on the answer block", "grpo": "GRPO"}[facts["method"]], "base": f"{base['name']} ({base['revision'][:19]})",
-            "data": f"{data['name']}, {data['split']}: {data['n_samples']} samples, {data['sha256'][:19]}" + ", procedural" * data["synthetic"],
-            "rewards": ", ".join(p.rpartition(".")[2] for p in facts["rewards"]) or "none",
-            "marks": "numbers drawn" if facts["marks"] else "plain video", "optimiser step": step, "seed": config["seed"],
-            "weights trained": trained, "configuration": facts["config_hash"][:19], "profile": facts["profile"], "code": revision}
+    revision = (facts["git"]["revision"] or "no checkout")[:12] + (
+        ", uncommitted changes" if facts["git"]["dirty"] else ""
+    )
+    trained = (
+        "LoRA adapter"
+        if config["lora"]
+        else "all but the vision tower"
+        if config["frozen_tower"]
+        else "all"
+    )
+    rows = {
+        "method": {"sft": "SFT on the answer block", "grpo": "GRPO"}[facts["method"]],
+        "base": f"{base['name']} ({base['revision'][:19]})",
+        "data": f"{data['name']}, {data['split']}: {data['n_samples']} samples, {data['sha256'][:19]}"
+        + ", procedural" * data["synthetic"],
+        "rewards": ", ".join(p.rpartition(".")[2] for p in facts["rewards"]) or "none",
+        "marks": "numbers drawn" if facts["marks"] else "plain video",
+        "optimiser step": step,
+        "seed": config["seed"],
+        "weights trained": trained,
+        "configuration": facts["config_hash"][:19],
+        "profile": facts["profile"],
+        "code": revision,
+    }
     nothing = "Made by a profile whose numbers mean nothing: it only shows that everything runs."
     limits = [nothing] * (not meaningful) + list(LIMITS if facts["marks"] else LIMITS[1:2])
-    if data["synthetic"]: limits.append("Procedural training data: nothing is known about real video.")
-    name, said = ("loss" if facts["method"] == "sft" else "reward"), f"{facts['profile']} {facts['method']}, step {step}"
-    return "\n".join([f"---\nlibrary_name: transformers\ntags: [video-grounding, {facts['method']}]\n---", f"# {said}", "",
-                      "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items()), "",
-                      f"Measured in training, not an evaluation: {say_ends(curve_ends(log, name), name) if log else 'nothing yet'}.", "",
-                      "Loads with `AutoModelForImageTextToText.from_pretrained`" + " (adapter, needs peft)" * bool(config["lora"]) + ".", "",
-                      "## Limits", "", *(f"- {x}" for x in limits), "",
-                      "## Licence", "", f"Code Apache-2.0; weights under the licence of the base; data: {data['licence']}.", ""])
+    if data["synthetic"]:
+        limits.append("Procedural training data: nothing is known about real video.")
+    name, said = (
+        ("loss" if facts["method"] == "sft" else "reward"),
+        f"{facts['profile']} {facts['method']}, step {step}",
+    )
+    return "\n".join(
+        [
+            f"---\nlibrary_name: transformers\ntags: [video-grounding, {facts['method']}]\n---",
+            f"# {said}",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {k} | {v} |" for k, v in rows.items()),
+            "",
+            f"Measured in training, not an evaluation: {say_ends(curve_ends(log, name), name) if log else 'nothing yet'}.",
+            "",
+            "Loads with `AutoModelForImageTextToText.from_pretrained`"
+            + " (adapter, needs peft)" * bool(config["lora"])
+            + ".",
+            "",
+            "## Limits",
+            "",
+            *(f"- {x}" for x in limits),
+            "",
+            "## Licence",
+            "",
+            f"Code Apache-2.0; weights under the licence of the base; data: {data['licence']}.",
+            "",
+        ]
+    )
 
-# %% ../nbs/05_train.ipynb #cell-067
+# %% ../nbs/05_train.ipynb #cell-067-0
 @contextlib.contextmanager
 def one_at_a_time(path):
     "Processes of one machine take turns: the first makes what the others then find."
     import fcntl
+
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
 
+# %% ../nbs/05_train.ipynb #cell-067-1
 def stage_facts(config, profile, rows, base, identity) -> dict:
     "What run.json says, apart from how it went."
-    return dict(schema="stvg.run/1", profile=profile.name, method=config.method, identity=identity, config_hash=config_hash(identity),
-                seed=config.seed, train=settings_of(config, profile)["train"],
-                rewards=reward_names(config) if config.method == "grpo" else [], marks=with_marks(config),
-                data=[data_facts(config, profile, rows)], models=[base], git=git_state(), environment=environment(profile.device),
-                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    return dict(
+        schema="stvg.run/1",
+        profile=profile.name,
+        method=config.method,
+        identity=identity,
+        config_hash=config_hash(identity),
+        seed=config.seed,
+        train=settings_of(config, profile)["train"],
+        rewards=reward_names(config) if config.method == "grpo" else [],
+        marks=with_marks(config),
+        data=[data_facts(config, profile, rows)],
+        models=[base],
+        git=git_state(),
+        environment=environment(profile.device),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
 
+# %% ../nbs/05_train.ipynb #cell-067-2
 def save_final(trainer, folder, merge=False):
     "final/, and merged/ for an adapter; each appears whole or not at all."
+
     def put(name, save):
-        temporary = folder/f".{name}"
-        save(str(temporary)); trainer.accelerator.wait_for_everyone()
-        if is_main():
-            (temporary/"training_args.bin").unlink(missing_ok=True) # a pickle with this machine's paths
-            shutil.rmtree(folder/name, ignore_errors=True); temporary.replace(folder/name)
+        temporary = folder / f".{name}"
+        save(str(temporary))
         trainer.accelerator.wait_for_everyone()
+        if is_main():
+            (temporary / "training_args.bin").unlink(
+                missing_ok=True
+            )  # a pickle with this machine's paths
+            shutil.rmtree(folder / name, ignore_errors=True)
+            temporary.replace(folder / name)
+        trainer.accelerator.wait_for_everyone()
+
     put("final", trainer.save_model)
-    if is_main(): shutil.rmtree(folder/".writing", ignore_errors=True)
-    if not merge: return
+    if is_main():
+        shutil.rmtree(folder / ".writing", ignore_errors=True)
+    if not merge:
+        return
     model = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
+
     def save(path):
-        if not is_main(): return
-        model.save_pretrained(path); trainer.processing_class.save_pretrained(path)
-        write_text(Path(path)/"README.md", trainer.card(trainer.state.global_step))
+        if not is_main():
+            return
+        model.save_pretrained(path)
+        trainer.processing_class.save_pretrained(path)
+        write_text(Path(path) / "README.md", trainer.card(trainer.state.global_step))
+
     put("merged", save)
 
-# %% ../nbs/05_train.ipynb #cell-068
+# %% ../nbs/05_train.ipynb #cell-068-0
 def fit(config, profile, rows, base, folder, about, tell):
     "Train from the newest checkpoint, if there is one, to the end."
     trainer = make_trainer(config, profile, rows, base, folder)
-    if is_main(): write_json(folder/"run.json", about | dict(status="running"), indent=1)
-    log = lambda step: [r for r in read_log(folder/"log.jsonl") if r["step"] <= step]
+    if is_main():
+        write_json(folder / "run.json", about | dict(status="running"), indent=1)
+    log = lambda step: [r for r in read_log(folder / "log.jsonl") if r["step"] <= step]
     trainer.card = lambda step: model_card(about, log(step), step, profile.meaningful)
-    trainer.add_callback(_run_log()(folder/"log.jsonl", tell, with_marks(config)))
+    trainer.add_callback(_run_log()(folder / "log.jsonl", tell, with_marks(config)))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     save_final(trainer, folder, config.merge and bool(config.lora))
 
+# %% ../nbs/05_train.ipynb #cell-068-1
 def run_stage(
-    profile, config:TrainConfig, folder, base:str,
-    tell=lambda record: None, # called with each record of the log
+    profile,
+    config: TrainConfig,
+    folder,
+    base: str,
+    tell=lambda record: None,  # called with each record of the log
     quiet=False,
-) -> dict: # method, output, checkpoint, status, steps, config_hash, reward, loss, seconds
+) -> dict:  # method, output, checkpoint, status, steps, config_hash, reward, loss, seconds
     "Train one stage, or go on with it, or keep it."
     folder = Path(folder)
-    with one_at_a_time(runs_dir(".locks", "data")): rows = load_rows(profile, config, quiet or not is_main() or not sys.stderr.isatty())
+    with one_at_a_time(runs_dir(".locks", "data")):
+        rows = load_rows(profile, config, quiet or not is_main() or not sys.stderr.isatty())
     facts = base_facts(base, config.seed)
-    identity = dict(settings=config_hash(settings_of(config, profile)), data=rows_hash(rows), base=config_hash(facts["revision"]))
+    identity = dict(
+        settings=config_hash(settings_of(config, profile)),
+        data=rows_hash(rows),
+        base=config_hash(facts["revision"]),
+    )
     kept = open_run(folder, identity) == "finished"
     if not kept:
         folder.mkdir(parents=True, exist_ok=True)
         about = stage_facts(config, profile, rows, facts, identity)
-        with contextlib.redirect_stdout(sys.stderr): fit(config, profile, rows, base, folder, about, tell)
-        log = read_log(folder/"log.jsonl")
-        done = about | dict(status="finished", steps=log[-1]["step"], seconds=round(sum(r["seconds"] for r in log), 2),
-                            reward=curve_ends(log), loss=curve_ends(log, "loss"))
-        if not is_main(): return done
-        write_json(folder/"run.json", done, indent=1)
-    run, final = read_json(folder/"run.json"), folder/("merged" if config.merge and config.lora else "final")
-    return {k: run[k] for k in ("method", "steps", "config_hash", "reward", "loss", "seconds")} | dict(
-        status="kept" if kept else "finished", output=str(folder), checkpoint=str(final))
+        with contextlib.redirect_stdout(sys.stderr):
+            fit(config, profile, rows, base, folder, about, tell)
+        log = read_log(folder / "log.jsonl")
+        done = about | dict(
+            status="finished",
+            steps=log[-1]["step"],
+            seconds=round(sum(r["seconds"] for r in log), 2),
+            reward=curve_ends(log),
+            loss=curve_ends(log, "loss"),
+        )
+        if not is_main():
+            return done
+        write_json(folder / "run.json", done, indent=1)
+    run, final = (
+        read_json(folder / "run.json"),
+        folder / ("merged" if config.merge and config.lora else "final"),
+    )
+    return {
+        k: run[k] for k in ("method", "steps", "config_hash", "reward", "loss", "seconds")
+    } | dict(status="kept" if kept else "finished", output=str(folder), checkpoint=str(final))
 
-# %% ../nbs/05_train.ipynb #cell-070
-def stages(config:TrainConfig, folder) -> list: # (config, folder, base) of each stage, in order
+# %% ../nbs/05_train.ipynb #cell-070-0
+def stages(config: TrainConfig, folder) -> list:  # (config, folder, base) of each stage, in order
     "What a method does."
     folder, sft = Path(folder), replace(config, **dict(config.sft) | dict(method="sft", sft={}))
-    if config.method == "grpo": return [(config, folder, config.base)]
-    if config.method == "sft": return [(sft, folder, config.base)]
-    sft, second = replace(sft, merge=bool(sft.lora)), folder/"sft"/("merged" if sft.lora else "final")
-    return [(sft, folder/"sft", config.base), (replace(config, method="grpo", sft={}), folder/"grpo", str(second))]
+    if config.method == "grpo":
+        return [(config, folder, config.base)]
+    if config.method == "sft":
+        return [(sft, folder, config.base)]
+    sft, second = (
+        replace(sft, merge=bool(sft.lora)),
+        folder / "sft" / ("merged" if sft.lora else "final"),
+    )
+    return [
+        (sft, folder / "sft", config.base),
+        (replace(config, method="grpo", sft={}), folder / "grpo", str(second)),
+    ]
 
+# %% ../nbs/05_train.ipynb #cell-070-1
 def hush():
     "The libraries' own bars and remarks: ours say the same once."
     import logging, warnings
     import datasets, transformers
-    warnings.filterwarnings("ignore"); datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error(); transformers.logging.disable_progress_bar()
-    for name in ("trl", "accelerate"): logging.getLogger(name).setLevel(logging.ERROR)
 
+    warnings.filterwarnings("ignore")
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in ("trl", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+# %% ../nbs/05_train.ipynb #cell-070-2
 def train_here(profile, folder, tell=lambda record: None, quiet=False) -> dict:
     "All stages of a run in this process, which may be one of several."
     hush()
@@ -811,165 +1500,334 @@ def train_here(profile, folder, tell=lambda record: None, quiet=False) -> dict:
     for config, place, base in stages(profile.train, folder):
         done.append(run_stage(profile, config, place, base, tell, quiet))
         if done[-1]["status"] == "kept" and is_main() and not quiet:
-            print(f"stvg: {config.method}: this run is finished and kept, nothing to do", file=sys.stderr)
-    whole = dict(method=profile.train.method, output=str(folder), seconds=sum(d["seconds"] for d in done), stages=done)
+            print(
+                f"stvg: {config.method}: this run is finished and kept, nothing to do",
+                file=sys.stderr,
+            )
+    whole = dict(
+        method=profile.train.method,
+        output=str(folder),
+        seconds=sum(d["seconds"] for d in done),
+        stages=done,
+    )
     result = dict(schema="stvg.train/1", profile=profile.name) | done[-1] | whole
-    if is_main(): write_json(Path(folder)/"result.json", result, indent=1)
+    if is_main():
+        write_json(Path(folder) / "result.json", result, indent=1)
     return result
 
-# %% ../nbs/05_train.ipynb #cell-072
-def toy_rows(profile, config): return two_clips()[0]
-def toy_reader(profile, config): return two_clips()[1]
-def reward_clip(completions, answer, **_): return [float(c[0]["content"].strip() == a) for c, a in zip(completions, answer)]
+# %% ../nbs/05_train.ipynb #cell-072-0
+def toy_rows(profile, config):
+    return two_clips()[0]
 
-TOY = {f"train.{k}": v for k, v in dict(
-    base="toy", data="stvg_nb.train.toy_rows", reader="stvg_nb.train.toy_reader", rewards=["stvg_nb.train.reward_clip"], outcome=None, marks=False,
-    prompts=2, together=2, answer_tokens=3, learning_rate=1e-3, schedule="constant", beta=0.0, lora={}, frozen_tower=False,
-    feature_cache=False).items()} # overrides of a profile
 
-# %% ../nbs/05_train.ipynb #cell-077
-def launch_file(kind:str) -> Path:
+def toy_reader(profile, config):
+    return two_clips()[1]
+
+# %% ../nbs/05_train.ipynb #cell-072-1
+def reward_clip(completions, answer, **_):
+    return [float(c[0]["content"].strip() == a) for c, a in zip(completions, answer)]
+
+
+TOY = {
+    f"train.{k}": v
+    for k, v in dict(
+        base="toy",
+        data="stvg_nb.train.toy_rows",
+        reader="stvg_nb.train.toy_reader",
+        rewards=["stvg_nb.train.reward_clip"],
+        outcome=None,
+        marks=False,
+        prompts=2,
+        together=2,
+        answer_tokens=3,
+        learning_rate=1e-3,
+        schedule="constant",
+        beta=0.0,
+        lora={},
+        frozen_tower=False,
+        feature_cache=False,
+    ).items()
+}  # overrides of a profile
+
+# %% ../nbs/05_train.ipynb #cell-077-0
+def launch_file(kind: str) -> Path:
     "accelerate's configuration for one way of sharing out the weights."
-    return package_dir()/"data"/"launch"/f"{kind}.yaml"
+    return package_dir() / "data" / "launch" / f"{kind}.yaml"
 
+# %% ../nbs/05_train.ipynb #cell-077-1
 def launch_command(
-    config:TrainConfig, device, # cpu | cuda
-    config_file, output, # profile to run, folder of the run
-    rank=0, address=None, port=29500, # of this machine, of machine 0; several machines only
-) -> list: # arguments
+    config: TrainConfig,
+    device,  # cpu | cuda
+    config_file,
+    output,  # profile to run, folder of the run
+    rank=0,
+    address=None,
+    port=29500,  # of this machine, of machine 0; several machines only
+) -> list:  # arguments
     "The command that starts all processes of this machine."
     module = ["-m", "stvg_nb.train", "--config", str(config_file), "--output", str(output)]
     if device == "cpu":
-        several = ["--nnodes", config.machines, "--node_rank", rank, "--master_addr", address, "--master_port", port]
+        several = [
+            "--nnodes",
+            config.machines,
+            "--node_rank",
+            rank,
+            "--master_addr",
+            address,
+            "--master_port",
+            port,
+        ]
         place = several if config.machines > 1 else ["--standalone"]
-        return list(map(str, [sys.executable, "-m", "torch.distributed.run", *place, "--nproc_per_node", config.processes // config.machines, *module]))
-    place = ["--machine_rank", rank, "--main_process_ip", address, "--main_process_port", port] if config.machines > 1 else []
-    return list(map(str, [sys.executable, "-m", "accelerate.commands.launch", "--config_file", launch_file(launch_kind(config)),
-                          "--num_processes", config.processes, "--num_machines", config.machines, *place, *module]))
+        return list(
+            map(
+                str,
+                [
+                    sys.executable,
+                    "-m",
+                    "torch.distributed.run",
+                    *place,
+                    "--nproc_per_node",
+                    config.processes // config.machines,
+                    *module,
+                ],
+            )
+        )
+    place = (
+        ["--machine_rank", rank, "--main_process_ip", address, "--main_process_port", port]
+        if config.machines > 1
+        else []
+    )
+    return list(
+        map(
+            str,
+            [
+                sys.executable,
+                "-m",
+                "accelerate.commands.launch",
+                "--config_file",
+                launch_file(launch_kind(config)),
+                "--num_processes",
+                config.processes,
+                "--num_machines",
+                config.machines,
+                *place,
+                *module,
+            ],
+        )
+    )
 
-def check_machine(config:TrainConfig, device):
+# %% ../nbs/05_train.ipynb #cell-077-2
+def check_machine(config: TrainConfig, device):
     "Refuse at once what would fail in an hour."
     from importlib.util import find_spec
+
     if config.wandb and find_spec("wandb") is None:
-        raise InputError("wandb", "is not installed: pip install 'stvg-r1-notebooks[gpu]', or leave train.wandb off")
-    if device != "cuda": return
+        raise InputError(
+            "wandb",
+            "is not installed: pip install 'stvg-r1-notebooks[gpu]', or leave train.wandb off",
+        )
+    if device != "cuda":
+        return
     import torch
+
     here, need = torch.cuda.device_count(), config.processes // config.machines
     if here < need:
-        raise InputError("device cuda", f"{need} GPUs are asked for, this machine has {here}; set train.processes, or choose profile tiny")
-    if config.processes > 1 and launch_kind(config).startswith("zero") and find_spec("deepspeed") is None:
-        raise InputError(f"launch {launch_kind(config)}", "DeepSpeed is not installed: pip install 'stvg-r1-notebooks[gpu]', or set train.launch=fsdp2")
+        raise InputError(
+            "device cuda",
+            f"{need} GPUs are asked for, this machine has {here}; set train.processes, or choose profile tiny",
+        )
+    if (
+        config.processes > 1
+        and launch_kind(config).startswith("zero")
+        and find_spec("deepspeed") is None
+    ):
+        raise InputError(
+            f"launch {launch_kind(config)}",
+            "DeepSpeed is not installed: pip install 'stvg-r1-notebooks[gpu]', or set train.launch=fsdp2",
+        )
 
-# %% ../nbs/05_train.ipynb #cell-080
+# %% ../nbs/05_train.ipynb #cell-080-0
 def write_profile(profile, path):
     "A profile as a file that `load_profile` reads."
     import yaml
-    values = asdict(profile)
-    write_text(path, yaml.safe_dump(values | values.pop("sections"), sort_keys=False, allow_unicode=True))
 
+    values = asdict(profile)
+    write_text(
+        path, yaml.safe_dump(values | values.pop("sections"), sort_keys=False, allow_unicode=True)
+    )
+
+# %% ../nbs/05_train.ipynb #cell-080-1
 def what_failed(text) -> str:
     "The telling lines of a failed launch: before the launcher's own report."
     lines = [l for l in text.splitlines() if l.strip()]
-    ends = [i for i, l in enumerate(lines) if "torch.distributed.elastic" in l or "ChildFailedError" in l or "Sending process" in l]
-    return "\n".join(lines[:ends[0] if ends and ends[0] else None][-12:])
+    ends = [
+        i
+        for i, l in enumerate(lines)
+        if "torch.distributed.elastic" in l or "ChildFailedError" in l or "Sending process" in l
+    ]
+    return "\n".join(lines[: ends[0] if ends and ends[0] else None][-12:])
 
+# %% ../nbs/05_train.ipynb #cell-080-2
 def follow(
-    process, # Popen
-    folder, # of the run
-    tell=lambda record: None, # called with each new record
-    patience=3600, # seconds without a step or a word, after which it counts as hanging
-    poll=0.5, # seconds
+    process,  # Popen
+    folder,  # of the run
+    tell=lambda record: None,  # called with each new record
+    patience=3600,  # seconds without a step or a word, after which it counts as hanging
+    poll=0.5,  # seconds
 ):
     "Report a running launch step by step; raises when it fails or hangs, with what it said last."
     seen, alive, size = Counter(), time.monotonic(), -1
+
     def look():
-        for log in (folder/"log.jsonl", folder/"sft/log.jsonl", folder/"grpo/log.jsonl"):
+        for log in (folder / "log.jsonl", folder / "sft/log.jsonl", folder / "grpo/log.jsonl"):
             for record in read_log(log):
-                if record["step"] > seen[log]: seen[log] = record["step"]; tell(record)
+                if record["step"] > seen[log]:
+                    seen[log] = record["step"]
+                    tell(record)
+
     while process.poll() is None and time.monotonic() - alive < patience:
-        before, said = dict(seen), (folder/"launch.log").stat().st_size
+        before, said = dict(seen), (folder / "launch.log").stat().st_size
         look()
-        if seen != before or said != size: alive, size = time.monotonic(), said
+        if seen != before or said != size:
+            alive, size = time.monotonic(), said
         time.sleep(poll)
     look()
-    if process.returncode == 0: return
-    text = (folder/"launch.log").read_text(errors="replace")
+    if process.returncode == 0:
+        return
+    text = (folder / "launch.log").read_text(errors="replace")
     if process.returncode is None:
-        raise RuntimeError(f"training hangs: no step and no word for {patience} s; the last lines of {folder.name}/launch.log:\n"
-                           + what_failed(text))
+        raise RuntimeError(
+            f"training hangs: no step and no word for {patience} s; the last lines of {folder.name}/launch.log:\n"
+            + what_failed(text)
+        )
     refused = [l for l in text.splitlines() if l.startswith("stvg: error: ")]
-    if refused: where, _, reason = refused[0].removeprefix("stvg: error: ").partition(": "); raise InputError(where, reason)
-    raise RuntimeError(f"training ended with exit code {process.returncode}; the last lines of {folder.name}/launch.log:\n{what_failed(text)}")
+    if refused:
+        where, _, reason = refused[0].removeprefix("stvg: error: ").partition(": ")
+        raise InputError(where, reason)
+    raise RuntimeError(
+        f"training ended with exit code {process.returncode}; the last lines of {folder.name}/launch.log:\n{what_failed(text)}"
+    )
 
-# %% ../nbs/05_train.ipynb #cell-081
-def launch(profile, folder, tell=lambda record: None) -> dict: # as `train_here`
+# %% ../nbs/05_train.ipynb #cell-081-0
+def launch(profile, folder, tell=lambda record: None) -> dict:  # as `train_here`
     "Train in processes of their own and wait for them."
     import signal
+
     config, folder = profile.train, Path(folder)
     rank, address = int(os.environ.get("SLURM_NODEID", 0)), os.environ.get("MASTER_ADDR")
     if config.machines > 1 and not address:
-        raise InputError("machines", "needs MASTER_ADDR in the environment, and this command once on every machine (srun)")
-    for stage, place, _ in stages(config, folder): open_run(place, dict(settings=config_hash(settings_of(stage, profile))))
-    write_profile(profile, folder/"config.yaml")
-    command = launch_command(config, profile.device, folder/"config.yaml", folder, rank, address, int(os.environ.get("MASTER_PORT", 29500)))
-    with open(folder/"launch.log", "w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
-    try: follow(process, folder, tell)
+        raise InputError(
+            "machines",
+            "needs MASTER_ADDR in the environment, and this command once on every machine (srun)",
+        )
+    for stage, place, _ in stages(config, folder):
+        open_run(place, dict(settings=config_hash(settings_of(stage, profile))))
+    write_profile(profile, folder / "config.yaml")
+    command = launch_command(
+        config,
+        profile.device,
+        folder / "config.yaml",
+        folder,
+        rank,
+        address,
+        int(os.environ.get("MASTER_PORT", 29500)),
+    )
+    with open(folder / "launch.log", "w") as out:
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        follow(process, folder, tell)
     finally:
-        if process.poll() is None: os.killpg(process.pid, signal.SIGTERM); process.wait()
-    return read_json(folder/"result.json")
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    return read_json(folder / "result.json")
 
-def base_available(name:str) -> bool:
+# %% ../nbs/05_train.ipynb #cell-081-1
+def base_available(name: str) -> bool:
     "Is an embedded policy shipped? Other names are looked for when the run starts."
-    if not name.startswith("embedded:"): return True
-    try: return name.partition(":")[2] in resolve("stvg_nb.embedded.available")()
-    except InputError: return False
+    if not name.startswith("embedded:"):
+        return True
+    try:
+        return name.partition(":")[2] in resolve("stvg_nb.embedded.available")()
+    except InputError:
+        return False
 
+# %% ../nbs/05_train.ipynb #cell-081-2
 def default_folder(profile) -> Path:
     "runs/train/<profile>-<method>-<settings>: the same command finds the same run."
     config = profile.train
     key = config_hash([settings_of(config, profile), str(config.data), config.base])[7:15]
     return runs_dir("train", f"{profile.name}-{config.method}-{key}")
 
+# %% ../nbs/05_train.ipynb #cell-081-3
 def train(
-    profile, # Profile
-    output=None, # folder; None: `default_folder`
-    tell=lambda record: None, # called with each record of the log
+    profile,  # Profile
+    output=None,  # folder; None: `default_folder`
+    tell=lambda record: None,  # called with each record of the log
     quiet=False,
-) -> dict: # stvg.train/1
+) -> dict:  # stvg.train/1
     "Train what a profile says: here, or in as many processes as it asks for."
     config, folder = check_train(profile.train), Path(output or default_folder(profile))
     check_config(profile.prompting)
     if not base_available(config.base):
-        raise InputError(f"base {config.base}", "is not shipped with this version; `make weights` trains it, or name another base")
+        raise InputError(
+            f"base {config.base}",
+            "is not shipped with this version; `make weights` trains it, or name another base",
+        )
     check_machine(config, profile.device)
     world = int(os.environ.get("WORLD_SIZE", 1))
-    if world == 1 and config.processes > 1: return launch(profile, folder, tell)
-    if world != config.processes: raise InputError("processes", f"{config.processes} are configured, {world} were started")
+    if world == 1 and config.processes > 1:
+        return launch(profile, folder, tell)
+    if world != config.processes:
+        raise InputError("processes", f"{config.processes} are configured, {world} were started")
     return train_here(profile, folder, tell, quiet)
 
-# %% ../nbs/05_train.ipynb #cell-083
+# %% ../nbs/05_train.ipynb #cell-083-0
 def progress_bar(quiet=False):
     "A bar on stderr, called with records."
     from tqdm.auto import tqdm
+
     bars = {}
+
     def tell(record):
-        bar = bars.get(0) or bars.setdefault(0, tqdm(unit="step", disable=True if quiet else None, file=sys.stderr))
+        bar = bars.get(0) or bars.setdefault(
+            0, tqdm(unit="step", disable=True if quiet else None, file=sys.stderr)
+        )
         bar.total, bar.n = record.get("of"), record["step"]
-        bar.set_postfix({k: f"{record[k]:.3f}" for k in ("loss", "reward", "tiou") if record.get(k) is not None})
+        bar.set_postfix(
+            {k: f"{record[k]:.3f}" for k in ("loss", "reward", "tiou") if record.get(k) is not None}
+        )
+
     return tell
 
-def main(argv=None) -> int: # exit code
+# %% ../nbs/05_train.ipynb #cell-083-1
+def main(argv=None) -> int:  # exit code
     "`accelerate launch -m stvg_nb.train --config FILE --output DIR`: one process of a run."
-    parser = argparse.ArgumentParser(prog="python -m stvg_nb.train", description="One process of a training run.")
-    parser.add_argument("--config", required=True, help="profile (.yaml)"); parser.add_argument("--output", help="folder of the run")
+    parser = argparse.ArgumentParser(
+        prog="python -m stvg_nb.train", description="One process of a training run."
+    )
+    parser.add_argument("--config", required=True, help="profile (.yaml)")
+    parser.add_argument("--output", help="folder of the run")
     options = parser.parse_args(argv)
-    try: train(load_profile(options.config), options.output, progress_bar(not is_main()))
-    except InputError as e: print(f"stvg: error: {e}", file=sys.stderr); return 2
+    try:
+        train(load_profile(options.config), options.output, progress_bar(not is_main()))
+    except InputError as e:
+        print(f"stvg: error: {e}", file=sys.stderr)
+        return 2
     import torch.distributed as dist
-    if dist.is_initialized(): dist.destroy_process_group()
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
     return 0
 
-if __name__ == "__main__" and globals().get("__spec__") is not None: # python -m
+
+if __name__ == "__main__" and globals().get("__spec__") is not None:  # python -m
     from stvg_nb.train import main
+
     sys.exit(main())

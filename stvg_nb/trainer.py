@@ -14,86 +14,148 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .core import Clip, InputError, canonical_json, frame_size, sha256_file
-from .grpo import (VISION_TOKENS, FeatureCache, Prompt, clip_inputs, correct_positions, dead_groups, encode_clip, encode_prompt,
-                          informative_groups, pack, rollout, share_prefix, shared_logps, toy_model, toy_processor, vision_language)
+from stvg_nb.grpo import (
+    VISION_TOKENS,
+    FeatureCache,
+    Prompt,
+    clip_inputs,
+    correct_positions,
+    dead_groups,
+    encode_clip,
+    encode_prompt,
+    informative_groups,
+    pack,
+    rollout,
+    share_prefix,
+    shared_logps,
+    toy_model,
+    toy_processor,
+    vision_language,
+)
 
-# %% ../nbs/04a_trainer.ipynb #cell-007
+# %% ../nbs/04a_trainer.ipynb #cell-007-0
 def read_clip(
-    row, # training row; row["video"] is a path
-    rate=2.0, mode="linspace", budget="code", # as chapter 00
-): # ((T, H, W, 3) uint8, sampled frames per second)
+    row,  # training row; row["video"] is a path
+    rate=2.0,
+    mode="linspace",
+    budget="code",  # as chapter 00
+):  # ((T, H, W, 3) uint8, sampled frames per second)
     "Decode, sample and resize one clip (STVG-R1 section 4.1)."
     clip = Clip.read(row["video"]).sample(rate, mode)
     clip = clip.resize(*frame_size(*clip.size, len(clip), budget))
     return clip.frames, clip.fps
 
+# %% ../nbs/04a_trainer.ipynb #cell-007-1
 def clip_name(video) -> str:
     "What identifies a clip in the feature cache: the content of a file, else the value itself."
-    return sha256_file(video) if isinstance(video, str) and Path(video).is_file() else canonical_json(video)
+    return (
+        sha256_file(video)
+        if isinstance(video, str) and Path(video).is_file()
+        else canonical_json(video)
+    )
 
 # %% ../nbs/04a_trainer.ipynb #cell-008
 class SharedGroups:
     "Rows to prompts with clips; every prompt and clip computed once per pass."
-    def __init__(self, model, reward_funcs=None, args=None, *,
-        processing_class, # Qwen2_5_VLProcessor
-        read_video=read_clip, # row -> (frames, sampled fps); a list of such pairs where the prompt has several video parts
-        frozen_tower=False, # do not train the vision tower
-        feature_cache=None, # folder for the frozen tower's output, shared by every run with the same tower
-        sampling=None, # JSON value: how read_video samples; part of the cache key
-        sampler_tolerance=0.1, # vLLM only: largest mean difference of sampler and trainer log-probabilities (nats)
-        **kwargs):
-        if args is not None and args.use_vllm: check_vllm(args, processing_class)
-        if feature_cache and not frozen_tower: raise InputError("feature_cache", "is right only while the tower is not trained; set frozen_tower")
+
+    def __init__(
+        self,
+        model,
+        reward_funcs=None,
+        args=None,
+        *,
+        processing_class,  # Qwen2_5_VLProcessor
+        read_video=read_clip,  # row -> (frames, sampled fps); a list of such pairs where the prompt has several video parts
+        frozen_tower=False,  # do not train the vision tower
+        feature_cache=None,  # folder for the frozen tower's output, shared by every run with the same tower
+        sampling=None,  # JSON value: how read_video samples; part of the cache key
+        sampler_tolerance=0.1,  # vLLM only: largest mean difference of sampler and trainer log-probabilities (nats)
+        **kwargs,
+    ):
+        if args is not None and args.use_vllm:
+            check_vllm(args, processing_class)
+        if feature_cache and not frozen_tower:
+            raise InputError(
+                "feature_cache", "is right only while the tower is not trained; set frozen_tower"
+            )
         super().__init__(model, reward_funcs, args, processing_class=processing_class, **kwargs)
-        for m in filter(None, (self.model, self.ref_model)): share_prefix(correct_positions(m))
-        self.read_video, self.sampling, self.sampler_tolerance = read_video, sampling, sampler_tolerance
+        for m in filter(None, (self.model, self.ref_model)):
+            share_prefix(correct_positions(m))
+        self.read_video, self.sampling, self.sampler_tolerance = (
+            read_video,
+            sampling,
+            sampler_tolerance,
+        )
         self._prompts, self._rows, self._features = {"train": [], "eval": []}, [], None
-        if frozen_tower: self._freeze(feature_cache)
+        if frozen_tower:
+            self._freeze(feature_cache)
 
     @property
-    def mode(self): return "train" if self.model.training else "eval"
+    def mode(self):
+        return "train" if self.model.training else "eval"
 
-# %% ../nbs/04a_trainer.ipynb #cell-010
+# %% ../nbs/04a_trainer.ipynb #cell-010-0
 @patch
-def _freeze(self:SharedGroups, feature_cache):
+def _freeze(self: SharedGroups, feature_cache):
     tower = vision_language(self.model).visual
     if any("lora_" in n for n, _ in tower.named_parameters()):
-        raise InputError("frozen_tower", "the LoRA targets include the tower; leave it out of target_modules")
+        raise InputError(
+            "frozen_tower", "the LoRA targets include the tower; leave it out of target_modules"
+        )
     tower.requires_grad_(False)
-    if feature_cache: self._features = FeatureCache(feature_cache, self.model)
+    if feature_cache:
+        self._features = FeatureCache(feature_cache, self.model)
 
+# %% ../nbs/04a_trainer.ipynb #cell-010-1
 @patch
-def encode(self:SharedGroups, row) -> list: # Video
+def encode(self: SharedGroups, row) -> list:  # Video
     "One row's clips: features from the cache, else pixels."
+
     def read():
         clips = self.read_video(row)
-        return [encode_clip(self.processing_class, *c, keep_frames=self.use_vllm) for c in (clips if isinstance(clips, list) else [clips])]
-    if self._features is None or self.use_vllm: return read()
+        return [
+            encode_clip(self.processing_class, *c, keep_frames=self.use_vllm)
+            for c in (clips if isinstance(clips, list) else [clips])
+        ]
+
+    if self._features is None or self.use_vllm:
+        return read()
     return [self._features.get([clip_name(row["video"]), self.sampling], lambda: read()[0])]
 
 # %% ../nbs/04a_trainer.ipynb #cell-011
 @patch
-def build(self:SharedGroups,
-    rows, # training rows
-) -> list: # Prompt for each row, one object per distinct row
+def build(
+    self: SharedGroups,
+    rows,  # training rows
+) -> list:  # Prompt for each row, one object per distinct row
     "Prompts of some rows, each clip read and processed once."
     clips, prompts = {}, {}
     for row in rows:
-        if "key" not in row or "video" not in row: raise InputError("training row", "needs the columns key, prompt and video")
-        if row["key"] in prompts: continue
+        if "key" not in row or "video" not in row:
+            raise InputError("training row", "needs the columns key, prompt and video")
+        if row["key"] in prompts:
+            continue
         name = canonical_json(row["video"])
-        if name not in clips: clips[name] = self.encode(row)
-        prompts[row["key"]] = encode_prompt(self.processing_class, row["prompt"], *clips[name], key=row["key"])
+        if name not in clips:
+            clips[name] = self.encode(row)
+        prompts[row["key"]] = encode_prompt(
+            self.processing_class, row["prompt"], *clips[name], key=row["key"]
+        )
     return [prompts[row["key"]] for row in rows]
 
 # %% ../nbs/04a_trainer.ipynb #cell-013
 class Passes:
     "TRL's questions answered from shared prompts: tokens, batches, log-probabilities."
+
     def _generate_and_score_completions(self, inputs):
         import torch
+
         built = self.build(inputs)
         distinct = list({id(p): p for p in built}.values())
-        self._prompts[self.mode], self._rows = distinct, [next(i for i, q in enumerate(distinct) if q is p) for p in built]
+        self._prompts[self.mode], self._rows = (
+            distinct,
+            [next(i for i, q in enumerate(distinct) if q is p) for p in built],
+        )
         out = super()._generate_and_score_completions(inputs)
         return out | dict(rows=torch.tensor(self._rows, device=self.accelerator.device))
 
@@ -102,362 +164,623 @@ class Passes:
 
     def _prepare_inputs(self, batch):
         from trl.trainer.utils import split_tensor_dict
-        if self.mode == "eval": return super()._prepare_inputs(batch)
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._buffered_inputs = split_tensor_dict(self._generate_and_score_completions(batch), self.args.steps_per_generation)
+
+        if self.mode == "eval":
+            return super()._prepare_inputs(batch)
+        if (
+            self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+            or self._buffered_inputs is None
+        ):
+            self._buffered_inputs = split_tensor_dict(
+                self._generate_and_score_completions(batch), self.args.steps_per_generation
+            )
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model, inputs):
         self._rows = inputs["rows"].tolist()
         return super()._compute_loss(model, inputs)
 
-# %% ../nbs/04a_trainer.ipynb #cell-015
+# %% ../nbs/04a_trainer.ipynb #cell-015-0
 @patch
-def _get_per_token_logps_and_entropies(self:Passes, model, input_ids, attention_mask, logits_to_keep, batch_size=None,
-                                       compute_entropy=False, **_):
+def _get_per_token_logps_and_entropies(
+    self: Passes,
+    model,
+    input_ids,
+    attention_mask,
+    logits_to_keep,
+    batch_size=None,
+    compute_entropy=False,
+    **_,
+):
     import torch
+
     step, out = batch_size or len(input_ids), []
     for start in range(0, len(input_ids), step):
         part = slice(start, start + step)
-        out.append(self._pass(model, input_ids[part, -logits_to_keep:], attention_mask[part, -logits_to_keep:], self._rows[part]))
+        out.append(
+            self._pass(
+                model,
+                input_ids[part, -logits_to_keep:],
+                attention_mask[part, -logits_to_keep:],
+                self._rows[part],
+            )
+        )
     logps, entropies = (torch.cat(x) for x in zip(*out))
     return logps, entropies if compute_entropy else None, None
 
+# %% ../nbs/04a_trainer.ipynb #cell-015-1
 @patch
-def _pass(self:Passes, model, answers, mask, rows):
+def _pass(self: Passes, model, answers, mask, rows):
     "Log-probabilities and entropies (rows, longest) of one batch."
     import torch
+
     prompts, sizes, used = self._prompts[self.mode], mask.sum(1).tolist(), sorted(set(rows))
-    order = sorted(range(len(rows)), key=lambda i: rows[i])                       # rows of a prompt side by side
-    lists = [[answers[i, :sizes[i]].tolist() for i in order if rows[i] == r] for r in used]
+    order = sorted(range(len(rows)), key=lambda i: rows[i])  # rows of a prompt side by side
+    lists = [[answers[i, : sizes[i]].tolist() for i in order if rows[i] == r] for r in used]
     packed = pack(here := [prompts[r] for r in used], lists, vision_language(model))
     with self.accelerator.autocast():
-        got = model(input_ids=packed.ids, position_ids=packed.positions, shift_labels=packed.labels, fused_lm_head=True,
-                    **clip_inputs(here, packed.ids.device, packed.layout))
+        got = model(
+            input_ids=packed.ids,
+            position_ids=packed.positions,
+            shift_labels=packed.labels,
+            fused_lm_head=True,
+            **clip_inputs(here, packed.ids.device, packed.layout),
+        )
     full = [answers.new_zeros(answers.shape, dtype=torch.float32) for _ in range(2)]
     for x, value in zip(full, (got.log_probs, got.entropy)):
-        if value is not None: value = packed.unpack(value).float(); x[order, :value.shape[1]] = value
+        if value is not None:
+            value = packed.unpack(value).float()
+            x[order, : value.shape[1]] = value
     return full
 
 # %% ../nbs/04a_trainer.ipynb #cell-017
 class Rollouts:
     "Completions from the shared prompt cache, or from a colocated vLLM."
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
-        if self.use_vllm: return self._vllm_rollout(prompt_ids, num_generations)
-        prompts, counts = self._prompts[self.mode], [self._rows.count(i) for i in range(len(self._prompts[self.mode]))]
-        runs = [(prompts, counts[0])] if len(set(counts)) == 1 else [([p], n) for p, n in zip(prompts, counts)]
+
+    def _generate_single_turn(
+        self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
+    ):
+        if self.use_vllm:
+            return self._vllm_rollout(prompt_ids, num_generations)
+        prompts, counts = (
+            self._prompts[self.mode],
+            [self._rows.count(i) for i in range(len(self._prompts[self.mode]))],
+        )
+        runs = (
+            [(prompts, counts[0])]
+            if len(set(counts)) == 1
+            else [([p], n) for p, n in zip(prompts, counts)]
+        )
         answers, ends = self._sample(runs), set(self.eos_token_ids)
-        answers = [row[:next((i + 1 for i, t in enumerate(row) if t in ends), len(row))] for row in answers]
-        place = {r: iter([i for i, x in enumerate(sorted(self._rows)) if x == r]) for r in set(self._rows)} # rows in any order
+        answers = [
+            row[: next((i + 1 for i, t in enumerate(row) if t in ends), len(row))]
+            for row in answers
+        ]
+        place = {
+            r: iter([i for i, x in enumerate(sorted(self._rows)) if x == r])
+            for r in set(self._rows)
+        }  # rows in any order
         return [answers[next(place[r])] for r in self._rows], None
 
-    def _sample(self, runs): # [(prompts, answers each), ...]
+    def _sample(self, runs):  # [(prompts, answers each), ...]
         import torch
         from trl.models import unwrap_model_for_generation
-        unwrapped = unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-            generation_kwargs=self.generation_kwargs, gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs)
-        with unwrapped as model, torch.no_grad(), self._dist.summon_full_params(self.model_wrapped, recurse=False):
-            return [row for some, n in runs for row in rollout(model, some, n, self.generation_config).tolist()]
 
-# %% ../nbs/04a_trainer.ipynb #cell-019
+        unwrapped = unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            generation_kwargs=self.generation_kwargs,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        )
+        with (
+            unwrapped as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            return [
+                row
+                for some, n in runs
+                for row in rollout(model, some, n, self.generation_config).tolist()
+            ]
+
+# %% ../nbs/04a_trainer.ipynb #cell-019-0
 def vllm_row(
-    prompt:Prompt, video_token:int,
-) -> dict: # one element of the list that vLLM's `LLM.generate` takes
+    prompt: Prompt,
+    video_token: int,
+) -> dict:  # one element of the list that vLLM's `LLM.generate` takes
     "A prompt with one token per video, and the frames with their rate."
-    ids = [t for i, t in enumerate(prompt.ids) if t != video_token or prompt.ids[i - 1] != video_token]
+    ids = [
+        t for i, t in enumerate(prompt.ids) if t != video_token or prompt.ids[i - 1] != video_token
+    ]
     clips = []
     for v in prompt.videos:
         n = len(v.frames)
-        told = dict(fps=v.fps, total_num_frames=n, frames_indices=list(range(n)), duration=n / v.fps, do_sample_frames=False)
+        told = dict(
+            fps=v.fps,
+            total_num_frames=n,
+            frames_indices=list(range(n)),
+            duration=n / v.fps,
+            do_sample_frames=False,
+        )
         clips.append((v.frames, told))
-    return dict(prompt_token_ids=ids, multi_modal_data={"video": clips}, mm_processor_kwargs=dict(do_resize=False, do_sample_frames=False))
+    return dict(
+        prompt_token_ids=ids,
+        multi_modal_data={"video": clips},
+        mm_processor_kwargs=dict(do_resize=False, do_sample_frames=False),
+    )
 
+# %% ../nbs/04a_trainer.ipynb #cell-019-1
 def check_vllm(args, processor):
     "Refuse what the vLLM switch cannot do; ban vision tokens in its sampler."
     from importlib.util import find_spec
+
     if find_spec("vllm") is None:
-        raise InputError("use_vllm", "vLLM is not installed; on a GPU node: pip install 'trl[vllm]', or leave use_vllm off")
+        raise InputError(
+            "use_vllm",
+            "vLLM is not installed; on a GPU node: pip install 'trl[vllm]', or leave use_vllm off",
+        )
     if args.vllm_mode != "colocate" or args.vllm_tensor_parallel_size != 1:
-        raise InputError("use_vllm", "only vllm_mode='colocate' with tensor_parallel_size 1 carries videos")
+        raise InputError(
+            "use_vllm", "only vllm_mode='colocate' with tensor_parallel_size 1 carries videos"
+        )
     banned = {i: -100.0 for i in processor.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))}
     args.generation_kwargs = dict(args.generation_kwargs or {}, logit_bias=banned)
 
 # %% ../nbs/04a_trainer.ipynb #cell-020
 @patch
-def _vllm_rollout(self:Rollouts, prompt_ids, n):
+def _vllm_rollout(self: Rollouts, prompt_ids, n):
     "TRL's colocated engine, with each prompt's clip and its rate."
-    prompts, token = [self._prompts[self.mode][r] for r in self._rows], self.processing_class.video_token_id
+    prompts, token = (
+        [self._prompts[self.mode][r] for r in self._rows],
+        self.processing_class.video_token_id,
+    )
     if self.state.global_step != self._last_loaded_step:
         self.vllm_generation.sync_weights()
         self._last_loaded_step = self.state.global_step
     engine = self.vllm_generation.llm
     generate = engine.generate
     engine.generate = lambda rows, **k: generate([vllm_row(p, token) for p in prompts], **k)
-    try: told, answers, logps, _ = self.vllm_generation.generate(prompts=prompt_ids, images=None, num_generations=n)
-    finally: engine.generate = generate
+    try:
+        told, answers, logps, _ = self.vllm_generation.generate(
+            prompts=prompt_ids, images=None, num_generations=n
+        )
+    finally:
+        engine.generate = generate
     for p, ids in zip(prompts, told):
         if list(ids) != p.ids:
-            raise InputError(p.key, f"vLLM sampled from a prompt of {len(ids)} tokens, the trainer's has {len(p.ids)}; check its version")
+            raise InputError(
+                p.key,
+                f"vLLM sampled from a prompt of {len(ids)} tokens, the trainer's has {len(p.ids)}; check its version",
+            )
     return answers, [[x[0] for x in row] for row in logps]
 
 # %% ../nbs/04a_trainer.ipynb #cell-022
 class Guards:
     "What must not happen silently: vision tokens in answers, groups that teach nothing, numbers that are not finite."
-    def __init__(self, *args,
-        gate=None, # {"id": reward name, "tiou": reward name, "threshold": 0.3}; None: every group counts
-        preflight=False, # run the longest sample before the first step
-        **kwargs):
+
+    def __init__(
+        self,
+        *args,
+        gate=None,  # {"id": reward name, "tiou": reward name, "threshold": 0.3}; None: every group counts
+        preflight=False,  # run the longest sample before the first step
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         if gate and not {gate.get("id"), gate.get("tiou")} <= set(self.reward_func_names):
-            raise InputError("gate", f"needs the names of two rewards of {', '.join(self.reward_func_names)}, found {gate}")
+            raise InputError(
+                "gate",
+                f"needs the names of two rewards of {', '.join(self.reward_func_names)}, found {gate}",
+            )
         self.gate, self._preflight = gate, preflight
         self.banned = self._tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
-        if self.use_vllm: return
-        self.generation_kwargs["suppress_tokens"] = sorted({*self.banned, *(self.generation_kwargs.get("suppress_tokens") or [])})
+        if self.use_vllm:
+            return
+        self.generation_kwargs["suppress_tokens"] = sorted(
+            {*self.banned, *(self.generation_kwargs.get("suppress_tokens") or [])}
+        )
         self.generation_config.suppress_tokens = self.generation_kwargs["suppress_tokens"]
 
     def _generate_single_turn(self, *args, **kwargs):
         answers, logps = super()._generate_single_turn(*args, **kwargs)
         cuts = [next((j for j, t in enumerate(a) if t in self.banned), None) for a in answers]
-        self._metrics[self.mode]["vision_tokens_cut"].append(float(sum(c is not None for c in cuts)))
-        answers = [a if c is None else a[:c] or [self.eos_token_ids[0]] for a, c in zip(answers, cuts)]
-        return answers, logps and [x if c is None else x[:c] or [float("nan")] for x, c in zip(logps, cuts)]
+        self._metrics[self.mode]["vision_tokens_cut"].append(
+            float(sum(c is not None for c in cuts))
+        )
+        answers = [
+            a if c is None else a[:c] or [self.eos_token_ids[0]] for a, c in zip(answers, cuts)
+        ]
+        return answers, logps and [
+            x if c is None else x[:c] or [float("nan")] for x, c in zip(logps, cuts)
+        ]
 
-# %% ../nbs/04a_trainer.ipynb #cell-024
+# %% ../nbs/04a_trainer.ipynb #cell-024-0
 @patch
-def _generate_and_score_completions(self:Guards, inputs):
+def _generate_and_score_completions(self: Guards, inputs):
     out = super(Guards, self)._generate_and_score_completions(inputs)
     n = self.num_generations if self.mode == "train" else self.num_generations_eval
-    terms = {name: self._scores[:, i].nan_to_num().view(-1, n) for i, name in enumerate(self.reward_func_names)} # (groups, G)
-    total, log = sum(x * w for x, w in zip(terms.values(), self.reward_weights.tolist())), self._metrics[self.mode]
+    terms = {
+        name: self._scores[:, i].nan_to_num().view(-1, n)
+        for i, name in enumerate(self.reward_func_names)
+    }  # (groups, G)
+    total, log = (
+        sum(x * w for x, w in zip(terms.values(), self.reward_weights.tolist())),
+        self._metrics[self.mode],
+    )
     if n > 1:
-        for name, x in (terms | {"total": total}).items(): log[f"dead_groups/{name}"].append(dead_groups(x).float().mean().item())
+        for name, x in (terms | {"total": total}).items():
+            log[f"dead_groups/{name}"].append(dead_groups(x).float().mean().item())
     if self.gate and n > 1:
-        keep = informative_groups(terms[self.gate["id"]] > 0, terms[self.gate["tiou"]], self.gate.get("threshold", .3))
+        keep = informative_groups(
+            terms[self.gate["id"]] > 0, terms[self.gate["tiou"]], self.gate.get("threshold", 0.3)
+        )
         log["gated_groups"].append(1 - keep.float().mean().item())
-        local = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
+        local = slice(
+            self.accelerator.process_index * len(inputs),
+            (self.accelerator.process_index + 1) * len(inputs),
+        )
         out["advantages"] = out["advantages"] * keep.repeat_interleave(n)[local]
     self._check_sampler()
     return out
 
+# %% ../nbs/04a_trainer.ipynb #cell-024-1
 @patch
-def _check_sampler(self:Guards):
+def _check_sampler(self: Guards):
     "vLLM and the trainer must agree on what was sampled; TRL measures it, this stops on it."
     seen = self._metrics[self.mode].get("sampling/sampling_logp_difference/mean") or [0.0]
     if self.use_vllm and seen[-1] > self.sampler_tolerance:
-        raise InputError("use_vllm", f"sampler and trainer disagree by {seen[-1]:.3f} nats a token; check versions, dtype and truncation")
+        raise InputError(
+            "use_vllm",
+            f"sampler and trainer disagree by {seen[-1]:.3f} nats a token; check versions, dtype and truncation",
+        )
 
-# %% ../nbs/04a_trainer.ipynb #cell-026
+# %% ../nbs/04a_trainer.ipynb #cell-026-0
 @patch
-def _calculate_rewards(self:Guards, inputs, prompts, completions, completion_ids_list):
-    self._scores = super(Guards, self)._calculate_rewards(inputs, prompts, completions, completion_ids_list) # (all rows, terms)
+def _calculate_rewards(self: Guards, inputs, prompts, completions, completion_ids_list):
+    self._scores = super(Guards, self)._calculate_rewards(
+        inputs, prompts, completions, completion_ids_list
+    )  # (all rows, terms)
     for row, term in self._scores.isinf().nonzero().tolist():
         row -= self.accelerator.process_index * len(inputs)
         where = inputs[row]["key"] if 0 <= row < len(inputs) else "of another process"
-        raise FloatingPointError(f"reward {self.reward_func_names[term]} is infinite, sample {where}")
+        raise FloatingPointError(
+            f"reward {self.reward_func_names[term]} is infinite, sample {where}"
+        )
     return self._scores
 
+# %% ../nbs/04a_trainer.ipynb #cell-026-1
 @patch
-def _get_per_token_logps_and_entropies(self:Guards, *args, **kwargs):
+def _get_per_token_logps_and_entropies(self: Guards, *args, **kwargs):
     self._seen = super(Guards, self)._get_per_token_logps_and_entropies(*args, **kwargs)
     return self._seen
 
+# %% ../nbs/04a_trainer.ipynb #cell-026-2
 @patch
-def _compute_loss(self:Guards, model, inputs):
+def _compute_loss(self: Guards, model, inputs):
     loss = super(Guards, self)._compute_loss(model, inputs)
-    if math.isfinite(loss.item()): return loss
+    if math.isfinite(loss.item()):
+        return loss
     values = zip(self._rows, self._seen[0].detach(), inputs["advantages"])
     bad = [r for r, *x in values if not all(y.isfinite().all() for y in x)] or self._rows
     keys = ", ".join(sorted({self._prompts[self.mode][r].key for r in bad}))
-    raise FloatingPointError(f"loss is {loss.item()} at step {self.state.global_step + 1}, sample {keys}; nothing was updated")
+    raise FloatingPointError(
+        f"loss is {loss.item()} at step {self.state.global_step + 1}, sample {keys}; nothing was updated"
+    )
 
-# %% ../nbs/04a_trainer.ipynb #cell-028
+# %% ../nbs/04a_trainer.ipynb #cell-028-0
 def peak_gb() -> float:
     "Peak memory so far: of the GPU's allocator, else of the process."
     import resource, sys
     import torch
-    if torch.cuda.is_available(): return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
 
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform != "darwin" else 2**30
+    )
+
+# %% ../nbs/04a_trainer.ipynb #cell-028-1
 class Preflight:
     "The longest sample, once, before the first step."
+
     def training_step(self, *args, **kwargs):
-        if self._preflight: self._preflight = False; self.preflight()
+        if self._preflight:
+            self._preflight = False
+            self.preflight()
         return super().training_step(*args, **kwargs)
 
     def longest(self):
         "The training row with the longest prompt."
         data = self.train_dataset
-        if "length" in data.column_names: return data[max(range(len(data)), key=lambda i: data[i]["length"])]
+        if "length" in data.column_names:
+            return data[max(range(len(data)), key=lambda i: data[i]["length"])]
         return max(data, key=lambda row: len(self.build([row])[0].ids))
 
 # %% ../nbs/04a_trainer.ipynb #cell-029
 @patch
-def _full_length(self:Preflight, prompt, n):
+def _full_length(self: Preflight, prompt, n):
     "Rollout, forward and backward of one prompt with n answers of the greatest length; gradients are zero."
     import torch
+
     size, device = self.max_completion_length, self.accelerator.device
     if not self.use_vllm:
         self.generation_config.min_new_tokens = size
         self._generate_single_turn([prompt.ids] * n, None, {}, n)
-    ids, zero = torch.zeros(n, size, dtype=torch.long, device=device), torch.zeros(n, size, device=device)
+    ids, zero = (
+        torch.zeros(n, size, dtype=torch.long, device=device),
+        torch.zeros(n, size, device=device),
+    )
     before = torch.tensor([prompt.ids] * n, device=device)
-    inputs = dict(prompt_ids=before, prompt_mask=torch.ones_like(before), completion_ids=ids, completion_mask=ids + 1,
-                  rows=torch.zeros(n).long(), advantages=zero[:, 0], num_items_in_batch=torch.tensor(n * size, device=device),
-                  ref_per_token_logps=zero, importance_sampling_ratio=zero + 1)
+    inputs = dict(
+        prompt_ids=before,
+        prompt_mask=torch.ones_like(before),
+        completion_ids=ids,
+        completion_mask=ids + 1,
+        rows=torch.zeros(n).long(),
+        advantages=zero[:, 0],
+        num_items_in_batch=torch.tensor(n * size, device=device),
+        ref_per_token_logps=zero,
+        importance_sampling_ratio=zero + 1,
+    )
     loss = self._compute_loss(self.model_wrapped, inputs)
-    if not self.is_deepspeed_enabled: self.accelerator.backward(loss * 0) # DeepSpeed's backward would also step
+    if not self.is_deepspeed_enabled:
+        self.accelerator.backward(loss * 0)  # DeepSpeed's backward would also step
 
 # %% ../nbs/04a_trainer.ipynb #cell-030
 @patch
-def preflight(self:Preflight) -> dict: # key, prompt_tokens, answer_tokens, peak_gb, seconds
+def preflight(self: Preflight) -> dict:  # key, prompt_tokens, answer_tokens, peak_gb, seconds
     "Run the longest sample at full answer length; leaves no trace."
     import torch
-    n, start, cuda = self.args.per_device_train_batch_size, time.perf_counter(), torch.cuda.is_available()
-    state, was = (copy.deepcopy(self._metrics), self._prompts["train"], self._rows), self.model.training
+
+    n, start, cuda = (
+        self.args.per_device_train_batch_size,
+        time.perf_counter(),
+        torch.cuda.is_available(),
+    )
+    state, was = (
+        (copy.deepcopy(self._metrics), self._prompts["train"], self._rows),
+        self.model.training,
+    )
     random, random_gpu = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
-    if cuda: torch.cuda.reset_peak_memory_stats()
-    prompt, = self._prompts["train"] = self.build([self.longest()])
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    (prompt,) = self._prompts["train"] = self.build([self.longest()])
     self._rows = [0] * n
     self.model.train()
-    told = dict(key=prompt.key, prompt_tokens=len(prompt.ids), answer_tokens=n * self.max_completion_length)
-    try: self._full_length(prompt, n)
+    told = dict(
+        key=prompt.key, prompt_tokens=len(prompt.ids), answer_tokens=n * self.max_completion_length
+    )
+    try:
+        self._full_length(prompt, n)
     except torch.OutOfMemoryError:
         size = f"{told['prompt_tokens']} prompt and {told['answer_tokens']} answer tokens"
-        raise InputError(prompt.key, f"the longest sample ({size}) does not fit; lower answer length, batch or pixel budget") from None
+        raise InputError(
+            prompt.key,
+            f"the longest sample ({size}) does not fit; lower answer length, batch or pixel budget",
+        ) from None
     finally:
-        if not self.use_vllm: self.generation_config.min_new_tokens = self.generation_kwargs.get("min_new_tokens")
-        self.model.zero_grad(); self.model.train(was)
-        torch.set_rng_state(random); cuda and torch.cuda.set_rng_state_all(random_gpu)
+        if not self.use_vllm:
+            self.generation_config.min_new_tokens = self.generation_kwargs.get("min_new_tokens")
+        self.model.zero_grad()
+        self.model.train(was)
+        torch.set_rng_state(random)
+        cuda and torch.cuda.set_rng_state_all(random_gpu)
         self._metrics, self._prompts["train"], self._rows = state
     told |= dict(peak_gb=peak_gb(), seconds=round(time.perf_counter() - start, 2))
     text = "preflight: longest sample {key}, {prompt_tokens} prompt + {answer_tokens} answer tokens, peak {peak_gb:.2f} GB, {seconds} s"
-    if self.accelerator.is_main_process: print(text.format(**told))
+    if self.accelerator.is_main_process:
+        print(text.format(**told))
     return told
 
-# %% ../nbs/04a_trainer.ipynb #cell-032
+# %% ../nbs/04a_trainer.ipynb #cell-032-0
 @lru_cache
 def _epoch_sampler():
     from trl.trainer.utils import RepeatSampler
+
     class EpochRepeatSampler(RepeatSampler):
         "TRL's sampler with an order that depends on the epoch alone."
+
         def set_epoch(self, epoch):
-            if self.shuffle: self.generator.manual_seed((self.seed or 0) + epoch)
+            if self.shuffle:
+                self.generator.manual_seed((self.seed or 0) + epoch)
+
     return EpochRepeatSampler
 
+# %% ../nbs/04a_trainer.ipynb #cell-032-1
 class ExactResume:
     "A resumed run is the unbroken run."
+
     _stage = None
 
-    def _get_output_dir(self, trial): return self._stage or super()._get_output_dir(trial)
+    def _get_output_dir(self, trial):
+        return self._stage or super()._get_output_dir(trial)
 
     def _get_train_sampler(self, dataset=None):
         a = self.args
-        return _epoch_sampler()(self.train_dataset if dataset is None else dataset, mini_repeat_count=self.num_generations, seed=a.seed,
-                                shuffle=self.shuffle_dataset, batch_size=a.generation_batch_size // self.num_generations,
-                                repeat_count=self.num_iterations * a.steps_per_generation)
+        return _epoch_sampler()(
+            self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            seed=a.seed,
+            shuffle=self.shuffle_dataset,
+            batch_size=a.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * a.steps_per_generation,
+        )
 
 # %% ../nbs/04a_trainer.ipynb #cell-033
 @patch
-def _save_checkpoint(self:ExactResume, model, trial):
+def _save_checkpoint(self: ExactResume, model, trial):
     import torch
     from transformers.trainer_utils import rotate_checkpoints
+
     run, name = Path(self._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
-    stage, main = run/".writing", self.accelerator.is_main_process
-    if main: shutil.rmtree(stage, ignore_errors=True)
+    stage, main = run / ".writing", self.accelerator.is_main_process
+    if main:
+        shutil.rmtree(stage, ignore_errors=True)
     self.accelerator.wait_for_everyone()
     self._stage = str(stage)
-    try: super(ExactResume, self)._save_checkpoint(model, trial)
-    finally: self._stage = None
+    try:
+        super(ExactResume, self)._save_checkpoint(model, trial)
+    finally:
+        self._stage = None
     inside = self._step % (self.args.steps_per_generation * self.num_iterations)
-    state = dict(step=self._step, buffer=self._buffered_inputs if inside else None, prompts=self._prompts["train"] if inside else [])
-    torch.save(state, stage/name/f"generation-{self.accelerator.process_index}.pt")
+    state = dict(
+        step=self._step,
+        buffer=self._buffered_inputs if inside else None,
+        prompts=self._prompts["train"] if inside else [],
+    )
+    torch.save(state, stage / name / f"generation-{self.accelerator.process_index}.pt")
     self.accelerator.wait_for_everyone()
     if main:
-        shutil.rmtree(run/name, ignore_errors=True); os.replace(stage/name, run/name)
-        rotate_checkpoints(output_dir=str(run), save_total_limit=self.args.save_total_limit, use_mtime=True)
+        shutil.rmtree(run / name, ignore_errors=True)
+        os.replace(stage / name, run / name)
+        rotate_checkpoints(
+            output_dir=str(run), save_total_limit=self.args.save_total_limit, use_mtime=True
+        )
     self.accelerator.wait_for_everyone()
 
-# %% ../nbs/04a_trainer.ipynb #cell-034
+# %% ../nbs/04a_trainer.ipynb #cell-034-0
 @patch
-def _load_from_checkpoint(self:ExactResume, checkpoint, model=None):
+def _load_from_checkpoint(self: ExactResume, checkpoint, model=None):
     import peft
+
     model = self.model if model is None else model
-    if isinstance(model, peft.PeftModel): return super(ExactResume, self)._load_from_checkpoint(checkpoint, model)
-    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict(), strict=True)
+    if isinstance(model, peft.PeftModel):
+        return super(ExactResume, self)._load_from_checkpoint(checkpoint, model)
+    model.load_state_dict(
+        type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict(), strict=True
+    )
 
+# %% ../nbs/04a_trainer.ipynb #cell-034-1
 @patch
-def _load_optimizer_and_scheduler(self:ExactResume, checkpoint):
+def _load_optimizer_and_scheduler(self: ExactResume, checkpoint):
     import torch
-    super(ExactResume, self)._load_optimizer_and_scheduler(checkpoint)
-    path = checkpoint and Path(checkpoint)/f"generation-{self.accelerator.process_index}.pt"
-    if not path or not path.is_file(): return
-    saved = torch.load(path, map_location=self.accelerator.device, weights_only=False)
-    self._step, self._buffered_inputs, self._prompts["train"] = saved["step"], saved["buffer"], saved["prompts"]
 
+    super(ExactResume, self)._load_optimizer_and_scheduler(checkpoint)
+    path = checkpoint and Path(checkpoint) / f"generation-{self.accelerator.process_index}.pt"
+    if not path or not path.is_file():
+        return
+    saved = torch.load(path, map_location=self.accelerator.device, weights_only=False)
+    self._step, self._buffered_inputs, self._prompts["train"] = (
+        saved["step"],
+        saved["buffer"],
+        saved["prompts"],
+    )
+
+# %% ../nbs/04a_trainer.ipynb #cell-034-2
 def last_checkpoint(
-    folder, # output_dir of a run
-): # path or None
+    folder,  # output_dir of a run
+):  # path or None
     "The newest complete checkpoint, for `train(resume_from_checkpoint=...)`."
     from transformers.trainer_utils import get_last_checkpoint
+
     return get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
 
-# %% ../nbs/04a_trainer.ipynb #cell-036
+# %% ../nbs/04a_trainer.ipynb #cell-036-0
 @lru_cache
 def trainer_class():
     "VideoGRPOTrainer: the mix-ins in front of TRL's GRPOTrainer."
     from trl import GRPOTrainer
-    bases = Preflight, Guards, ExactResume, SharedGroups, Passes, Rollouts, GRPOTrainer
-    return type("VideoGRPOTrainer", bases, dict(__doc__="GRPO with video: see stvg_nb.trainer.", __module__=__name__))
 
+    bases = Preflight, Guards, ExactResume, SharedGroups, Passes, Rollouts, GRPOTrainer
+    return type(
+        "VideoGRPOTrainer",
+        bases,
+        dict(__doc__="GRPO with video: see stvg_nb.trainer.", __module__=__name__),
+    )
+
+# %% ../nbs/04a_trainer.ipynb #cell-036-1
 def __getattr__(name):
-    if name == "VideoGRPOTrainer": return trainer_class()
+    if name == "VideoGRPOTrainer":
+        return trainer_class()
     raise AttributeError(name)
 
 # %% ../nbs/04a_trainer.ipynb #cell-038
 def grpo_config(
-    output_dir, **settings, # anything of TRL's GRPOConfig
+    output_dir,
+    **settings,  # anything of TRL's GRPOConfig
 ):
     "GRPOConfig with the settings of STVG-R1 (section 4.1 and its released code) where the defaults of TRL differ."
     import torch
     from trl import GRPOConfig
+
     gpu = torch.cuda.is_available()
-    paper = dict(num_generations=8, per_device_train_batch_size=8, learning_rate=1e-6, lr_scheduler_type="linear", weight_decay=0.0,
-                 max_grad_norm=1.0, num_train_epochs=1, max_completion_length=1024, temperature=1.0, top_p=1.0, top_k=0, beta=0.04,
-                 epsilon=0.2, loss_type="grpo", scale_rewards="group", num_iterations=1, seed=42)
-    ours = dict(save_steps=50, logging_steps=1, bf16=gpu, use_cpu=not gpu, report_to="none", vllm_mode="colocate",
-                gradient_checkpointing_kwargs={"use_reentrant": False})
+    paper = dict(
+        num_generations=8,
+        per_device_train_batch_size=8,
+        learning_rate=1e-6,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        num_train_epochs=1,
+        max_completion_length=1024,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        beta=0.04,
+        epsilon=0.2,
+        loss_type="grpo",
+        scale_rewards="group",
+        num_iterations=1,
+        seed=42,
+    )
+    ours = dict(
+        save_steps=50,
+        logging_steps=1,
+        bf16=gpu,
+        use_cpu=not gpu,
+        report_to="none",
+        vllm_mode="colocate",
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+    )
     return GRPOConfig(output_dir=str(output_dir), **paper | ours | settings)
 
 # %% ../nbs/04a_trainer.ipynb #cell-040
 def two_clips(
     seed=0,
-): # (rows, read_video, reward)
+):  # (rows, read_video, reward)
     "A task that only the video can teach: the ID of the clip that is shown."
     import numpy as np
+
     rng, frames = np.random.default_rng(seed), {}
     for k in (1, 2):
         frames[str(k)] = rng.integers(0, 60, (4, 56, 56, 3), np.uint8)
-        frames[str(k)][:, 8:48, (0, 28)[k - 1]:][:, :, :28] += 190
-    ask = [{"role": "user", "content": [{"type": "text", "text": "Which?"}, {"type": "video", "text": None}]}]
+        frames[str(k)][:, 8:48, (0, 28)[k - 1] :][:, :, :28] += 190
+    ask = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Which?"}, {"type": "video", "text": None}],
+        }
+    ]
     rows = [dict(key=f"clip{k}", prompt=ask, video=str(k), answer=str(k)) for k in (1, 2)]
-    def id_right(completions, answer, **_): return [float(c[0]["content"].strip() == a) for c, a in zip(completions, answer)]
+
+    def id_right(completions, answer, **_):
+        return [float(c[0]["content"].strip() == a) for c, a in zip(completions, answer)]
+
     return rows, lambda row: (frames[row["video"]], 2.0), id_right
 
 # %% ../nbs/04a_trainer.ipynb #cell-041
 def toy_policy(
-    steps=25, seed=0, # gradient steps that teach the form of an answer
-    **sizes, # of `toy_model`
-): # (model, processor)
+    steps=25,
+    seed=0,  # gradient steps that teach the form of an answer
+    **sizes,  # of `toy_model`
+):  # (model, processor)
     "A small policy that answers '1' or '2' at chance to the question of `two_clips`."
     import torch
+
     processor, (rows, read, _) = toy_processor(), two_clips()
     model = share_prefix(correct_positions(toy_model(seed=seed, **dict(spread=0.2) | sizes)))
-    prompts = [encode_prompt(processor, row["prompt"], encode_clip(processor, *read(row)), key=row["key"]) for row in rows]
-    answers = [[processor.tokenizer(k)["input_ids"] + [processor.tokenizer.eos_token_id] for k in "12"] for _ in prompts]
+    prompts = [
+        encode_prompt(processor, row["prompt"], encode_clip(processor, *read(row)), key=row["key"])
+        for row in rows
+    ]
+    answers = [
+        [processor.tokenizer(k)["input_ids"] + [processor.tokenizer.eos_token_id] for k in "12"]
+        for _ in prompts
+    ]
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)
     for _ in range(steps):
-        optimizer.zero_grad(); (-shared_logps(model, prompts, answers).mean()).backward(); optimizer.step()
+        optimizer.zero_grad()
+        (-shared_logps(model, prompts, answers).mean()).backward()
+        optimizer.step()
     return model, processor

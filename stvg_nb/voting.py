@@ -16,139 +16,202 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import (InputError, MaskDatabase, Tube, box_iou, canonical_json, config_hash, read_jsonl, warn, write_jsonl)
+from stvg_nb.core import (
+    InputError,
+    MaskDatabase,
+    Tube,
+    box_iou,
+    canonical_json,
+    config_hash,
+    read_jsonl,
+    warn,
+    write_jsonl,
+)
 
 # %% ../nbs/02_voting.ipynb #cell-017
 @dataclass(eq=False)
 class Tracks:
     "Boxes by ID and frame: what voting and repair read of a mask database."
-    tubes: dict # ID -> Tube
-    scores: dict = field(default_factory=dict) # ID -> confidence of the detector; 1 where not given
-    fps: float | None = None # frames per second of the video
-    start: int = 0 # processed frames [start, stop)
-    stop: int | None = None # None: not known
+
+    tubes: dict  # ID -> Tube
+    scores: dict = field(
+        default_factory=dict
+    )  # ID -> confidence of the detector; 1 where not given
+    fps: float | None = None  # frames per second of the video
+    start: int = 0  # processed frames [start, stop)
+    stop: int | None = None  # None: not known
 
     @classmethod
-    def of(cls,
-        source, # MaskDatabase, {ID: Tube} or Tracks
+    def of(
+        cls,
+        source,  # MaskDatabase, {ID: Tube} or Tracks
     ):
         "Read a source once; Tracks are handed through."
-        if isinstance(source, Tracks): return source
-        if isinstance(source, Mapping): return cls(dict(source))
+        if isinstance(source, Tracks):
+            return source
+        if isinstance(source, Mapping):
+            return cls(dict(source))
         if not isinstance(source, MaskDatabase):
-            raise InputError("tracks", f"needs a mask database or boxes by ID, found {type(source).__name__}")
-        return cls({i: source.tube(i) for i in source.ids}, {i: source.objects[i]["score"] for i in source.ids},
-                   source.video["fps"], source.frames["start"], source.frames["stop"])
+            raise InputError(
+                "tracks", f"needs a mask database or boxes by ID, found {type(source).__name__}"
+            )
+        return cls(
+            {i: source.tube(i) for i in source.ids},
+            {i: source.objects[i]["score"] for i in source.ids},
+            source.video["fps"],
+            source.frames["start"],
+            source.frames["stop"],
+        )
 
     @property
-    def ids(self): return np.array(sorted(self.tubes), np.int64)
+    def ids(self):
+        return np.array(sorted(self.tubes), np.int64)
 
-    def at(self,
-        frames, # (n,) frame indices
-    ) -> tuple: # ids (K,) ascending; boxes (K, n, 4), NaN where absent; present (K, n) bool
+    def at(
+        self,
+        frames,  # (n,) frame indices
+    ) -> tuple:  # ids (K,) ascending; boxes (K, n, 4), NaN where absent; present (K, n) bool
         "All objects on the given frames."
         found = [self.tubes[i].at(frames) for i in self.ids.tolist()]
-        if not found: return self.ids, np.zeros((0, len(frames), 4)), np.zeros((0, len(frames)), bool)
+        if not found:
+            return self.ids, np.zeros((0, len(frames), 4)), np.zeros((0, len(frames)), bool)
         return self.ids, np.stack([b for b, _ in found]), np.stack([h for _, h in found])
 
-# %% ../nbs/02_voting.ipynb #cell-020
-REFERENCES = { # presets; each switch can also be given alone
+# %% ../nbs/02_voting.ipynb #cell-020-0
+REFERENCES = {  # presets; each switch can also be given alone
     "ours": dict(shift=0, box_mode="half_open", ties="settled", fallback=True),
     "paper": dict(shift=0, box_mode="half_open", ties="settled", fallback=True),
     "code": dict(shift=1, box_mode="code_vote", ties="first", fallback=False),
 }
-BOX_MODES = { # what is added to x2 and y2 of (boxes of masks, true boxes)
-    "half_open": (0, 0), # [xmin, ymin, xmax+1, ymax+1]
-    "code_vote": (0, 1), # pixel indices, every width with +1
-    "code_eval": (-1, 0), # pixel indices, no +1
+BOX_MODES = {  # what is added to x2 and y2 of (boxes of masks, true boxes)
+    "half_open": (0, 0),  # [xmin, ymin, xmax+1, ymax+1]
+    "code_vote": (0, 1),  # pixel indices, every width with +1
+    "code_eval": (-1, 0),  # pixel indices, no +1
 }
 
+
 def _switches(reference, given):
-    if reference not in REFERENCES: raise InputError("reference", f"{reference!r} is not one of {', '.join(REFERENCES)}")
+    if reference not in REFERENCES:
+        raise InputError("reference", f"{reference!r} is not one of {', '.join(REFERENCES)}")
     preset = REFERENCES[reference]
     given = {k: v for k, v in given.items() if v is not None}
-    if unknown := set(given) - set(preset): raise InputError("vote", f"unknown switch {min(unknown)!r}; there are {', '.join(preset)}")
+    if unknown := set(given) - set(preset):
+        raise InputError("vote", f"unknown switch {min(unknown)!r}; there are {', '.join(preset)}")
     merged = preset | given
-    if merged["box_mode"] not in BOX_MODES: raise InputError("box_mode", f"{merged['box_mode']!r} is not one of {', '.join(BOX_MODES)}")
-    if merged["ties"] not in ("settled", "first"): raise InputError("ties", f"{merged['ties']!r} is not 'settled' or 'first'")
+    if merged["box_mode"] not in BOX_MODES:
+        raise InputError("box_mode", f"{merged['box_mode']!r} is not one of {', '.join(BOX_MODES)}")
+    if merged["ties"] not in ("settled", "first"):
+        raise InputError("ties", f"{merged['ties']!r} is not 'settled' or 'first'")
     return merged
 
-def grow(boxes, pixels): # (..., 4)
+# %% ../nbs/02_voting.ipynb #cell-020-1
+def grow(boxes, pixels):  # (..., 4)
     "Move the lower right corner, as the reading of pixel indices asks."
-    return np.asarray(boxes, float) + np.array([0, 0, pixels, pixels]) if pixels else np.asarray(boxes, float)
+    return (
+        np.asarray(boxes, float) + np.array([0, 0, pixels, pixels])
+        if pixels
+        else np.asarray(boxes, float)
+    )
 
-# %% ../nbs/02_voting.ipynb #cell-023
+# %% ../nbs/02_voting.ipynb #cell-023-0
 def drawn_on(
-    candidates, # callable frame -> IDs, mapping {frame: IDs}, or a sequence with the IDs of frame 0, 1, ...
-) -> Callable: # frame -> IDs
+    candidates,  # callable frame -> IDs, mapping {frame: IDs}, or a sequence with the IDs of frame 0, 1, ...
+) -> Callable:  # frame -> IDs
     "One form for drawn marks; a frame that is not listed has none."
-    if callable(candidates): return candidates
-    if isinstance(candidates, Mapping): return lambda f: candidates.get(f, ())
+    if callable(candidates):
+        return candidates
+    if isinstance(candidates, Mapping):
+        return lambda f: candidates.get(f, ())
     listed = candidates if isinstance(candidates, Sequence) else list(candidates)
     return lambda f: listed[f] if 0 <= f < len(listed) else ()
 
-def _allowed(ids, frames, candidates): # (K, n) bool
-    if candidates is None: return np.ones((len(ids), len(frames)), bool)
+# %% ../nbs/02_voting.ipynb #cell-023-1
+def _allowed(ids, frames, candidates):  # (K, n) bool
+    if candidates is None:
+        return np.ones((len(ids), len(frames)), bool)
     drawn = drawn_on(candidates)
     columns = [np.isin(ids, np.fromiter(drawn(f), np.int64)) for f in frames.tolist()]
     return np.stack(columns, 1) if columns else np.zeros((len(ids), 0), bool)
 
-# %% ../nbs/02_voting.ipynb #cell-026
-def _pick(table, order, min_iou): # (K, n) IoU, -1 where not a candidate; (K,) row order
+# %% ../nbs/02_voting.ipynb #cell-026-0
+def _pick(table, order, min_iou):  # (K, n) IoU, -1 where not a candidate; (K,) row order
     "Equation 2: winning row of each frame (-1: nobody) and its IoU."
-    if not len(table): return np.full(table.shape[1], -1), np.zeros(table.shape[1])
-    row = order[table[order].argmax(0)] # the first maximum in tie order
+    if not len(table):
+        return np.full(table.shape[1], -1), np.zeros(table.shape[1])
+    row = order[table[order].argmax(0)]  # the first maximum in tie order
     best = np.take_along_axis(table, row[None], 0)[0]
     won = best > min_iou
     return np.where(won, row, -1), np.where(won, best, 0.0)
 
-def _elect(ids, winner, best, ties): # (K,), (n,), (n,)
+# %% ../nbs/02_voting.ipynb #cell-026-1
+def _elect(ids, winner, best, ties):  # (K,), (n,), (n,)
     "Equation 3: the row with most votes, None without any vote; also the counts."
     counts = np.bincount(winner[winner >= 0], minlength=len(ids))
-    if not counts.any(): return None, counts
+    if not counts.any():
+        return None, counts
     leaders = np.flatnonzero(counts == counts.max()).tolist()
-    if ties == "first": return min(leaders, key=lambda k: int(np.argmax(winner == k))), counts
+    if ties == "first":
+        return min(leaders, key=lambda k: int(np.argmax(winner == k))), counts
     return max(leaders, key=lambda k: (round(float(best[winner == k].sum()), 9), -ids[k])), counts
 
 # %% ../nbs/02_voting.ipynb #cell-029
 @dataclass(eq=False)
 class Vote:
     "Outcome of equations 2 and 3 for one sample."
-    id: int | None # A; None: the target is missed
-    frames: np.ndarray = field(repr=False) # (n,) true frames
-    winners: np.ndarray = field(repr=False) # (n,) i_t; 0 where nobody won
-    ious: np.ndarray = field(repr=False) # (n,) IoU of the winner
-    votes: dict # ID -> frames won
-    mean_iou: float | None = None # of A with the truth, where A is visible
-    visible_share: float = 0.0 # of the true frames
-    unmarked: bool = False # no drawn mark won a vote: A cannot be read from the picture
+
+    id: int | None  # A; None: the target is missed
+    frames: np.ndarray = field(repr=False)  # (n,) true frames
+    winners: np.ndarray = field(repr=False)  # (n,) i_t; 0 where nobody won
+    ious: np.ndarray = field(repr=False)  # (n,) IoU of the winner
+    votes: dict  # ID -> frames won
+    mean_iou: float | None = None  # of A with the truth, where A is visible
+    visible_share: float = 0.0  # of the true frames
+    unmarked: bool = False  # no drawn mark won a vote: A cannot be read from the picture
 
     @property
-    def missed(self): return self.id is None
+    def missed(self):
+        return self.id is None
+
     @property
-    def vote_share(self): return self.votes[self.id] / sum(self.votes.values()) if self.votes else 0.0
+    def vote_share(self):
+        return self.votes[self.id] / sum(self.votes.values()) if self.votes else 0.0
+
     @property
-    def summary(self): # what is stored with a sample
-        return dict(votes={str(k): n for k, n in self.votes.items()}, vote_share=self.vote_share, mean_iou=self.mean_iou,
-                    visible_share=self.visible_share, unmarked=self.unmarked)
+    def summary(self):  # what is stored with a sample
+        return dict(
+            votes={str(k): n for k, n in self.votes.items()},
+            vote_share=self.vote_share,
+            mean_iou=self.mean_iou,
+            visible_share=self.visible_share,
+            unmarked=self.unmarked,
+        )
 
 # %% ../nbs/02_voting.ipynb #cell-030
 def vote(
-    source, # MaskDatabase, {ID: Tube} or Tracks
-    truth:Tube, # true boxes; those outside its interval are left aside
-    candidates=None, # drawn marks, see `drawn_on`; None: all of M
-    min_iou=0.0, # a vote needs more than this
-    reference="ours", # ours | paper | code
-    **switches, # shift, box_mode, ties, fallback: in place of the preset's
+    source,  # MaskDatabase, {ID: Tube} or Tracks
+    truth: Tube,  # true boxes; those outside its interval are left aside
+    candidates=None,  # drawn marks, see `drawn_on`; None: all of M
+    min_iou=0.0,  # a vote needs more than this
+    reference="ours",  # ours | paper | code
+    **switches,  # shift, box_mode, ties, fallback: in place of the preset's
 ) -> Vote:
     "Number of the target by majority (STVG-R1 eq. 2 and 3)."
-    if not 0 <= min_iou < 1: raise InputError("min_iou", f"{min_iou} is not in [0, 1)")
+    if not 0 <= min_iou < 1:
+        raise InputError("min_iou", f"{min_iou} is not in [0, 1)")
     s, tracks = _switches(reference, switches), Tracks.of(source)
     inside = (truth.frames >= truth.start) & (truth.frames < truth.end)
     frames, g = truth.frames[inside], truth.boxes[inside]
     ids, boxes, present = tracks.at(frames + s["shift"])
-    table = np.where(present, box_iou(grow(g, BOX_MODES[s["box_mode"]][1]), grow(boxes, BOX_MODES[s["box_mode"]][0])), -1.0) # (K, n)
-    order = np.argsort([-tracks.scores.get(i, 1.0) for i in ids.tolist()], kind="stable") if s["ties"] == "settled" else np.arange(len(ids))
+    table = np.where(
+        present,
+        box_iou(grow(g, BOX_MODES[s["box_mode"]][1]), grow(boxes, BOX_MODES[s["box_mode"]][0])),
+        -1.0,
+    )  # (K, n)
+    order = (
+        np.argsort([-tracks.scores.get(i, 1.0) for i in ids.tolist()], kind="stable")
+        if s["ties"] == "settled"
+        else np.arange(len(ids))
+    )
     allowed, unmarked = _allowed(ids, frames + s["shift"], candidates), False
     winner, best = _pick(np.where(allowed, table, -1.0), order, min_iou)
     if candidates is not None and s["fallback"] and not (winner >= 0).any():
@@ -156,20 +219,31 @@ def vote(
         unmarked = bool((winner >= 0).any())
     k, counts = _elect(ids, winner, best, s["ties"])
     votes = {int(ids[j]): int(counts[j]) for j in np.flatnonzero(counts)}
-    winners = np.where(winner >= 0, np.append(ids, 0)[winner], 0) # row -1 is the appended 0
-    if k is None: return Vote(None, frames, winners, best, votes)
-    return Vote(int(ids[k]), frames, winners, best, votes, float(table[k][present[k]].mean()), float(present[k].mean()), unmarked)
+    winners = np.where(winner >= 0, np.append(ids, 0)[winner], 0)  # row -1 is the appended 0
+    if k is None:
+        return Vote(None, frames, winners, best, votes)
+    return Vote(
+        int(ids[k]),
+        frames,
+        winners,
+        best,
+        votes,
+        float(table[k][present[k]].mean()),
+        float(present[k].mean()),
+        unmarked,
+    )
 
 # %% ../nbs/02_voting.ipynb #cell-048
 def upper_bound(
-    source, # MaskDatabase, {ID: Tube} or Tracks
-    truth:Tube, # true tube
-    answer, # ID, or the Vote
-    candidates=None, # drawn marks, see `drawn_on`; None: all of M
-) -> dict: # {"all": vIoU with boxes from M, "drawn": with boxes from marked frames only}
+    source,  # MaskDatabase, {ID: Tube} or Tracks
+    truth: Tube,  # true tube
+    answer,  # ID, or the Vote
+    candidates=None,  # drawn marks, see `drawn_on`; None: all of M
+) -> dict:  # {"all": vIoU with boxes from M, "drawn": with boxes from marked frames only}
     "vIoU of the right number at the right time (STVG-R1 Table 6); 0 for a missed target."
     tracks, id = Tracks.of(source), answer.id if isinstance(answer, Vote) else answer
-    if id is None or id not in tracks.tubes: return {"all": 0.0, "drawn": 0.0}
+    if id is None or id not in tracks.tubes:
+        return {"all": 0.0, "drawn": 0.0}
     frames = np.arange(truth.start, truth.end)
     boxes, present = tracks.tubes[id].at(frames)
     drawn = present & _allowed(np.array([id]), frames, candidates)[0]
@@ -178,10 +252,10 @@ def upper_bound(
 
 # %% ../nbs/02_voting.ipynb #cell-052
 def bound_rows(
-    votes, # list of Vote
-    bounds, # list of what `upper_bound` gives, same order
-    thresholds=(0.3, 0.5), # recalls use `>`
-) -> list: # one dict per population (all, found) and boxes (all of M, drawn marks)
+    votes,  # list of Vote
+    bounds,  # list of what `upper_bound` gives, same order
+    thresholds=(0.3, 0.5),  # recalls use `>`
+) -> list:  # one dict per population (all, found) and boxes (all of M, drawn marks)
     "Upper bounds over both populations: everything annotated, and only what was found."
     found = np.array([not v.missed for v in votes], bool)
     out = []
@@ -189,65 +263,113 @@ def bound_rows(
         for boxes in ("all", "drawn"):
             scores = np.array([b[boxes] for b in bounds], float)[keep]
             mean = lambda x: float(x.mean()) if len(x) else None
-            out.append(dict(population=population, boxes=boxes, n=len(scores), missed=int((~found[keep]).sum()),
-                            m_viou=mean(scores), **{f"viou@{r}": mean(scores > r) for r in thresholds}))
+            out.append(
+                dict(
+                    population=population,
+                    boxes=boxes,
+                    n=len(scores),
+                    missed=int((~found[keep]).sum()),
+                    m_viou=mean(scores),
+                    **{f"viou@{r}": mean(scores > r) for r in thresholds},
+                )
+            )
     return out
 
 # %% ../nbs/02_voting.ipynb #cell-055
 def buckets(
-    values, # (n,) what to sort by: vote shares, seconds, ...
-    scores, # (n,) what to average
-    edges, # ascending; a group is [edge, next), the last one includes its end
-) -> list: # of {"from", "to", "n", "mean"}; mean None for an empty group
+    values,  # (n,) what to sort by: vote shares, seconds, ...
+    scores,  # (n,) what to average
+    edges,  # ascending; a group is [edge, next), the last one includes its end
+) -> list:  # of {"from", "to", "n", "mean"}; mean None for an empty group
     "Mean score by group."
     values, scores = np.asarray(values, float), np.asarray(scores, float)
     out = []
     for i, (a, b) in enumerate(zip(edges, edges[1:])):
         inside = (values >= a) & ((values < b) | ((values == b) & (i == len(edges) - 2)))
-        out.append({"from": a, "to": b, "n": int(inside.sum()), "mean": float(scores[inside].mean()) if inside.any() else None})
+        out.append(
+            {
+                "from": a,
+                "to": b,
+                "n": int(inside.sum()),
+                "mean": float(scores[inside].mean()) if inside.any() else None,
+            }
+        )
     return out
 
-# %% ../nbs/02_voting.ipynb #cell-062
+# %% ../nbs/02_voting.ipynb #cell-062-0
 @dataclass(eq=False)
 class Spot:
     "One row of the sheet."
+
     title: str
     truth: Tube
-    answer: Tube | None # boxes of A; None: missed
-    frame: Callable # frame index -> (H, W, 3) uint8 RGB
+    answer: Tube | None  # boxes of A; None: missed
+    frame: Callable  # frame index -> (H, W, 3) uint8 RGB
 
+# %% ../nbs/02_voting.ipynb #cell-062-1
 def spot_check(
-    spots, # list of Spot
-    k=4, # frames a row, evenly over the true interval
+    spots,  # list of Spot
+    k=4,  # frames a row, evenly over the true interval
 ):
     "Figure: true box (green) against the answer's box (red, dashed) on a few frames, IoU in the corner."
     import matplotlib.pyplot as plt
-    tall = max(2.5 * np.divide(*spot.frame(int(spot.truth.frames[0])).shape[:2]) for spot in spots) # inches
-    fig, axes = plt.subplots(len(spots), k, figsize=(2.6 * k, (tall + 0.6) * len(spots)), squeeze=False)
+
+    tall = max(
+        2.5 * np.divide(*spot.frame(int(spot.truth.frames[0])).shape[:2]) for spot in spots
+    )  # inches
+    fig, axes = plt.subplots(
+        len(spots), k, figsize=(2.6 * k, (tall + 0.6) * len(spots)), squeeze=False
+    )
     for spot, row in zip(spots, axes):
-        frames = spot.truth.frames[np.linspace(0, len(spot.truth.frames) - 1, k).round().astype(int)]
-        g, (b, has) = spot.truth.at(frames)[0], (spot.answer or Tube(0, 0, frames[:0], np.zeros((0, 4)))).at(frames)
+        frames = spot.truth.frames[
+            np.linspace(0, len(spot.truth.frames) - 1, k).round().astype(int)
+        ]
+        g, (b, has) = (
+            spot.truth.at(frames)[0],
+            (spot.answer or Tube(0, 0, frames[:0], np.zeros((0, 4)))).at(frames),
+        )
         for ax, f, true, guess, there in zip(row, frames.tolist(), g, b, has):
-            ax.imshow(spot.frame(f)); ax.set(xticks=[], yticks=[])
+            ax.imshow(spot.frame(f))
+            ax.set(xticks=[], yticks=[])
             for box, style in ((true, dict(ec="lime")), (guess, dict(ec="red", ls="--"))):
-                if np.isfinite(box).all(): ax.add_patch(plt.Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, lw=2, **style))
-            ax.set_xlabel(f"frame {f}, IoU {float(box_iou(true, guess)):.2f}" if there else f"frame {f}, no box", fontsize=8)
+                if np.isfinite(box).all():
+                    ax.add_patch(
+                        plt.Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, lw=2, **style)
+                    )
+            ax.set_xlabel(
+                f"frame {f}, IoU {float(box_iou(true, guess)):.2f}"
+                if there
+                else f"frame {f}, no box",
+                fontsize=8,
+            )
         row[0].set_title(spot.title, loc="left", fontsize=9)
-    fig.subplots_adjust(0.01, 0.25 / fig.get_figheight(), 0.99, 1 - 0.3 / fig.get_figheight(), wspace=0.04, hspace=0.6 / tall)
+    fig.subplots_adjust(
+        0.01,
+        0.25 / fig.get_figheight(),
+        0.99,
+        1 - 0.3 / fig.get_figheight(),
+        wspace=0.04,
+        hspace=0.6 / tall,
+    )
     return fig
 
 # %% ../nbs/02_voting.ipynb #cell-073
 def normalise_query(
-    text:str, # sentence as annotated
-    training:bool, # is it for training, or for evaluation?
-    mode="both", # both: normalised on both sides | code: in training only, as released | none
+    text: str,  # sentence as annotated
+    training: bool,  # is it for training, or for evaluation?
+    mode="both",  # both: normalised on both sides | code: in training only, as released | none
 ) -> str:
     "Lower case, without one full stop at the end."
-    if mode not in ("both", "code", "none"): raise InputError("query_norm", f"{mode!r} is not 'both', 'code' or 'none'")
-    return text.strip().lower().removesuffix(".") if mode == "both" or (mode == "code" and training) else text
+    if mode not in ("both", "code", "none"):
+        raise InputError("query_norm", f"{mode!r} is not 'both', 'code' or 'none'")
+    return (
+        text.strip().lower().removesuffix(".")
+        if mode == "both" or (mode == "code" and training)
+        else text
+    )
 
-# %% ../nbs/02_voting.ipynb #cell-076
-REASONS = { # why a sample is not in the training set
+# %% ../nbs/02_voting.ipynb #cell-076-0
+REASONS = {  # why a sample is not in the training set
     "bad record": "the annotation of this sample cannot be read",
     "no truth": "the annotation has no boxes or no interval",
     "several targets": "the answer would be a set of numbers",
@@ -259,109 +381,179 @@ REASONS = { # why a sample is not in the training set
     "low share": "the vote is too divided",
 }
 
+
 class LeftOut(Exception):
     "One of `REASONS`, with a detail."
-    def __init__(self, reason, detail=""): self.reason, self.detail = reason, str(detail); super().__init__(reason)
 
+    def __init__(self, reason, detail=""):
+        self.reason, self.detail = reason, str(detail)
+        super().__init__(reason)
+
+# %% ../nbs/02_voting.ipynb #cell-076-1
 @dataclass(frozen=True)
 class VotingConfig:
     "Settings of the training set; their hash names it."
-    reference: str = "ours" # ours | paper | code
-    min_iou: float = 0.0 # a vote needs more than this
-    min_share: float = 0.0 # samples below are left out
-    unmarked: bool = True # keep samples whose target carries no drawn mark, flagged
-    query_norm: str = "both" # both | code | none
-    marks: dict = field(default_factory=dict) # settings of the drawn marks, as the prompting chapter takes them
-    database: str = "" # configuration hash that the databases must have; empty: any
 
-# %% ../nbs/02_voting.ipynb #cell-077
+    reference: str = "ours"  # ours | paper | code
+    min_iou: float = 0.0  # a vote needs more than this
+    min_share: float = 0.0  # samples below are left out
+    unmarked: bool = True  # keep samples whose target carries no drawn mark, flagged
+    query_norm: str = "both"  # both | code | none
+    marks: dict = field(
+        default_factory=dict
+    )  # settings of the drawn marks, as the prompting chapter takes them
+    database: str = ""  # configuration hash that the databases must have; empty: any
+
+# %% ../nbs/02_voting.ipynb #cell-077-0
 def _check_sample(sample):
-    if sample.task == "rvos": raise LeftOut("several targets")
-    if sample.tube is None or not len(sample.tube.frames) or sample.tube.interval.is_empty: raise LeftOut("no truth")
-    if not sample.query.strip(): raise LeftOut("empty query")
+    if sample.task == "rvos":
+        raise LeftOut("several targets")
+    if sample.tube is None or not len(sample.tube.frames) or sample.tube.interval.is_empty:
+        raise LeftOut("no truth")
+    if not sample.query.strip():
+        raise LeftOut("empty query")
 
+# %% ../nbs/02_voting.ipynb #cell-077-1
 def _check_database(sample, db, wanted):
-    if wanted and db.config_hash != wanted: raise LeftOut("no database", f"made with another configuration, {db.config_hash[:19]}")
+    if wanted and db.config_hash != wanted:
+        raise LeftOut("no database", f"made with another configuration, {db.config_hash[:19]}")
     if None not in (sample.width, sample.height) and (sample.height, sample.width) != db.size:
-        raise LeftOut("size", f"{db.size[1]} x {db.size[0]}, annotated {sample.width} x {sample.height}")
+        raise LeftOut(
+            "size", f"{db.size[1]} x {db.size[0]}, annotated {sample.width} x {sample.height}"
+        )
 
+# %% ../nbs/02_voting.ipynb #cell-077-2
 def training_record(
-    sample, # Sample of the benchmarks chapter
-    db:MaskDatabase, # of the sample's video, frames counted alike
-    candidates=None, # drawn marks, see `drawn_on`
-    config:VotingConfig=VotingConfig(),
-) -> dict: # one line of the training set
+    sample,  # Sample of the benchmarks chapter
+    db: MaskDatabase,  # of the sample's video, frames counted alike
+    candidates=None,  # drawn marks, see `drawn_on`
+    config: VotingConfig = VotingConfig(),
+) -> dict:  # one line of the training set
     "Vote on one sample; raises `LeftOut` where it cannot be trained on."
-    _check_sample(sample); _check_database(sample, db, config.database)
-    shift = {} if sample.benchmark == "hcstvg" else dict(shift=0) # the slip of the release is one of HC-STVG's 1-based st_frame
+    _check_sample(sample)
+    _check_database(sample, db, config.database)
+    shift = (
+        {} if sample.benchmark == "hcstvg" else dict(shift=0)
+    )  # the slip of the release is one of HC-STVG's 1-based st_frame
     v = vote(db, sample.tube, candidates, config.min_iou, config.reference, **shift)
-    if v.missed: raise LeftOut("target missed")
-    if v.unmarked and not config.unmarked: raise LeftOut("unmarked", f"number {v.id}")
-    if v.vote_share < config.min_share: raise LeftOut("low share", f"{v.vote_share:.3f}")
+    if v.missed:
+        raise LeftOut("target missed")
+    if v.unmarked and not config.unmarked:
+        raise LeftOut("unmarked", f"number {v.id}")
+    if v.vote_share < config.min_share:
+        raise LeftOut("low share", f"{v.vote_share:.3f}")
     first, fps = (sample.window or (0,))[0], db.video["fps"]
-    return dict(key=sample.key, benchmark=sample.benchmark, task=sample.task, group=sample.group,
-                query=normalise_query(sample.query, True, config.query_norm), video=sample.video,
-                window=sample.window and list(sample.window), fps=fps, database=dict(name=db.video["name"], config_hash=db.config_hash),
-                answer_id=v.id, start=(sample.tube.start - first) / fps, end=(sample.tube.end - first) / fps,
-                frames=[sample.tube.start, sample.tube.end], boxes=sample.tube.to_dict(), vote=v.summary)
+    return dict(
+        key=sample.key,
+        benchmark=sample.benchmark,
+        task=sample.task,
+        group=sample.group,
+        query=normalise_query(sample.query, True, config.query_norm),
+        video=sample.video,
+        window=sample.window and list(sample.window),
+        fps=fps,
+        database=dict(name=db.video["name"], config_hash=db.config_hash),
+        answer_id=v.id,
+        start=(sample.tube.start - first) / fps,
+        end=(sample.tube.end - first) / fps,
+        frames=[sample.tube.start, sample.tube.end],
+        boxes=sample.tube.to_dict(),
+        vote=v.summary,
+    )
 
-# %% ../nbs/02_voting.ipynb #cell-080
+# %% ../nbs/02_voting.ipynb #cell-080-0
 TRAINING_SCHEMA = "stvg.training/1"
+
 
 def _names(samples):
     "Keys of all samples, without building those that are built on access."
-    if hasattr(samples, "keys"): return samples.keys()
+    if hasattr(samples, "keys"):
+        return samples.keys()
     if hasattr(samples, "index") and hasattr(samples, "sources"):
         return [f"{name}/{samples.sources[name].entries[j].key}" for name, j in samples.index]
     return [s.key for s in samples]
 
+# %% ../nbs/02_voting.ipynb #cell-080-1
 def _resume(path, header):
     "Finished lines of an interrupted run with the same header; none otherwise."
-    if not path.is_file(): return []
-    lines = path.read_bytes().split(b"\n")[:-1] # what stands behind the last line end was cut off
-    try: first, *done = map(json.loads, lines)
-    except ValueError: return []
-    if first != header: warn(f"{path}: belongs to other samples or settings, starting again")
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what stands behind the last line end was cut off
+    try:
+        first, *done = map(json.loads, lines)
+    except ValueError:
+        return []
+    if first != header:
+        warn(f"{path}: belongs to other samples or settings, starting again")
     return done if first == header else []
 
+# %% ../nbs/02_voting.ipynb #cell-080-2
 def _judge(samples, i, key, database, candidates, config):
     "One line of the side file; the database is opened only for a sample that can be used."
     try:
-        try: sample = samples[i]
-        except InputError as e: raise LeftOut("bad record", e) from None
+        try:
+            sample = samples[i]
+        except InputError as e:
+            raise LeftOut("bad record", e) from None
         _check_sample(sample)
-        try: db = database(sample); drawn = None if db is None or candidates is None else candidates(db)
-        except InputError as e: raise LeftOut("no database", e) from None
-        if db is None: raise LeftOut("no database")
+        try:
+            db = database(sample)
+            drawn = None if db is None or candidates is None else candidates(db)
+        except InputError as e:
+            raise LeftOut("no database", e) from None
+        if db is None:
+            raise LeftOut("no database")
         return dict(key=key, record=training_record(sample, db, drawn, config))
-    except LeftOut as e: return dict(key=key, left_out=e.reason, detail=e.detail)
+    except LeftOut as e:
+        return dict(key=key, left_out=e.reason, detail=e.detail)
 
 # %% ../nbs/02_voting.ipynb #cell-081
 def build_training_set(
-    samples, # Sequence of Sample: a Benchmark, a TrainingSet, a list
-    database, # callable: sample -> MaskDatabase, or None where there is none
-    path, # `.jsonl`: a header, then one record a line
-    candidates=None, # callable: database -> drawn marks, see `drawn_on`; None: all of M
-    config:VotingConfig=VotingConfig(),
-    quiet=False, # no progress bar
-) -> dict: # the header: settings, counts, sources
+    samples,  # Sequence of Sample: a Benchmark, a TrainingSet, a list
+    database,  # callable: sample -> MaskDatabase, or None where there is none
+    path,  # `.jsonl`: a header, then one record a line
+    candidates=None,  # callable: database -> drawn marks, see `drawn_on`; None: all of M
+    config: VotingConfig = VotingConfig(),
+    quiet=False,  # no progress bar
+) -> dict:  # the header: settings, counts, sources
     "Vote on all samples (STVG-R1 section 3.2); resumes, and keeps a finished file with the same settings."
     from dataclasses import asdict
     from tqdm.auto import tqdm
+
     path, side = Path(path), Path(f"{path}.partial")
-    keys, sources = list(_names(samples)), getattr(samples, "counts", []) # sources: what a TrainingSet removed before
-    settings = dict(schema=TRAINING_SCHEMA, config=asdict(config), samples=len(keys), keys=config_hash(keys), sources=sources)
+    keys, sources = (
+        list(_names(samples)),
+        getattr(samples, "counts", []),
+    )  # sources: what a TrainingSet removed before
+    settings = dict(
+        schema=TRAINING_SCHEMA,
+        config=asdict(config),
+        samples=len(keys),
+        keys=config_hash(keys),
+        sources=sources,
+    )
     header = json.loads(canonical_json(settings)) | dict(config_hash=config_hash(settings))
     kept = next(iter(read_jsonl(path)), None) if path.is_file() else None
-    if isinstance(kept, dict) and kept.get("config_hash") == header["config_hash"]: return kept
+    if isinstance(kept, dict) and kept.get("config_hash") == header["config_hash"]:
+        return kept
     done = _resume(side, header)
     write_jsonl(side, [header, *done])
     with side.open("a") as out:
-        for i in tqdm(range(len(done), len(keys)), initial=len(done), total=len(keys), desc="votes", unit="sample", disable=quiet):
+        for i in tqdm(
+            range(len(done), len(keys)),
+            initial=len(done),
+            total=len(keys),
+            desc="votes",
+            unit="sample",
+            disable=quiet,
+        ):
             done.append(_judge(samples, i, keys[i], database, candidates, config))
-            out.write(json.dumps(done[-1], allow_nan=False) + "\n"); out.flush()
+            out.write(json.dumps(done[-1], allow_nan=False) + "\n")
+            out.flush()
     reasons = Counter(d["left_out"] for d in done if "left_out" in d)
-    header["counts"] = dict(kept=len(done) - sum(reasons.values()), left_out={r: reasons[r] for r in REASONS})
+    header["counts"] = dict(
+        kept=len(done) - sum(reasons.values()), left_out={r: reasons[r] for r in REASONS}
+    )
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
     write_jsonl(path.with_name(f"{name}.left-out.jsonl"), [d for d in done if "left_out" in d])
     write_jsonl(path, [header, *(d["record"] for d in done if "record" in d)])
@@ -370,13 +562,18 @@ def build_training_set(
 
 # %% ../nbs/02_voting.ipynb #cell-082
 def read_training_set(
-    path, # what `build_training_set` wrote
-) -> tuple: # (header, list of records)
+    path,  # what `build_training_set` wrote
+) -> tuple:  # (header, list of records)
     "A training set with its counts."
     lines = read_jsonl(path)
     if not lines or not isinstance(lines[0], dict) or lines[0].get("schema") != TRAINING_SCHEMA:
-        raise InputError(path, f"is no training set: its first line needs schema {TRAINING_SCHEMA!r}")
+        raise InputError(
+            path, f"is no training set: its first line needs schema {TRAINING_SCHEMA!r}"
+        )
     header, *records = lines
     announced = header.get("counts", {}).get("kept")
-    if len(records) != announced: raise InputError(path, f"holds {len(records)} records, its header announces {announced}; build it again")
+    if len(records) != announced:
+        raise InputError(
+            path, f"holds {len(records)} records, its header announces {announced}; build it again"
+        )
     return header, records

@@ -1,4 +1,5 @@
 """Shared by all tests: offline, one thread, real annotation files and real videos where they are at hand."""
+
 import os
 from pathlib import Path
 
@@ -13,26 +14,32 @@ settings.register_profile("stvg", deadline=None, derandomize=True, print_blob=Tr
 settings.load_profile("stvg")
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT/"tests/data"
+DATA = ROOT / "tests/data"
 OPENCV_DATA = Path("/usr/share/doc/opencv-doc/examples/data")
 NO_ANNOTATIONS = "the benchmarks' own annotation files are not at hand (STVG_SHARED_DATA)"
 
+
 def shared_data():
     "Folder that holds `annotations/` with the benchmarks' own files, or None."
-    folder = Path(os.environ.get("STVG_SHARED_DATA") or ROOT.parent/"shared/data")
-    return folder if (folder/"annotations").is_dir() else None
+    folder = Path(os.environ.get("STVG_SHARED_DATA") or ROOT.parent / "shared/data")
+    return folder if (folder / "annotations").is_dir() else None
+
 
 @pytest.fixture(scope="session")
 def annotations():
     "Folder of real annotation files: test inputs that are not part of the project."
-    if shared_data() is None: pytest.skip(NO_ANNOTATIONS)
-    return shared_data()/"annotations"
+    if shared_data() is None:
+        pytest.skip(NO_ANNOTATIONS)
+    return shared_data() / "annotations"
+
 
 @pytest.fixture(scope="session")
 def opencv_data():
     "Real videos of Debian's package opencv-doc."
-    if not (OPENCV_DATA/"vtest.avi").is_file(): pytest.skip("Debian package opencv-doc is not installed")
+    if not (OPENCV_DATA / "vtest.avi").is_file():
+        pytest.skip("Debian package opencv-doc is not installed")
     return OPENCV_DATA
+
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
@@ -40,6 +47,9 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if os.environ.get("STVG_NO_SKIP") and report.skipped and not hasattr(report, "wasxfail"):
-        reason = str(report.longrepr[-1]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if NO_ANNOTATIONS in reason and shared_data() is None: return
+        reason = (
+            str(report.longrepr[-1]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        )
+        if NO_ANNOTATIONS in reason and shared_data() is None:
+            return
         report.outcome, report.longrepr = "failed", f"skipped where nothing may be: {reason}"

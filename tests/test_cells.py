@@ -1,4 +1,5 @@
 """Cells of the shipped tables, picked at random: `stvg evaluate` on the kept predictions prints them."""
+
 import json, random
 
 import numpy as np
@@ -10,12 +11,18 @@ from stvg_nb.core import read_json, repo_root, sha256_file
 FIGURES, SCORERS = repo_root() / "figures" / "tiny", {"hcstvg", "charades-sta", "mevis"}
 
 
-def cells(): # (artefact, row, metric) of every measured cell that a scorer prints
+def cells():  # (artefact, row, metric) of every measured cell that a scorer prints
     out = []
     for note in sorted(FIGURES.glob("*.provenance.json")):
         for row in read_json(note)["rows"]:
-            if "predictions" in row and row.get("truth", {}).get("benchmark") in SCORERS: # the rows about single words on signs have a metric of their own
-                out += [(note.name.split(".")[0], row, m) for m in row["metrics"] if not m.endswith((" low", " high"))]
+            if (
+                "predictions" in row and row.get("truth", {}).get("benchmark") in SCORERS
+            ):  # the rows about single words on signs have a metric of their own
+                out += [
+                    (note.name.split(".")[0], row, m)
+                    for m in row["metrics"]
+                    if not m.endswith((" low", " high"))
+                ]
     return out
 
 
@@ -27,9 +34,32 @@ def test_tables_have_cells_of_every_scorer():
 def test_a_cell_is_what_stvg_evaluate_prints(k, capsys):
     name, row, metric = random.Random(f"cell {k}").choice(cells())
     truth, printed = row["truth"], []
-    files = [x for kind in ("annotations", "masks") if kind in truth for x in (f"--{kind}", str(FIGURES / truth[kind]["path"]))]
+    files = [
+        x
+        for kind in ("annotations", "masks")
+        if kind in truth
+        for x in (f"--{kind}", str(FIGURES / truth[kind]["path"]))
+    ]
     for kept in row["predictions"]:
         assert sha256_file(FIGURES / kept["path"]) == kept["sha256"]
-        assert main(["evaluate", "--benchmark", truth["benchmark"], *files, "--predictions", str(FIGURES / kept["path"]), "--json", "--quiet"]) == 0
+        assert (
+            main(
+                [
+                    "evaluate",
+                    "--benchmark",
+                    truth["benchmark"],
+                    *files,
+                    "--predictions",
+                    str(FIGURES / kept["path"]),
+                    "--json",
+                    "--quiet",
+                ]
+            )
+            == 0
+        )
         printed.append(json.loads(capsys.readouterr().out)["metrics"][metric])
-    assert np.mean(printed) == pytest.approx(row["metrics"][metric], abs=1e-9), (name, row["label"], metric)
+    assert np.mean(printed) == pytest.approx(row["metrics"][metric], abs=1e-9), (
+        name,
+        row["label"],
+        metric,
+    )

@@ -1,95 +1,200 @@
 """GRPO with video: what needs whole training runs, several processes or kills.
 
 Called as a script it is the run that is killed or spread."""
+
 import contextlib, math, os, random, signal, subprocess, sys, time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1"); os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
 
 from stvg_nb.core import InputError, read_json, write_json
-from stvg_nb.grpo import (CHECKED_RATES, VISION_TOKENS, check_positions, correct_positions, encode_clip, encode_features, encode_prompt,
-                          repeated_logps, rollout, share_prefix, shared_logps, toy_model, toy_processor, vision_language)
+from stvg_nb.grpo import (
+    CHECKED_RATES,
+    VISION_TOKENS,
+    check_positions,
+    correct_positions,
+    encode_clip,
+    encode_features,
+    encode_prompt,
+    repeated_logps,
+    rollout,
+    share_prefix,
+    shared_logps,
+    toy_model,
+    toy_processor,
+    vision_language,
+)
 from stvg_nb.trainer import grpo_config, last_checkpoint, toy_policy, trainer_class, two_clips
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
-BASE = dict(max_completion_length=3, learning_rate=1e-3, lr_scheduler_type="constant", per_device_train_batch_size=16,
-            gradient_checkpointing=False, beta=0.0, save_strategy="no", disable_tqdm=True)
+BASE = dict(
+    max_completion_length=3,
+    learning_rate=1e-3,
+    lr_scheduler_type="constant",
+    per_device_train_batch_size=16,
+    gradient_checkpointing=False,
+    beta=0.0,
+    save_strategy="no",
+    disable_tqdm=True,
+)
+
 
 def make(folder, policy=None, read=None, reward=None, data=None, ours=None, **settings):
     from datasets import Dataset
+
     rows, read_toy, id_right = two_clips()
     model, processor = policy or toy_policy()
-    return trainer_class()(model, reward or id_right, grpo_config(folder, **BASE | settings), processing_class=processor,
-                           train_dataset=Dataset.from_list(data or rows), read_video=read or read_toy, **ours or {})
+    return trainer_class()(
+        model,
+        reward or id_right,
+        grpo_config(folder, **BASE | settings),
+        processing_class=processor,
+        train_dataset=Dataset.from_list(data or rows),
+        read_video=read or read_toy,
+        **ours or {},
+    )
+
 
 def run(trainer, resume=None):
     from transformers import PrinterCallback
+
     trainer.remove_callback(PrinterCallback)
-    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet): trainer.train(resume_from_checkpoint=resume)
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+        trainer.train(resume_from_checkpoint=resume)
     return [x for x in trainer.state.log_history if "loss" in x]
+
 
 def some_prompts(processor, seed, groups=3):
     "Prompts of different text, size, length and rate; the first and the last ask about one clip."
     rng, out = np.random.default_rng(seed), []
     for g in range(groups):
-        frames = rng.integers(0, 256, (int(rng.integers(3, 9)), 28 * int(rng.integers(1, 4)), 28 * int(rng.integers(1, 4)), 3), np.uint8)
-        video = encode_clip(processor, frames, float(rng.choice(CHECKED_RATES))) if g < groups - 1 else out[0].videos[0]
-        ask = [{"role": "user", "content": [{"type": "text", "text": "Who? " * int(rng.integers(1, 6))}, {"type": "video"}]}]
+        frames = rng.integers(
+            0,
+            256,
+            (
+                int(rng.integers(3, 9)),
+                28 * int(rng.integers(1, 4)),
+                28 * int(rng.integers(1, 4)),
+                3,
+            ),
+            np.uint8,
+        )
+        video = (
+            encode_clip(processor, frames, float(rng.choice(CHECKED_RATES)))
+            if g < groups - 1
+            else out[0].videos[0]
+        )
+        ask = [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Who? " * int(rng.integers(1, 6))},
+                    {"type": "video"},
+                ],
+            }
+        ]
         out.append(encode_prompt(processor, ask, video, key=str(g)))
-    return out, [[rng.integers(0, 256, int(n)).tolist() for n in rng.integers(1, 14, int(rng.integers(1, 6)))] for _ in range(groups)]
+    return out, [
+        [
+            rng.integers(0, 256, int(n)).tolist()
+            for n in rng.integers(1, 14, int(rng.integers(1, 6)))
+        ]
+        for _ in range(groups)
+    ]
+
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shared_equals_repeated(seed, lora, checkpointing):
     "Log-probabilities to 1e-5 and gradients to 1e-4 in relative norm, every parameter that is trained, the tower's included."
-    model, processor = correct_positions(toy_model(hidden=64, layers=3, spread=0.1, seed=seed)), toy_processor()
+    model, processor = (
+        correct_positions(toy_model(hidden=64, layers=3, spread=0.1, seed=seed)),
+        toy_processor(),
+    )
     if lora:
         from peft import LoraConfig, get_peft_model
-        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj", "qkv"], init_lora_weights=False))
+
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                r=4,
+                target_modules=["q_proj", "v_proj", "down_proj", "qkv"],
+                init_lora_weights=False,
+            ),
+        )
         model.enable_input_require_grads()
-    if checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     prompts, answers = some_prompts(processor, seed)
     results = []
     for way in (repeated_logps, shared_logps):
-        if way is shared_logps: share_prefix(model) # the plain way ran in an untouched model
-        model.zero_grad(); out = way(model, prompts, answers); torch.manual_seed(0)
+        if way is shared_logps:
+            share_prefix(model)  # the plain way ran in an untouched model
+        model.zero_grad()
+        out = way(model, prompts, answers)
+        torch.manual_seed(0)
         (out * torch.randn_like(out)).sum().backward()
-        results.append((out.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+        results.append(
+            (
+                out.detach(),
+                {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None},
+            )
+        )
     (a, ga), (b, gb) = results
     assert (a - b).abs().max() < 1e-5 and set(ga) == set(gb) and any("visual" in n for n in ga)
     floor = 1e-6 * max(g.norm() for g in ga.values())
-    assert max(((gb[n] - g).norm() / g.norm()).item() for n, g in ga.items() if g.norm() > floor) < 1e-4
+    assert (
+        max(((gb[n] - g).norm() / g.norm()).item() for n, g in ga.items() if g.norm() > floor)
+        < 1e-4
+    )
+
 
 def test_empty_and_one_token_answers():
     model, processor = share_prefix(correct_positions(toy_model())), toy_processor()
     prompts, _ = some_prompts(processor, 3)
     out = shared_logps(model, prompts, [[[], [5]], [[7, 8]], [[]]])
     assert out.shape == (4, 2) and out[0].tolist() == out[3].tolist() == [0, 0] and out[1, 1] == 0
-    torch.testing.assert_close(out[1:3], repeated_logps(model, prompts[:2], [[[5]], [[7, 8]]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        out[1:3], repeated_logps(model, prompts[:2], [[[5]], [[7, 8]]]), atol=1e-5, rtol=0
+    )
+
 
 def watch(base, note):
     "Calls note(input_ids, positions) for every pass of a model."
     ids = []
-    base.register_forward_pre_hook(lambda m, args, kwargs: ids.append(kwargs["input_ids"]), with_kwargs=True)
+    base.register_forward_pre_hook(
+        lambda m, args, kwargs: ids.append(kwargs["input_ids"]), with_kwargs=True
+    )
     last = lambda m, args, kwargs, out: note(ids[-1], (args + tuple(kwargs.values()))[-1])
     base.language_model.rotary_emb.register_forward_hook(last, with_kwargs=True)
 
+
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("n,fps", [(8, r) for r in CHECKED_RATES] + [(6, 6 / 20), (14, 768 / 400), (7, 1.28)])
+@pytest.mark.parametrize(
+    "n,fps", [(8, r) for r in CHECKED_RATES] + [(6, 6 / 20), (14, 768 / 400), (7, 1.28)]
+)
 def test_seconds_on_every_route(tmp_path, n, fps, frozen):
     "Rollout, old, reference and train passes, from pixels and from cached features; the last three are capped or odd frame counts."
     model, processor = toy_policy(steps=0)
-    model.save_pretrained(tmp_path/"base")
-    policy = type(model).from_pretrained(tmp_path/"base"), processor
+    model.save_pretrained(tmp_path / "base")
+    policy = type(model).from_pretrained(tmp_path / "base"), processor
     frames = np.random.default_rng(0).integers(0, 256, (n, 28, 56, 3), np.uint8)
-    trainer = make(tmp_path, policy, read=lambda row: (frames, fps), max_steps=2, num_iterations=2, beta=0.04,
-                   ours=dict(frozen_tower=True, feature_cache=str(tmp_path/"features")) if frozen else {})
+    trainer = make(
+        tmp_path,
+        policy,
+        read=lambda row: (frames, fps),
+        max_steps=2,
+        num_iterations=2,
+        beta=0.04,
+        ours=dict(frozen_tower=True, feature_cache=str(tmp_path / "features")) if frozen else {},
+    )
     seen = {name: [] for name in ("policy", "reference")}
     for name, m in (("policy", trainer.model), ("reference", trainer.ref_model)):
         watch(vision_language(m), lambda ids, p, name=name: seen[name].append((ids, p)))
@@ -101,82 +206,133 @@ def test_seconds_on_every_route(tmp_path, n, fps, frozen):
             for b in range(ids.shape[0]):
                 runs = (ids[b] == model.config.video_token_id).nonzero()[:, 0].split(len(want))
                 for rows in runs:
-                    if not len(rows): continue
+                    if not len(rows):
+                        continue
                     at = positions[0, b, rows]
                     assert (at - at[0]).tolist() == want, name
                     prompts += 1
             passes[name] += bool((ids == model.config.video_token_id).any())
-    assert passes == {"policy": 1 + 1 + 2, "reference": 1} and prompts == 2 * 5 # rollout, old, two updates, reference; two prompts each
+    assert (
+        passes == {"policy": 1 + 1 + 2, "reference": 1} and prompts == 2 * 5
+    )  # rollout, old, two updates, reference; two prompts each
+
 
 def test_uncorrected_model_is_refused():
     model = toy_model()
-    with pytest.raises(InputError, match="wrong seconds"): check_positions(model)
+    with pytest.raises(InputError, match="wrong seconds"):
+        check_positions(model)
     check_positions(correct_positions(model))
     with pytest.raises(InputError, match="without its seconds"):
-        model.model.get_rope_index(torch.tensor([[262]]), mm_token_type_ids=torch.tensor([[2]]), video_grid_thw=torch.tensor([[1, 2, 2]]))
-    model.model.compute_3d_position_ids = lambda **k: torch.arange(10).expand(3, 1, -1) # a version that goes another way
-    with pytest.raises(InputError, match="wrong seconds in forward"): correct_positions(model)
+        model.model.get_rope_index(
+            torch.tensor([[262]]),
+            mm_token_type_ids=torch.tensor([[2]]),
+            video_grid_thw=torch.tensor([[1, 2, 2]]),
+        )
+    model.model.compute_3d_position_ids = lambda **k: torch.arange(10).expand(
+        3, 1, -1
+    )  # a version that goes another way
+    with pytest.raises(InputError, match="wrong seconds in forward"):
+        correct_positions(model)
+
 
 def test_step_equals_trl(tmp_path, monkeypatch):
     "Loss, KL and gradient norm of whole steps against TRL's own trainer, at the benchmark's set-up in small."
-    monkeypatch.syspath_prepend(str(ROOT/"bench"))
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
     sys.modules.pop("grpo", None)
     import grpo as bench
+
     small = dict(SHAPE=dict(hidden=64, layers=2, spread=0.05), SIDE=56, ANSWER=12)
-    for name, value in small.items(): monkeypatch.setattr(bench, name, value)
+    for name, value in small.items():
+        monkeypatch.setattr(bench, name, value)
     _, gap, rows = bench.full_step("cpu", 3)
     assert max(gap.values()) < 1e-5, gap
-    assert rows["other"] == 8 * rows["ours"], rows # rollout, reference and train pass: 8 answers each
+    assert rows["other"] == 8 * rows["ours"], (
+        rows
+    )  # rollout, reference and train pass: 8 answers each
+
 
 def test_vision_tokens_stay_banned_next_to_other_settings(tmp_path):
-    trainer = make(tmp_path, max_steps=1, generation_kwargs=dict(suppress_tokens=[9], temperature=1.0))
+    trainer = make(
+        tmp_path, max_steps=1, generation_kwargs=dict(suppress_tokens=[9], temperature=1.0)
+    )
     banned = trainer.processing_class.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
     assert len(set(banned)) == 4 and set(trainer.generation_config.suppress_tokens) == {9, *banned}
     log = run(trainer)
     assert log[0]["vision_tokens_cut"] == 0
 
+
 def test_long_rollouts_of_unlike_prompts_are_those_of_generate():
     "Prompts of different length beside each other, answers longer than the first room of their cache, a prompt asked twice."
     from transformers import GenerationConfig
+
     processor = toy_processor()
-    model = share_prefix(correct_positions(toy_model(hidden=64, layers=3, spread=0.2, seed=5))).eval()
+    model = share_prefix(
+        correct_positions(toy_model(hidden=64, layers=3, spread=0.2, seed=5))
+    ).eval()
     prompts, _ = some_prompts(processor, 5)
-    config = GenerationConfig(max_new_tokens=150, min_new_tokens=150, do_sample=False, pad_token_id=256, eos_token_id=258)
+    config = GenerationConfig(
+        max_new_tokens=150, min_new_tokens=150, do_sample=False, pad_token_id=256, eos_token_id=258
+    )
     rows = rollout(model, prompts, 2, config)
     assert rows.shape == (2 * len(prompts), 150) and torch.equal(rows[::2], rows[1::2])
     for prompt, row in zip(prompts, rows[::2]):
-        video, = prompt.videos
+        (video,) = prompt.videos
         ids = torch.tensor([prompt.ids])
-        plain = model.generate(ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == model.config.video_token_id) * 2,
-                               pixel_values_videos=video.pixels, video_grid_thw=torch.tensor([video.grid]),
-                               second_per_grid_ts=torch.tensor([video.seconds], dtype=torch.float64), generation_config=config)
-        assert torch.equal(plain[0, len(prompt.ids):], row)
+        plain = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == model.config.video_token_id) * 2,
+            pixel_values_videos=video.pixels,
+            video_grid_thw=torch.tensor([video.grid]),
+            second_per_grid_ts=torch.tensor([video.seconds], dtype=torch.float64),
+            generation_config=config,
+        )
+        assert torch.equal(plain[0, len(prompt.ids) :], row)
+
 
 def test_features_serve_rollout_reference_and_evaluation(tmp_path):
     "One run fills the cache, evaluation reads it; answers from features are the answers from pixels."
     model, processor = toy_policy()
     rows, read, _ = two_clips()
-    trainer = make(tmp_path, (model, processor), max_steps=1, ours=dict(frozen_tower=True, feature_cache=str(tmp_path/"f")))
+    trainer = make(
+        tmp_path,
+        (model, processor),
+        max_steps=1,
+        ours=dict(frozen_tower=True, feature_cache=str(tmp_path / "f")),
+    )
     run(trainer)
     assert trainer._features.misses == 2
     trainer.read_video = None
     cached = trainer.build([dict(r) for r in rows])
     pixels = [encode_prompt(processor, r["prompt"], encode_clip(processor, *read(r))) for r in rows]
-    torch.testing.assert_close(cached[0].videos[0].features, encode_features(model, pixels[0].videos[0]).features)
+    torch.testing.assert_close(
+        cached[0].videos[0].features, encode_features(model, pixels[0].videos[0]).features
+    )
     config = trainer.generation_config
     config.do_sample = False
     assert torch.equal(rollout(model, cached, 1, config), rollout(model, pixels, 1, config))
 
+
 def test_groups_split_over_batches_and_accumulation(tmp_path):
     "Whole groups, halves of groups and single rows give the same gradient."
     model, processor = toy_policy()
-    model.save_pretrained(tmp_path/"base")
+    model.save_pretrained(tmp_path / "base")
     norms = []
     for size in (16, 4, 1):
-        policy = type(model).from_pretrained(tmp_path/"base"), processor
-        log = run(make(tmp_path, policy, max_steps=2, per_device_train_batch_size=size, gradient_accumulation_steps=16 // size))
+        policy = type(model).from_pretrained(tmp_path / "base"), processor
+        log = run(
+            make(
+                tmp_path,
+                policy,
+                max_steps=2,
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=16 // size,
+            )
+        )
         norms.append([x["grad_norm"] for x in log])
-    for other in norms[1:]: np.testing.assert_allclose(other, norms[0], rtol=1e-5)
+    for other in norms[1:]:
+        np.testing.assert_allclose(other, norms[0], rtol=1e-5)
+
 
 # ---- learning from the video ------------------------------------------------------------------------------------------------
 @pytest.mark.slow
@@ -185,94 +341,165 @@ def test_only_the_video_teaches(tmp_path, seed):
     "From chance to above 0.9 with the video; with frames shuffled between samples it stays at chance."
     _, read, _ = two_clips()
     rng, rewards = np.random.default_rng(seed), {}
-    for name, source in (("video", read), ("shuffled", lambda row: read(dict(video=str(rng.integers(1, 3)))))):
+    for name, source in (
+        ("video", read),
+        ("shuffled", lambda row: read(dict(video=str(rng.integers(1, 3))))),
+    ):
         log = run(make(tmp_path, read=source, max_steps=60, learning_rate=3e-4, seed=seed))
         rewards[name] = [x["reward"] for x in log]
-    assert abs(np.mean(rewards["video"][:3]) - .5) < .25
-    assert np.mean(rewards["video"][-10:]) > .9, rewards["video"]
-    assert np.mean(rewards["shuffled"][-20:]) < .7, rewards["shuffled"]
+    assert abs(np.mean(rewards["video"][:3]) - 0.5) < 0.25
+    assert np.mean(rewards["video"][-10:]) > 0.9, rewards["video"]
+    assert np.mean(rewards["shuffled"][-20:]) < 0.7, rewards["shuffled"]
+
 
 # ---- killed and resumed -----------------------------------------------------------------------------------------------------
 def killed_run(folder, steps):
     "The run that is killed: every step is saved; each step leaves a line."
     from transformers import TrainerCallback
+
     folder = Path(folder)
     rows, read, id_right = two_clips()
-    data = [dict(r, key=f"{r['key']}-{i}") for i in range(3) for r in rows] # 3 generations an epoch: epochs are crossed
+    data = [
+        dict(r, key=f"{r['key']}-{i}") for i in range(3) for r in rows
+    ]  # 3 generations an epoch: epochs are crossed
     model, processor = toy_policy(steps=5)
     policy = type(model).from_pretrained(base_of(folder, model)), processor
-    trainer = make(folder, policy, data=data, max_steps=steps, num_iterations=2, beta=0.04, learning_rate=1e-4, save_strategy="steps",
-                   save_steps=1, save_total_limit=2)
+    trainer = make(
+        folder,
+        policy,
+        data=data,
+        max_steps=steps,
+        num_iterations=2,
+        beta=0.04,
+        learning_rate=1e-4,
+        save_strategy="steps",
+        save_steps=1,
+        save_total_limit=2,
+    )
+
     class Mark(TrainerCallback):
-        def on_step_end(self, *args, **_): print("step", trainer.state.global_step, flush=True, file=sys.__stdout__)
+        def on_step_end(self, *args, **_):
+            print("step", trainer.state.global_step, flush=True, file=sys.__stdout__)
+
     trainer.add_callback(Mark())
     log = run(trainer, last_checkpoint(folder))
-    write_json(folder/"log.json", [{k: x.get(k) for k in ("step", "loss", "grad_norm", "kl", "reward", "learning_rate")} for x in log])
+    write_json(
+        folder / "log.json",
+        [
+            {k: x.get(k) for k in ("step", "loss", "grad_norm", "kl", "reward", "learning_rate")}
+            for x in log
+        ],
+    )
+
 
 def base_of(folder, model):
-    if not (folder/"base").is_dir(): model.save_pretrained(folder/"base.part"); os.replace(folder/"base.part", folder/"base")
-    return folder/"base"
+    if not (folder / "base").is_dir():
+        model.save_pretrained(folder / "base.part")
+        os.replace(folder / "base.part", folder / "base")
+    return folder / "base"
+
 
 def start(folder, steps):
-    return subprocess.Popen([sys.executable, __file__, str(folder), str(steps)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, start_new_session=True, cwd=ROOT)
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder), str(steps)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=ROOT,
+    )
+
 
 @pytest.mark.slow
 def test_killed_run_is_the_unbroken_run(tmp_path):
     "SIGKILL of the process tree at random moments, twice while a checkpoint is being written: same curve to 1e-6."
     steps, rng, writing = 16, random.Random(0), 0
-    whole, broken = tmp_path/"whole", tmp_path/"broken"
-    for folder in (whole, broken): folder.mkdir()
-    done = start(whole, steps); out, err = done.communicate(timeout=300)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    done = start(whole, steps)
+    out, err = done.communicate(timeout=300)
     assert done.returncode == 0, err[-3000:]
     for moment in ("write", "step", "write", "step", "step"):
         process = start(broken, steps)
         line = process.stdout.readline()
         assert line.startswith("step"), process.stderr.read()[-3000:]
-        if moment == "step": time.sleep(rng.random() * .4)
+        if moment == "step":
+            time.sleep(rng.random() * 0.4)
         else:
             end = time.time() + 20
-            while time.time() < end and not any((broken/".writing").glob("*/*")): time.sleep(.0005)
-        writing += (broken/".writing").is_dir() and any((broken/".writing").iterdir())
-        os.killpg(process.pid, signal.SIGKILL); process.communicate()
-    assert writing >= 1 and not (broken/"log.json").exists()
-    last = start(broken, steps); out, err = last.communicate(timeout=300)
+            while time.time() < end and not any((broken / ".writing").glob("*/*")):
+                time.sleep(0.0005)
+        writing += (broken / ".writing").is_dir() and any((broken / ".writing").iterdir())
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert writing >= 1 and not (broken / "log.json").exists()
+    last = start(broken, steps)
+    out, err = last.communicate(timeout=300)
     assert last.returncode == 0, err[-3000:]
-    a, b = read_json(whole/"log.json"), read_json(broken/"log.json")
+    a, b = read_json(whole / "log.json"), read_json(broken / "log.json")
     assert [x["step"] for x in a] == [x["step"] for x in b] == list(range(1, steps + 1))
     for x, y in zip(a, b):
         assert {k for k, v in x.items() if v is None} == {k for k, v in y.items() if v is None}
-        for key in (k for k, v in x.items() if v is not None): assert abs(x[key] - y[key]) <= 1e-6 * max(1, abs(x[key])), (key, x, y)
+        for key in (k for k, v in x.items() if v is not None):
+            assert abs(x[key] - y[key]) <= 1e-6 * max(1, abs(x[key])), (key, x, y)
+
 
 # ---- several processes ------------------------------------------------------------------------------------------------------
 def fixed_run(folder, rows):
     """Three steps on fixed answers, `rows` per process; the parameters afterwards. Plain SGD: Adam's first steps divide by the size of the
     gradient, so where that is rounding alone (the bias of a key) it would compare noise."""
-    trainer = make(Path(folder)/"run", toy_policy(steps=5), max_steps=3, per_device_train_batch_size=rows, num_generations=8,
-                   optim="sgd", learning_rate=0.1, **dict(ddp_backend="gloo") if "WORLD_SIZE" in os.environ else {})
-    encode = lambda text: trainer.processing_class.tokenizer(text)["input_ids"] + [trainer.eos_token_ids[0]]
+    trainer = make(
+        Path(folder) / "run",
+        toy_policy(steps=5),
+        max_steps=3,
+        per_device_train_batch_size=rows,
+        num_generations=8,
+        optim="sgd",
+        learning_rate=0.1,
+        **dict(ddp_backend="gloo") if "WORLD_SIZE" in os.environ else {},
+    )
+    encode = lambda text: (
+        trainer.processing_class.tokenizer(text)["input_ids"] + [trainer.eos_token_ids[0]]
+    )
+
     def answers(*args, **kwargs):
         place = {}
         rows = [(r, place.setdefault(r, iter(range(8)))) for r in trainer._rows]
         return [encode("12"[next(i) % 3 % 2]) for _, i in rows], None
+
     trainer._generate_single_turn = answers
     run(trainer)
-    if trainer.accelerator.is_main_process: torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), Path(folder)/"parameters.pt")
+    if trainer.accelerator.is_main_process:
+        torch.save(
+            trainer.accelerator.unwrap_model(trainer.model).state_dict(),
+            Path(folder) / "parameters.pt",
+        )
+
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     "Two CPU processes (gloo): parameters as with one process and the same global batch, to 1e-6."
     states = []
     for n in (1, 2):
-        folder = tmp_path/str(n); folder.mkdir()
-        spread = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n)] if n > 1 else []
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        spread = (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n)]
+            if n > 1
+            else []
+        )
         command = [sys.executable, *spread, __file__, "fixed", str(folder), str(16 // n)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=ROOT)
         assert done.returncode == 0, done.stderr[-3000:]
-        states.append(torch.load(folder/"parameters.pt"))
+        states.append(torch.load(folder / "parameters.pt"))
     start = toy_policy(steps=5)[0].state_dict()
     assert max((states[0][k] - v).abs().max().item() for k, v in start.items()) > 1e-4
     worst = max((states[1][k] - v).abs().max().item() for k, v in states[0].items())
     assert worst < 1e-6, worst
 
-if __name__ == "__main__": fixed_run(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "fixed" else killed_run(sys.argv[1], int(sys.argv[2]))
+
+if __name__ == "__main__":
+    fixed_run(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "fixed" else killed_run(
+        sys.argv[1], int(sys.argv[2])
+    )

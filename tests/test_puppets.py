@@ -1,4 +1,5 @@
 """Puppets: what the chapter cannot hold. Other processes, an independent judge of every query, the real loaders, interrupted runs."""
+
 import json, os, subprocess, sys
 from itertools import combinations
 
@@ -9,20 +10,49 @@ from hypothesis import given, settings, strategies as st
 from stvg_nb import puppets
 from stvg_nb.benchmarks import load
 from stvg_nb.core import InputError, MaskDatabase, probe, sha256_file
-from stvg_nb.puppets import (COLOURS, DOMAINS, HELD_OUT, SIZES, SPLITS, Options, Script, expressions, is_puppets, layout_options,
-                             make_script, manifest, manifest_hash, pixel_hash, render, script_hash, truth, write_split)
+from stvg_nb.puppets import (
+    COLOURS,
+    DOMAINS,
+    HELD_OUT,
+    SIZES,
+    SPLITS,
+    Options,
+    Script,
+    expressions,
+    is_puppets,
+    layout_options,
+    make_script,
+    manifest,
+    manifest_hash,
+    pixel_hash,
+    render,
+    script_hash,
+    truth,
+    write_split,
+)
 
 CLIPS = [("test", "stage", 5), ("open", "street", 12), ("train", "street", 3)]
 
 # determinism -----------------------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("seed", ["0", "12345"])
 def test_same_hashes_in_another_process(seed):
-    code = ("import json, sys; from stvg_nb.puppets import *\n"
-            "print(json.dumps([[script_hash(s), pixel_hash(s)] for s in (make_script(*c) for c in json.loads(sys.argv[1]))]))")
-    out = subprocess.run([sys.executable, "-c", "import sys, json; " + code, json.dumps(CLIPS)], capture_output=True, text=True, check=True,
-                         env={**os.environ, "PYTHONHASHSEED": seed})
-    assert json.loads(out.stdout) == [[script_hash(s), pixel_hash(s)] for s in (make_script(*c) for c in CLIPS)]
+    code = (
+        "import json, sys; from stvg_nb.puppets import *\n"
+        "print(json.dumps([[script_hash(s), pixel_hash(s)] for s in (make_script(*c) for c in json.loads(sys.argv[1]))]))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", "import sys, json; " + code, json.dumps(CLIPS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": seed},
+    )
+    assert json.loads(out.stdout) == [
+        [script_hash(s), pixel_hash(s)] for s in (make_script(*c) for c in CLIPS)
+    ]
+
 
 def test_scripts_of_the_frozen_splits_are_those_of_the_manifest():
     frozen = manifest()["splits"]
@@ -30,74 +60,129 @@ def test_scripts_of_the_frozen_splits_are_those_of_the_manifest():
         for domain in DOMAINS:
             entry = frozen[f"{split}/{domain}"]
             assert entry["n"] == SIZES[split] == len(entry["scripts"]) == len(entry["pixels"])
-            assert [script_hash(make_script(split, domain, i)) for i in range(0, SIZES[split], 4)] == entry["scripts"][::4]
+            assert [
+                script_hash(make_script(split, domain, i)) for i in range(0, SIZES[split], 4)
+            ] == entry["scripts"][::4]
 
-@pytest.mark.parametrize("split,domain,index", [("test", "stage", 7), ("test", "street", 123), ("val", "stage", 199), ("open", "street", 0),
-                                                ("train", "stage", 39)])
+
+@pytest.mark.parametrize(
+    "split,domain,index",
+    [
+        ("test", "stage", 7),
+        ("test", "street", 123),
+        ("val", "stage", 199),
+        ("open", "street", 0),
+        ("train", "stage", 39),
+    ],
+)
 def test_pixels_are_those_of_the_manifest(split, domain, index):
-    assert pixel_hash(make_script(split, domain, index)) == manifest()["splits"][f"{split}/{domain}"]["pixels"][index]
+    assert (
+        pixel_hash(make_script(split, domain, index))
+        == manifest()["splits"][f"{split}/{domain}"]["pixels"][index]
+    )
+
 
 def test_the_manifest_notices_a_change():
     changed = manifest()
     changed["splits"]["test/stage"]["pixels"][0] = "0" * 16
     assert manifest_hash(changed) != manifest_hash()
 
+
 def test_a_script_survives_json():
     s = make_script("test", "street", 41)
     assert Script.from_dict(json.loads(json.dumps(s.to_dict()))) == s
 
+
 # every query has one answer: judged by a second implementation that sees only the JSON ---------------------------------------------------
 
-def wears(p, who): return all(p[k] == v for k, v in who.items())
+
+def wears(p, who):
+    return all(p[k] == v for k, v in who.items())
+
 
 def places(d):
     "x of every puppet in every frame, None where it is away; event by event, frame by frame."
     out = []
     for k, p in enumerate(d["puppets"]):
         x, row = p["home"], []
-        moves = [e for e in d["events"] if e["puppet"] == k and e["action"] in ("walk", "enter", "leave")]
+        moves = [
+            e for e in d["events"] if e["puppet"] == k and e["action"] in ("walk", "enter", "leave")
+        ]
         for f in range(d["frames"]):
             now = [e for e in moves if e["start"] <= f < e["end"]]
             past = [e for e in moves if e["end"] <= f]
-            if now: x = now[0]["x0"] + (now[0]["x1"] - now[0]["x0"]) * (f - now[0]["start"]) / (now[0]["end"] - now[0]["start"])
-            elif past: x = max(past, key=lambda e: e["end"])["x1"]
+            if now:
+                x = now[0]["x0"] + (now[0]["x1"] - now[0]["x0"]) * (f - now[0]["start"]) / (
+                    now[0]["end"] - now[0]["start"]
+                )
+            elif past:
+                x = max(past, key=lambda e: e["end"])["x1"]
             row.append(x if p["enter"] <= f < p["leave"] else None)
         out.append(row)
     return out
+
 
 def only(d, who):
     ks = [k for k, p in enumerate(d["puppets"]) if wears(p, who)]
     assert len(ks) == 1, f"{who} names {len(ks)} puppets"
     return ks[0]
 
+
 def judge(d):
     "All (puppet, start, end) that fit the logical form, by brute force over puppets and events."
     form, people, found, x = d["form"], d["puppets"], [], places(d)
-    if form["action"] is None: return [(k, p["enter"], p["leave"]) for k, p in enumerate(people) if wears(p, form["who"])]
-    same = [e for e in d["events"] if e["action"] == form["action"] and wears(people[e["puppet"]], form.get("who") or {})
-            and ("object" not in form or d["props"][e["prop"]]["kind"] == form["object"])]
+    if form["action"] is None:
+        return [(k, p["enter"], p["leave"]) for k, p in enumerate(people) if wears(p, form["who"])]
+    same = [
+        e
+        for e in d["events"]
+        if e["action"] == form["action"]
+        and wears(people[e["puppet"]], form.get("who") or {})
+        and ("object" not in form or d["props"][e["prop"]]["kind"] == form["object"])
+    ]
     for e in same:
         k, span, ok = e["puppet"], range(e["start"], e["end"]), True
-        for role in {"to", "from"} & set(form): ok &= e["partner"] == only(d, form[role])
+        for role in {"to", "from"} & set(form):
+            ok &= e["partner"] == only(d, form[role])
         for side in {"left", "right"} & set(form):
             q = only(d, form[side])
-            ok &= q != k and all(x[q][f] is not None and ((x[k][f] < x[q][f]) if side == "left" else (x[k][f] > x[q][f])) for f in span)
+            ok &= q != k and all(
+                x[q][f] is not None
+                and ((x[k][f] < x[q][f]) if side == "left" else (x[k][f] > x[q][f]))
+                for f in span
+            )
         for way in {"behind", "front"} & set(form):
             q = only(d, form[way])
-            ok &= q != k and all(x[q][f] is not None for f in span) and (people[k]["foot"] < people[q]["foot"]) == (way == "behind")
+            ok &= (
+                q != k
+                and all(x[q][f] is not None for f in span)
+                and (people[k]["foot"] < people[q]["foot"]) == (way == "behind")
+            )
             ok = ok and (x[k][span[0]] < x[q][span[0]]) != (x[k][span[-1]] < x[q][span[-1]])
         for when in {"after", "before"} & set(form):
             q = only(d, form[when]["who"])
-            marks = [m for m in d["events"] if m["puppet"] == q and m["action"] == form[when]["action"]]
+            marks = [
+                m for m in d["events"] if m["puppet"] == q and m["action"] == form[when]["action"]
+            ]
             assert len(marks) == 1
-            ok &= e["start"] >= marks[0]["end"] if when == "after" else e["end"] <= marks[0]["start"]
-        if ok: found.append(e)
+            ok &= (
+                e["start"] >= marks[0]["end"] if when == "after" else e["end"] <= marks[0]["start"]
+            )
+        if ok:
+            found.append(e)
     if "order" in form:
         assert len(found) > 1, "first or last of one"
-        best = min(found, key=lambda e: e["start"]) if form["order"] == "first" else max(found, key=lambda e: e["start"])
-        assert all(e is best or e["end"] <= best["start"] or e["start"] >= best["end"] for e in found), "nobody could say which is first"
+        best = (
+            min(found, key=lambda e: e["start"])
+            if form["order"] == "first"
+            else max(found, key=lambda e: e["start"])
+        )
+        assert all(
+            e is best or e["end"] <= best["start"] or e["start"] >= best["end"] for e in found
+        ), "nobody could say which is first"
         found = [best]
     return [(e["puppet"], e["start"], e["end"]) for e in found]
+
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_every_query_has_exactly_one_answer(domain):
@@ -109,11 +194,13 @@ def test_every_query_has_exactly_one_answer(domain):
             kinds |= set(d["form"])
     assert {"order", "after", "before", "left", "right", "behind", "to", "from", "who"} <= kinds
 
+
 def test_the_test_split_has_exactly_one_answer():
     for domain in DOMAINS:
         for index in range(SIZES["test"]):
             d = make_script("test", domain, index).to_dict()
             assert judge(d) == [(d["target"], d["start"], d["end"])], (domain, index)
+
 
 def test_the_judge_can_say_no():
     d = make_script("test", "stage", 1).to_dict()
@@ -121,23 +208,43 @@ def test_the_judge_can_say_no():
     d["events"].append({**twin, "start": d["end"] + 1, "end": d["end"] + 9})
     assert len(judge(d)) == 2
 
+
 # properties of scripts -------------------------------------------------------------------------------------------------------------------
 
-clips = dict(split=st.sampled_from(SPLITS), domain=st.sampled_from(DOMAINS), index=st.integers(0, 10**6))
+clips = dict(
+    split=st.sampled_from(SPLITS), domain=st.sampled_from(DOMAINS), index=st.integers(0, 10**6)
+)
+
 
 @settings(max_examples=40)
-@given(fps=st.sampled_from([None, 8, 12.5, 24, 30]), duration=st.sampled_from([12.0, 14.5, 20.0, 30.0]), **clips)
+@given(
+    fps=st.sampled_from([None, 8, 12.5, 24, 30]),
+    duration=st.sampled_from([12.0, 14.5, 20.0, 30.0]),
+    **clips,
+)
 def test_scripts_are_playable(split, domain, index, fps, duration):
     s = make_script(split, domain, index, Options(duration=duration, fps=fps))
-    assert s.frames == int(duration * s.fps + 0.5) and 2 <= len(s.puppets) <= 6 and 0 <= s.start < s.end <= s.frames
+    assert (
+        s.frames == int(duration * s.fps + 0.5)
+        and 2 <= len(s.puppets) <= 6
+        and 0 <= s.start < s.end <= s.frames
+    )
     for k, p in enumerate(s.puppets):
         mine = [e for e in s.events if e.puppet == k]
         assert all(p.enter <= e.start < e.end <= p.leave for e in mine)
-        assert all(a.end <= b.start or b.end <= a.start for a, b in combinations(mine, 2)), "one thing at a time"
+        assert all(a.end <= b.start or b.end <= a.start for a, b in combinations(mine, 2)), (
+            "one thing at a time"
+        )
         assert all(abs(e.x1 - e.x0) >= 0.39 * s.width for e in mine if e.action == "walk")
         assert {p.shirt, p.trousers} <= set(COLOURS)
-        if split != "open": assert not any((p.shirt, e.action) in HELD_OUT for e in mine)
-    assert s.query and s.question.endswith("?") and ("brief" in s.labels) == ((s.end - s.start) / s.fps < 1)
+        if split != "open":
+            assert not any((p.shirt, e.action) in HELD_OUT for e in mine)
+    assert (
+        s.query
+        and s.question.endswith("?")
+        and ("brief" in s.labels) == ((s.end - s.start) / s.fps < 1)
+    )
+
 
 @settings(max_examples=6)
 @given(**clips)
@@ -149,27 +256,53 @@ def test_masks_are_disjoint_and_boxes_are_tight(split, domain, index):
         for f, (x1, y1, x2, y2) in list(zip(tube.frames, tube.boxes.astype(int)))[::7]:
             mask = labels[f] == k
             assert mask[y1:y2, x1:x2].sum() == mask.sum()
-            assert mask[y1].any() and mask[y2 - 1].any() and mask[:, x1].any() and mask[:, x2 - 1].any()
+            assert (
+                mask[y1].any()
+                and mask[y2 - 1].any()
+                and mask[:, x1].any()
+                and mask[:, x2 - 1].any()
+            )
             assert (facts["masks"].mask(facts["numbers"][k - 1], f) == mask).all()
     seen = facts["tube"].at(np.arange(s.start, s.end))[1]
     assert seen.mean() > 0.6, "the target is in sight for most of its event"
+
 
 def test_the_first_number_is_on_the_left_of_the_first_frame():
     for index in range(20):
         s = make_script("val", "stage", index)
         facts = truth(s, [next(render(s))[1]], masks=False)
-        first = sorted((t.boxes[0][0], facts["numbers"][k - 1]) for k, t in facts["tubes"].items() if k <= len(s.puppets))
+        first = sorted(
+            (t.boxes[0][0], facts["numbers"][k - 1])
+            for k, t in facts["tubes"].items()
+            if k <= len(s.puppets)
+        )
         assert [n for _, n in first] == list(range(1, len(first) + 1))
 
+
 # real lay-outs, read by the real loaders -------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("puppets")
-    return {layout: write_split(root / layout, "test", "street", 2, layout, start=6, masks=layout == "hcstvg", progress=False)
-            for layout in ("hcstvg", "vidstg", "mevis")}
+    return {
+        layout: write_split(
+            root / layout,
+            "test",
+            "street",
+            2,
+            layout,
+            start=6,
+            masks=layout == "hcstvg",
+            progress=False,
+        )
+        for layout in ("hcstvg", "vidstg", "mevis")
+    }
 
-def script_of(layout, index): return make_script("test", "street", index, layout_options(layout, "test", "street", index))
+
+def script_of(layout, index):
+    return make_script("test", "street", index, layout_options(layout, "test", "street", index))
+
 
 def test_hcstvg_is_read_as_it_was_meant(written):
     bench = load(**written["hcstvg"]["load"])
@@ -179,13 +312,22 @@ def test_hcstvg_is_read_as_it_was_meant(written):
         info, tube = probe(path), truth(script_of("hcstvg", index), masks=False)["tube"]
         assert info.duration == pytest.approx(20.0) and info.fps == sample.fps == s.fps
         assert info.frame_count == sample.frame_count == 20 * s.fps
-        assert (sample.width, sample.height) == (info.width, info.height) == (320, 240) and is_puppets(path)
-        assert (sample.interval.start, sample.interval.end, sample.query, sample.query_type) == (s.start, s.end, s.query, s.type)
+        assert (sample.width, sample.height) == (info.width, info.height) == (
+            320,
+            240,
+        ) and is_puppets(path)
+        assert (sample.interval.start, sample.interval.end, sample.query, sample.query_type) == (
+            s.start,
+            s.end,
+            s.query,
+            s.type,
+        )
         boxes, has = sample.tube.at(tube.frames)
         assert has.all() and np.abs(boxes - tube.boxes).max() < 0.011
         oracle = MaskDatabase.open(path.parent.parent / "masks" / f"{s.name}.masks.json.gz")
         assert oracle.video["frame_count"] == info.frame_count
     assert script_of("hcstvg", 7).fps != 10, "a tenth of the test clips has another rate"
+
 
 def test_vidstg_is_read_as_it_was_meant(written):
     bench = load(**written["vidstg"]["load"])
@@ -202,56 +344,86 @@ def test_vidstg_is_read_as_it_was_meant(written):
         inside = (tube.frames >= s.start) & (tube.frames < s.end)
         assert has[inside].all() and np.array_equal(boxes[inside], tube.boxes[inside])
 
+
 def test_mevis_is_read_as_it_was_meant(written):
     import cv2
+
     bench = load(**written["mevis"]["load"])
     assert any(len(s.extra["obj_id"]) > 1 for s in bench), "several targets"
     for index in (6, 7):
         s = script_of("mevis", index)
         labels, samples = [l for _, l in render(s)], [b for b in bench if b.key.startswith(s.name)]
-        assert [(b.query, b.extra["obj_id"]) for b in samples] == [(t, g) for t, g in expressions(s)]
+        assert [(b.query, b.extra["obj_id"]) for b in samples] == [
+            (t, g) for t, g in expressions(s)
+        ]
         sample = max(samples, key=lambda b: len(b.extra["obj_id"]))
-        assert all((m == np.isin(l, sample.extra["obj_id"])).all() for m, l in zip(bench.masks(sample), labels))
+        assert all(
+            (m == np.isin(l, sample.extra["obj_id"])).all()
+            for m, l in zip(bench.masks(sample), labels)
+        )
         folder = written["mevis"]["load"]["videos"] / s.name
         assert sorted(p.stem for p in folder.iterdir()) == sample.extra["frames"]
         assert cv2.imread(str(folder / "00000.jpg")).shape == (240, 320, 3)
         info = probe(folder.parent.parent / "videos" / f"{s.name}.mp4")
-        assert (info.fps, info.frame_count) == (s.fps, s.frames) and info.duration == pytest.approx(s.duration)
+        assert (info.fps, info.frame_count) == (s.fps, s.frames) and info.duration == pytest.approx(
+            s.duration
+        )
+
 
 # interrupted and repeated runs -----------------------------------------------------------------------------------------------------------
 
 SHORT = Options(duration=12.0, fps=5)
 
+
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     whole = write_split(tmp_path / "a", "train", "stage", 3, options=SHORT, progress=False)
     original, calls = puppets.write_video, []
+
     def breaks(frames):
         for i, frame in enumerate(frames):
-            if i == 20: raise KeyboardInterrupt
+            if i == 20:
+                raise KeyboardInterrupt
             yield frame
+
     def stops(path, frames, *args, **kwargs):
         calls.append(path)
         return original(path, breaks(frames) if len(calls) == 2 else frames, *args, **kwargs)
+
     monkeypatch.setattr(puppets, "write_video", stops)
-    with pytest.raises(KeyboardInterrupt): write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
     left = {p.name for p in (tmp_path / "b").rglob("*") if p.is_file()}
-    assert left == {"puppets_stage_train_00000.mp4", "puppets_stage_train_00000.json"}, "nothing half-written"
+    assert left == {"puppets_stage_train_00000.mp4", "puppets_stage_train_00000.json"}, (
+        "nothing half-written"
+    )
     monkeypatch.undo()
     again = write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
     assert (again["written"], again["kept"]) == (2, 1) and whole["written"] == 3
-    files = lambda root: {str(p.relative_to(root)): sha256_file(p) for p in root.rglob("*") if p.is_file()}
+    files = lambda root: {
+        str(p.relative_to(root)): sha256_file(p) for p in root.rglob("*") if p.is_file()
+    }
     assert files(tmp_path / "a") == files(tmp_path / "b"), "the same bytes, interrupted or not"
+
 
 def test_changed_options_and_missing_videos_are_written_again(tmp_path):
     write_split(tmp_path, "val", "stage", 2, options=SHORT, progress=False)
     (tmp_path / "videos/puppets_stage_val_00001.mp4").unlink()
     assert write_split(tmp_path, "val", "stage", 2, options=SHORT, progress=False)["written"] == 1
-    assert write_split(tmp_path, "val", "stage", 1, options=Options(duration=12.0, fps=6), progress=False)["written"] == 1
+    assert (
+        write_split(
+            tmp_path, "val", "stage", 1, options=Options(duration=12.0, fps=6), progress=False
+        )["written"]
+        == 1
+    )
+
 
 @pytest.mark.parametrize("args,word", [(("dev", "stage", 0), "dev"), (("test", "moon", 0), "moon")])
 def test_unknown_names_are_refused(args, word):
-    with pytest.raises(InputError, match=word): make_script(*args)
+    with pytest.raises(InputError, match=word):
+        make_script(*args)
+
 
 def test_options_no_scene_fits_are_refused(monkeypatch):
     monkeypatch.setattr(puppets, "ATTEMPTS", 20)
-    with pytest.raises(InputError, match="allow more seconds"): make_script("train", "stage", 1, Options(duration=2.0))
+    with pytest.raises(InputError, match="allow more seconds"):
+        make_script("train", "stage", 1, Options(duration=2.0))

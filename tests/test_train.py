@@ -1,11 +1,13 @@
 """Training: what needs whole runs, several processes, kills, or the notebook run as papermill runs it.
 
 Called as a script it is the run that is killed or shared out."""
+
 import hashlib, json, os, shutil, signal, subprocess, sys, time
 from importlib.util import find_spec
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1"); os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
@@ -17,97 +19,247 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 TOY = T.TOY | {"train.base": "random", "train.save_every": 1, "train.learning_rate": 1e-3}
 
-def toy(**settings): return load_profile("smoke", TOY | {f"train.{k}": v for k, v in settings.items()})
+
+def toy(**settings):
+    return load_profile("smoke", TOY | {f"train.{k}": v for k, v in settings.items()})
+
 
 @pytest.fixture(autouse=True)
-def own_runs(tmp_path_factory, monkeypatch): monkeypatch.setenv("STVG_RUNS", str(shared_runs(tmp_path_factory)))
+def own_runs(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("STVG_RUNS", str(shared_runs(tmp_path_factory)))
+
 
 def shared_runs(factory, made=[]):
-    if not made: made.append(factory.mktemp("runs"))
+    if not made:
+        made.append(factory.mktemp("runs"))
     return made[0]
+
 
 @pytest.fixture(scope="module")
 def puppets(tmp_path_factory):
     "Profile, training set, videos, mask databases of four clips."
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STVG_RUNS", str(shared_runs(tmp_path_factory)))
-        profile = load_profile("smoke", {"train.base": "random", "train.steps": 1, "train.generations": 2, "train.prompts": 1, "train.together": 1})
+        profile = load_profile(
+            "smoke",
+            {
+                "train.base": "random",
+                "train.steps": 1,
+                "train.generations": 2,
+                "train.prompts": 1,
+                "train.together": 1,
+            },
+        )
         return (profile, *T.puppets_set(profile, profile.train, quiet=True))
+
 
 def same(a, b, tolerance=1e-6):
     "Two logs, apart from time and memory."
     assert [r["step"] for r in a] == [r["step"] for r in b]
     for x, y in zip(a, b):
-        for key in x.keys() - {"seconds", "peak_gb", "terms", "dead_groups"}: assert x[key] == y[key] or abs(x[key] - y[key]) <= tolerance * max(1, abs(x[key])), (key, x, y)
+        for key in x.keys() - {"seconds", "peak_gb", "terms", "dead_groups"}:
+            assert x[key] == y[key] or abs(x[key] - y[key]) <= tolerance * max(1, abs(x[key])), (
+                key,
+                x,
+                y,
+            )
+
 
 # ---- settings and data ------------------------------------------------------------------------------------------------------
 REFUSED = {
-    "method": ({"train.method": "rl"}, "'method' is 'rl'"), "variant": ({"train.variant": "best"}, "'variant' is 'best'"), "steps": ({"train.steps": 0}, "'steps' is 0"),
-    "one answer": ({"train.generations": 1}, "no advantage"), "uneven": ({"train.prompts": 3, "train.together": 2}, "must divide"), "lora": ({"train.lora": {"rank": 4}}, "no 'rank'"),
-    "unseen numbers": ({"train.rewards": [], "train.marks": False}, "plain video"), "weights": ({"train.weights": [1.0, 2.0]}, "'weights' is [1.0, 2.0]"), "cache": ({"train.feature_cache": True}, "frozen_tower"), "launch": ({"train.launch": "zero4"}, "'zero4'"),
-    "sharded tower": ({"train.feature_cache": True, "train.frozen_tower": True, "train.processes": 2, "train.launch": "zero3"}, "whole tower"),
-    "machines": ({"train.processes": 8, "train.machines": 3}, "multiple of machines"), "rewards": ({"train.rewards": ["stvg_nb.rewards.reward_beauty"]}, "reward_beauty"),
-    "data": ({"train.data": "gone.jsonl"}, "gone.jsonl"), "source": ({"train.data": "stvg_nb.train.no_rows"}, "no_rows"), "base": ({"train.base": "no/such-model"}, "base no/such-model"),
-    "shipped": ({"train.base": "embedded:nobody"}, "embedded:nobody"), "wandb": ({"train.wandb": True}, "wandb"), "typo": ({"train.stesp": 3}, "'stesp'"), "type": ({"train.steps": "many"}, "'many'"),
-    "clips": ({"train.data": "puppets", "train.puppets": {"length": 3}}, "'puppets'"), "prompt": ({"train.data": "puppets", "train.reader": T.TrainConfig.reader, "train.prompt_tokens": 100}, "prompt tokens"),
+    "method": ({"train.method": "rl"}, "'method' is 'rl'"),
+    "variant": ({"train.variant": "best"}, "'variant' is 'best'"),
+    "steps": ({"train.steps": 0}, "'steps' is 0"),
+    "one answer": ({"train.generations": 1}, "no advantage"),
+    "uneven": ({"train.prompts": 3, "train.together": 2}, "must divide"),
+    "lora": ({"train.lora": {"rank": 4}}, "no 'rank'"),
+    "unseen numbers": ({"train.rewards": [], "train.marks": False}, "plain video"),
+    "weights": ({"train.weights": [1.0, 2.0]}, "'weights' is [1.0, 2.0]"),
+    "cache": ({"train.feature_cache": True}, "frozen_tower"),
+    "launch": ({"train.launch": "zero4"}, "'zero4'"),
+    "sharded tower": (
+        {
+            "train.feature_cache": True,
+            "train.frozen_tower": True,
+            "train.processes": 2,
+            "train.launch": "zero3",
+        },
+        "whole tower",
+    ),
+    "machines": ({"train.processes": 8, "train.machines": 3}, "multiple of machines"),
+    "rewards": ({"train.rewards": ["stvg_nb.rewards.reward_beauty"]}, "reward_beauty"),
+    "data": ({"train.data": "gone.jsonl"}, "gone.jsonl"),
+    "source": ({"train.data": "stvg_nb.train.no_rows"}, "no_rows"),
+    "base": ({"train.base": "no/such-model"}, "base no/such-model"),
+    "shipped": ({"train.base": "embedded:nobody"}, "embedded:nobody"),
+    "wandb": ({"train.wandb": True}, "wandb"),
+    "typo": ({"train.stesp": 3}, "'stesp'"),
+    "type": ({"train.steps": "many"}, "'many'"),
+    "clips": ({"train.data": "puppets", "train.puppets": {"length": 3}}, "'puppets'"),
+    "prompt": (
+        {"train.data": "puppets", "train.reader": T.TrainConfig.reader, "train.prompt_tokens": 100},
+        "prompt tokens",
+    ),
 }
+
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_settings_are_one_line(name, tmp_path, capsys):
     settings, names = REFUSED[name]
-    if name == "wandb" and find_spec("wandb"): pytest.skip("wandb is installed")
-    given = [x for k, v in (TOY | {"train.steps": 1} | settings).items() for x in ("--set", f"{k}={json.dumps(v)}")]
-    code = stvg(["train", "--profile", "smoke", "--output", str(tmp_path/"run"), "--quiet", *given])
+    if name == "wandb" and find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    given = [
+        x
+        for k, v in (TOY | {"train.steps": 1} | settings).items()
+        for x in ("--set", f"{k}={json.dumps(v)}")
+    ]
+    code = stvg(
+        ["train", "--profile", "smoke", "--output", str(tmp_path / "run"), "--quiet", *given]
+    )
     out, err = capsys.readouterr()
     lines = [l for l in err.splitlines() if l]
-    assert code == 2 and out == "" and len(lines) == 1 and lines[0].startswith("stvg: error: ") and names in lines[0], err
-    assert not (tmp_path/"run/run.json").exists()
+    assert (
+        code == 2
+        and out == ""
+        and len(lines) == 1
+        and lines[0].startswith("stvg: error: ")
+        and names in lines[0]
+    ), err
+    assert not (tmp_path / "run/run.json").exists()
+
 
 def test_bad_options_of_the_command(tmp_path, capsys):
-    write_text(tmp_path/"p.yaml", "inherits: smoke\ntrain: {steps: [1]}\n")
-    for argv, names in ((["--method", "rl"], "'rl'"), (["--steps", "many"], "--steps"), (["--profile", "huge"], "huge"), (["--config", str(tmp_path/"none.yaml")], "none.yaml"),
-                        (["--config", str(tmp_path/"p.yaml")], "'steps'"), (["--config", str(tmp_path/"p.yaml"), "--profile", "smoke"], "--config"), (["--profile", "a100"], "8 GPUs")):
-        if names == "8 GPUs" and torch.cuda.device_count() >= 8: continue
+    write_text(tmp_path / "p.yaml", "inherits: smoke\ntrain: {steps: [1]}\n")
+    for argv, names in (
+        (["--method", "rl"], "'rl'"),
+        (["--steps", "many"], "--steps"),
+        (["--profile", "huge"], "huge"),
+        (["--config", str(tmp_path / "none.yaml")], "none.yaml"),
+        (["--config", str(tmp_path / "p.yaml")], "'steps'"),
+        (["--config", str(tmp_path / "p.yaml"), "--profile", "smoke"], "--config"),
+        (["--profile", "a100"], "8 GPUs"),
+    ):
+        if names == "8 GPUs" and torch.cuda.device_count() >= 8:
+            continue
         assert stvg(["train", *argv, "--quiet"]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and names in err
 
+
 GOOD = dict(query="Who waves?", start=1.0, end=2.5, answer_id=1)
 LINES = {
-    "no json": ("{", "line 2"), "a list": (["a.mp4"], "an object"), "no video": ({"video": None}, "'video' is missing"), "gone": ({"video": "gone.mp4"}, "gone.mp4"), "number as video": ({"video": 3}, "'video' is 3"),
-    "no query": ({"query": None}, "'query' is missing"), "blank query": ({"query": "  "}, "'query' is empty"), "reversed": ({"start": 3.0}, "'end' is 2.5"), "negative": ({"start": -1.0}, "not negative"),
-    "text as time": ({"end": "2 s"}, "'end' is '2 s'"), "true as time": ({"end": True}, "'end' is True"), "text as number": ({"answer_id": "1"}, "'answer_id' is '1'"), "window": ({"window": [5]}, "'window' is [5]"),
-    "frames": ({"frames": [9, 2], "boxes": {"3": [1, 2, 3, 4]}}, "'frames' is [9, 2]"), "box": ({"boxes": {"3": [1, 2, 3]}}, "boxes"), "box key": ({"boxes": {"x": [1, 2, 3, 4]}}, "boxes"), "twice": ({"key": "1"}, "occurs 2 times"),
+    "no json": ("{", "line 2"),
+    "a list": (["a.mp4"], "an object"),
+    "no video": ({"video": None}, "'video' is missing"),
+    "gone": ({"video": "gone.mp4"}, "gone.mp4"),
+    "number as video": ({"video": 3}, "'video' is 3"),
+    "no query": ({"query": None}, "'query' is missing"),
+    "blank query": ({"query": "  "}, "'query' is empty"),
+    "reversed": ({"start": 3.0}, "'end' is 2.5"),
+    "negative": ({"start": -1.0}, "not negative"),
+    "text as time": ({"end": "2 s"}, "'end' is '2 s'"),
+    "true as time": ({"end": True}, "'end' is True"),
+    "text as number": ({"answer_id": "1"}, "'answer_id' is '1'"),
+    "window": ({"window": [5]}, "'window' is [5]"),
+    "frames": ({"frames": [9, 2], "boxes": {"3": [1, 2, 3, 4]}}, "'frames' is [9, 2]"),
+    "box": ({"boxes": {"3": [1, 2, 3]}}, "boxes"),
+    "box key": ({"boxes": {"x": [1, 2, 3, 4]}}, "boxes"),
+    "twice": ({"key": "1"}, "occurs 2 times"),
 }
+
 
 @pytest.mark.parametrize("name", LINES)
 def test_bad_lines_are_named(name, puppets, tmp_path, capsys):
     _, path, videos, databases = puppets
     good, (change, names) = dict(GOOD, video=sorted(videos.glob("*.mp4"))[0].name), LINES[name]
-    second = change if isinstance(change, str) else json.dumps(change if isinstance(change, list) else {k: v for k, v in (good | change).items() if v is not None})
-    write_text(tmp_path/"own.jsonl", json.dumps(good) + "\n" + second + "\n")
-    code = stvg(["train", "--profile", "smoke", "--data", str(tmp_path/"own.jsonl"), "--base", "random", "--set", f"train.videos={videos}", "--set", f"train.databases={databases}", "--quiet"])
+    second = (
+        change
+        if isinstance(change, str)
+        else json.dumps(
+            change
+            if isinstance(change, list)
+            else {k: v for k, v in (good | change).items() if v is not None}
+        )
+    )
+    write_text(tmp_path / "own.jsonl", json.dumps(good) + "\n" + second + "\n")
+    code = stvg(
+        [
+            "train",
+            "--profile",
+            "smoke",
+            "--data",
+            str(tmp_path / "own.jsonl"),
+            "--base",
+            "random",
+            "--set",
+            f"train.videos={videos}",
+            "--set",
+            f"train.databases={databases}",
+            "--quiet",
+        ]
+    )
     out, err = capsys.readouterr()
-    assert code == 2 and out == "" and err.count("\n") == 1 and "own.jsonl" in err and names in err and ("line 2" in err or name == "twice")
+    assert (
+        code == 2
+        and out == ""
+        and err.count("\n") == 1
+        and "own.jsonl" in err
+        and names in err
+        and ("line 2" in err or name == "twice")
+    )
 
-@pytest.mark.parametrize("change, names", [({"answer_id": 9}, "answer_id is 9"), ({"answer_id": None}, "'answer_id' is missing"), ({"database": "none.json.gz"}, "no mask database")])
+
+@pytest.mark.parametrize(
+    "change, names",
+    [
+        ({"answer_id": 9}, "answer_id is 9"),
+        ({"answer_id": None}, "'answer_id' is missing"),
+        ({"database": "none.json.gz"}, "no mask database"),
+    ],
+)
 def test_samples_need_their_number(change, names, puppets, tmp_path):
     profile, _, videos, databases = puppets
-    record = {k: v for k, v in (dict(GOOD, video=sorted(videos.glob("*.mp4"))[0].name) | change).items() if v is not None}
-    write_text(tmp_path/"own.jsonl", json.dumps(record))
-    config = T.replace(profile.train, data=str(tmp_path/"own.jsonl"), videos=str(videos), databases=str(databases))
-    with pytest.raises(InputError, match=names): T.load_rows(profile, config, quiet=True)
-    assert len(T.load_rows(profile, T.replace(config, variant="temporal"), quiet=True)) == 1   # time alone needs no number
+    record = {
+        k: v
+        for k, v in (dict(GOOD, video=sorted(videos.glob("*.mp4"))[0].name) | change).items()
+        if v is not None
+    }
+    write_text(tmp_path / "own.jsonl", json.dumps(record))
+    config = T.replace(
+        profile.train,
+        data=str(tmp_path / "own.jsonl"),
+        videos=str(videos),
+        databases=str(databases),
+    )
+    with pytest.raises(InputError, match=names):
+        T.load_rows(profile, config, quiet=True)
+    assert (
+        len(T.load_rows(profile, T.replace(config, variant="temporal"), quiet=True)) == 1
+    )  # time alone needs no number
+
 
 def test_own_file_equals_the_vote_s(puppets, tmp_path):
     "The documented fields carry everything: the same rows from a hand-written file and from chapter 02's."
     profile, path, videos, databases = puppets
     header, *records = map(json.loads, Path(path).read_text().splitlines())
     fields = ("key", "video", "query", "start", "end", "answer_id", "frames", "boxes")
-    write_text(tmp_path/"own.jsonl", "\n".join(json.dumps({k: r[k] for k in fields}) for r in records))
-    both = [T.load_rows(profile, T.replace(profile.train, data=str(p), videos=str(videos), databases=str(databases)), quiet=True) for p in (path, tmp_path/"own.jsonl")]
+    write_text(
+        tmp_path / "own.jsonl", "\n".join(json.dumps({k: r[k] for k in fields}) for r in records)
+    )
+    both = [
+        T.load_rows(
+            profile,
+            T.replace(profile.train, data=str(p), videos=str(videos), databases=str(databases)),
+            quiet=True,
+        )
+        for p in (path, tmp_path / "own.jsonl")
+    ]
     assert both[0] == both[1] and T.rows_hash(both[0]) == T.rows_hash(both[1]) and len(both[0]) == 4
-    assert both[0][0]["answer"].startswith("<answer>Target ID: ") and "<think>" in both[0][0]["prompt"][0]["content"][0]["text"]
+    assert (
+        both[0][0]["answer"].startswith("<answer>Target ID: ")
+        and "<think>" in both[0][0]["prompt"][0]["content"][0]["text"]
+    )
+
 
 # ---- SFT --------------------------------------------------------------------------------------------------------------------
 def test_loss_is_on_the_answer_alone(puppets, tmp_path, monkeypatch):
@@ -121,8 +273,14 @@ def test_loss_is_on_the_answer_alone(puppets, tmp_path, monkeypatch):
     spoken = trainer.processing_class.tokenizer.decode(packed[0].labels[0].tolist())
     assert spoken == "".join(r["answer"] + "<|im_end|>" for r in rows)
     loss.backward()
-    assert packed[0].ids.shape[1] > 10 * packed[0].labels.shape[1] and trainer.model.lm_head.weight.grad.norm() > 0
-    assert "<think>" not in rows[0]["prompt"][0]["content"][0]["text"]           # SFT asks for the answer at once
+    assert (
+        packed[0].ids.shape[1] > 10 * packed[0].labels.shape[1]
+        and trainer.model.lm_head.weight.grad.norm() > 0
+    )
+    assert (
+        "<think>" not in rows[0]["prompt"][0]["content"][0]["text"]
+    )  # SFT asks for the answer at once
+
 
 def test_two_questions_about_a_clip_decode_it_once(puppets, tmp_path):
     profile, *_ = puppets
@@ -131,280 +289,672 @@ def test_two_questions_about_a_clip_decode_it_once(puppets, tmp_path):
     trainer = T.make_trainer(config, profile, [row], "random", tmp_path)
     read = trainer.read_video
     trainer.read_video = lambda r: calls.append(r["key"]) or read(r)
-    trainer.compute_loss(trainer.model, [row, dict(row, key="again", answer="<answer>Target ID: 1, Time range: 0.00 to 1.00</answer>")])
+    trainer.compute_loss(
+        trainer.model,
+        [
+            row,
+            dict(
+                row, key="again", answer="<answer>Target ID: 1, Time range: 0.00 to 1.00</answer>"
+            ),
+        ],
+    )
     assert calls == [row["key"]]
 
-def killed_run(folder): T.train(toy(method="sft", steps=14, save_every=1), folder, quiet=True)
+
+def killed_run(folder):
+    T.train(toy(method="sft", steps=14, save_every=1), folder, quiet=True)
+
 
 @pytest.mark.slow
 def test_killed_sft_is_the_unbroken_run(tmp_path):
     "SIGKILL between two steps and while a checkpoint is written: the same curve to 1e-6, the same weights, no line twice."
-    whole, broken = tmp_path/"whole", tmp_path/"broken"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
     killed_run(whole)
     for moment in (3, "write"):
-        process = subprocess.Popen([sys.executable, __file__, str(broken)], start_new_session=True, cwd=ROOT, stderr=subprocess.DEVNULL)
-        seen, end = len(T.read_log(broken/"log.jsonl")), time.time() + 60
-        ready = (lambda: any((broken/".writing").glob("*/*"))) if moment == "write" else (lambda: len(T.read_log(broken/"log.jsonl")) >= seen + moment)
-        while time.time() < end and process.poll() is None and not ready(): time.sleep(.0005)
-        os.killpg(process.pid, signal.SIGKILL); process.wait()
-        assert not (broken/"final").exists() and read_json(broken/"run.json")["status"] == "running"
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(broken)],
+            start_new_session=True,
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        seen, end = len(T.read_log(broken / "log.jsonl")), time.time() + 60
+        ready = (
+            (lambda: any((broken / ".writing").glob("*/*")))
+            if moment == "write"
+            else (lambda: len(T.read_log(broken / "log.jsonl")) >= seen + moment)
+        )
+        while time.time() < end and process.poll() is None and not ready():
+            time.sleep(0.0005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert (
+            not (broken / "final").exists()
+            and read_json(broken / "run.json")["status"] == "running"
+        )
     assert T.last_checkpoint(broken)
     killed_run(broken)
-    same(T.read_log(whole/"log.jsonl"), T.read_log(broken/"log.jsonl"))
-    a, b = (T.load_base(str(f/"final"), T.TrainConfig())[0].state_dict() for f in (whole, broken))
+    same(T.read_log(whole / "log.jsonl"), T.read_log(broken / "log.jsonl"))
+    a, b = (T.load_base(str(f / "final"), T.TrainConfig())[0].state_dict() for f in (whole, broken))
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-6
+
 
 def test_sft_in_one_batch_or_in_parts(tmp_path):
     logs = []
     for together in (2, 1):
-        T.train(toy(method="sft", steps=2, together=together), tmp_path/str(together), quiet=True)
-        logs.append([{k: r[k] for k in ("step", "loss", "grad_norm")} for r in T.read_log(tmp_path/str(together)/"log.jsonl")])
+        T.train(toy(method="sft", steps=2, together=together), tmp_path / str(together), quiet=True)
+        logs.append(
+            [
+                {k: r[k] for k in ("step", "loss", "grad_norm")}
+                for r in T.read_log(tmp_path / str(together) / "log.jsonl")
+            ]
+        )
     same(*logs, tolerance=1e-5)
+
 
 def test_sft_names_the_sample_of_a_loss_that_is_not_finite(tmp_path, monkeypatch):
     monkeypatch.setattr(T, "toy_rows", lambda *a: T.two_clips()[0][:1])
     profile = toy(method="sft", steps=2, prompts=1, together=1)
-    trainer = T.make_trainer(profile.train, profile, T.load_rows(profile, profile.train), "random", tmp_path)
+    trainer = T.make_trainer(
+        profile.train, profile, T.load_rows(profile, profile.train), "random", tmp_path
+    )
     trainer.model.lm_head.weight.data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="sample clip1"): trainer.train()
+    with pytest.raises(FloatingPointError, match="sample clip1"):
+        trainer.train()
+
 
 # ---- runs -------------------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STVG_RUNS", str(shared_runs(tmp_path_factory)))
-        folder = tmp_path_factory.mktemp("chain")/"run"
+        folder = tmp_path_factory.mktemp("chain") / "run"
         return folder, T.train(toy(method="sft_then_grpo", steps=3, base="toy"), folder, quiet=True)
+
 
 def test_sft_then_grpo_is_a_chain(chain, tmp_path):
     folder, result = chain
-    sft, grpo = (read_json(folder/name/"run.json") for name in ("sft", "grpo"))
-    assert result["schema"] == "stvg.train/1" and result["checkpoint"] == str(folder/"grpo/final") and [s["method"] for s in result["stages"]] == ["sft", "grpo"]
-    assert (sft["models"][0]["name"], grpo["models"][0]["name"]) == ("toy", "sft/final") and grpo["models"][0]["trained_here"]
-    assert grpo["models"][0]["revision"] == T.config_hash([T.sha256_file(folder/"sft/final/model.safetensors")])
+    sft, grpo = (read_json(folder / name / "run.json") for name in ("sft", "grpo"))
+    assert (
+        result["schema"] == "stvg.train/1"
+        and result["checkpoint"] == str(folder / "grpo/final")
+        and [s["method"] for s in result["stages"]] == ["sft", "grpo"]
+    )
+    assert (sft["models"][0]["name"], grpo["models"][0]["name"]) == ("toy", "sft/final") and grpo[
+        "models"
+    ][0]["trained_here"]
+    assert grpo["models"][0]["revision"] == T.config_hash(
+        [T.sha256_file(folder / "sft/final/model.safetensors")]
+    )
     assert sft["status"] == grpo["status"] == "finished" and sft["steps"] == grpo["steps"] == 3
-    assert not list(folder.rglob("training_args.bin")) or not (folder/"grpo/final/training_args.bin").exists()
+    assert (
+        not list(folder.rglob("training_args.bin"))
+        or not (folder / "grpo/final/training_args.bin").exists()
+    )
+
 
 def test_the_log_has_every_term(chain):
-    log = T.read_log(chain[0]/"grpo/log.jsonl")
+    log = T.read_log(chain[0] / "grpo/log.jsonl")
     assert [r["step"] for r in log] == [1, 2, 3] and all(r["of"] == 3 for r in log)
-    for key in ("reward", "reward_std", "terms", "dead_groups", "loss", "grad_norm", "answer_tokens", "seconds", "peak_gb", "learning_rate", "epoch"): assert key in log[0], key
-    assert set(log[0]["terms"]) == {"clip"} and set(log[0]["dead_groups"]) == {"clip", "total"} and log[0]["terms"]["clip"] == log[0]["reward"]
-    assert list((chain[0]/"grpo/tensorboard").glob("events*"))
+    for key in (
+        "reward",
+        "reward_std",
+        "terms",
+        "dead_groups",
+        "loss",
+        "grad_norm",
+        "answer_tokens",
+        "seconds",
+        "peak_gb",
+        "learning_rate",
+        "epoch",
+    ):
+        assert key in log[0], key
+    assert (
+        set(log[0]["terms"]) == {"clip"}
+        and set(log[0]["dead_groups"]) == {"clip", "total"}
+        and log[0]["terms"]["clip"] == log[0]["reward"]
+    )
+    assert list((chain[0] / "grpo/tensorboard").glob("events*"))
+
 
 def test_a_finished_run_is_kept(chain, capsys):
     folder, result = chain
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     again = T.train(toy(method="sft_then_grpo", steps=3, base="toy"), folder)
-    assert again["status"] == "kept" and again["config_hash"] == result["config_hash"] and "kept" in capsys.readouterr().err
+    assert (
+        again["status"] == "kept"
+        and again["config_hash"] == result["config_hash"]
+        and "kept" in capsys.readouterr().err
+    )
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
 
-@pytest.mark.parametrize("settings, names", [({"seed": 7}, "other settings"), ({"base": "random"}, "other base"), ({"data": "tests.test_train.other_rows"}, "other data")])
+
+@pytest.mark.parametrize(
+    "settings, names",
+    [
+        ({"seed": 7}, "other settings"),
+        ({"base": "random"}, "other base"),
+        ({"data": "tests.test_train.other_rows"}, "other data"),
+    ],
+)
 def test_another_run_in_the_folder_is_refused(settings, names, chain, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    with pytest.raises(InputError, match=names): T.train(toy(**dict(method="sft_then_grpo", steps=3, base="toy") | settings), chain[0], quiet=True)
+    with pytest.raises(InputError, match=names):
+        T.train(
+            toy(**dict(method="sft_then_grpo", steps=3, base="toy") | settings),
+            chain[0],
+            quiet=True,
+        )
 
-def other_rows(profile, config): return [dict(r, key=f"x{r['key']}") for r in T.two_clips()[0]]
+
+def other_rows(profile, config):
+    return [dict(r, key=f"x{r['key']}") for r in T.two_clips()[0]]
+
 
 def test_the_card_says_what_a_stranger_needs(chain):
     for place in ("grpo/final", "grpo/checkpoint-2", "sft/checkpoint-3"):
-        card = (chain[0]/place/"README.md").read_text()
-        run = read_json(chain[0]/place.split("/")[0]/"run.json")
-        for text in (run["config_hash"][:19], run["data"][0]["sha256"][:19], f"{run['data'][0]['n_samples']} samples", run["models"][0]["revision"][:19], "| seed | 42 |",
-                     "## Limits", "## Licence", "Apache-2.0", "numbers mean nothing", "procedural"): assert text in card, text
+        card = (chain[0] / place / "README.md").read_text()
+        run = read_json(chain[0] / place.split("/")[0] / "run.json")
+        for text in (
+            run["config_hash"][:19],
+            run["data"][0]["sha256"][:19],
+            f"{run['data'][0]['n_samples']} samples",
+            run["models"][0]["revision"][:19],
+            "| seed | 42 |",
+            "## Limits",
+            "## Licence",
+            "Apache-2.0",
+            "numbers mean nothing",
+            "procedural",
+        ):
+            assert text in card, text
         assert "/tmp" not in card and str(ROOT) not in card
-    assert "step 2" in (chain[0]/"grpo/checkpoint-2/README.md").read_text() and "GRPO" in (chain[0]/"grpo/final/README.md").read_text()
+    assert (
+        "step 2" in (chain[0] / "grpo/checkpoint-2/README.md").read_text()
+        and "GRPO" in (chain[0] / "grpo/final/README.md").read_text()
+    )
+
 
 def test_card_of_a_real_curve():
     log = [dict(step=i + 1, reward=i / 10 + i % 2 / 50) for i in range(30)]
-    facts = dict(method="grpo", profile="tiny", train=dict(seed=1, lora={}, frozen_tower=False), data=[dict(name="a", split="train", n_samples=3, sha256="sha256:1", synthetic=False, licence="CC")],
-                 models=[dict(name="b", revision="r")], rewards=["x.reward_time"], marks=True, config_hash="sha256:2", git=dict(revision=None, dirty=False))
+    facts = dict(
+        method="grpo",
+        profile="tiny",
+        train=dict(seed=1, lora={}, frozen_tower=False),
+        data=[
+            dict(
+                name="a",
+                split="train",
+                n_samples=3,
+                sha256="sha256:1",
+                synthetic=False,
+                licence="CC",
+            )
+        ],
+        models=[dict(name="b", revision="r")],
+        rewards=["x.reward_time"],
+        marks=True,
+        config_hash="sha256:2",
+        git=dict(revision=None, dirty=False),
+    )
     card = T.model_card(facts, log, 30)
-    assert T.say_ends(T.curve_ends(log)) in card and "it rose" in card and "numbers mean nothing" not in card and "real video" not in card
+    assert (
+        T.say_ends(T.curve_ends(log)) in card
+        and "it rose" in card
+        and "numbers mean nothing" not in card
+        and "real video" not in card
+    )
+
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_checkpoints_load_with_from_pretrained(lora, tmp_path):
     "Same logits as the model in the trainer; an adapter also merged."
     from transformers import AutoModelForImageTextToText, AutoProcessor
+
     profile = toy(method="grpo", steps=2, **dict(lora={"r": 4}, merge=True) if lora else {})
     rows = T.load_rows(profile, profile.train)
     trainer = T.make_trainer(profile.train, profile, rows, "random", tmp_path)
     trainer.train()
     prompts = trainer.build(rows)
     answers = [[trainer.processing_class.tokenizer("12")["input_ids"]]] * 2
+
     def say(model):
-        with torch.no_grad(): return T.resolve("stvg_nb.grpo.shared_logps")(T.resolve("stvg_nb.grpo.share_prefix")(T.resolve("stvg_nb.grpo.correct_positions")(model)), prompts, answers)
+        with torch.no_grad():
+            return T.resolve("stvg_nb.grpo.shared_logps")(
+                T.resolve("stvg_nb.grpo.share_prefix")(
+                    T.resolve("stvg_nb.grpo.correct_positions")(model)
+                ),
+                prompts,
+                answers,
+            )
+
     want = say(trainer.model)
     trainer.card = lambda step: "card"
     T.save_final(trainer, tmp_path, merge=lora)
-    for name in ["final", "merged"][:1 + lora]:
-        torch.testing.assert_close(say(AutoModelForImageTextToText.from_pretrained(tmp_path/name)), want, atol=1e-5, rtol=0)
-        assert AutoProcessor.from_pretrained(tmp_path/name).tokenizer.eos_token == "<|im_end|>" and (tmp_path/name/"README.md").read_text() == "card"
-    assert (tmp_path/"final/adapter_config.json").is_file() == lora
+    for name in ["final", "merged"][: 1 + lora]:
+        torch.testing.assert_close(
+            say(AutoModelForImageTextToText.from_pretrained(tmp_path / name)),
+            want,
+            atol=1e-5,
+            rtol=0,
+        )
+        assert (
+            AutoProcessor.from_pretrained(tmp_path / name).tokenizer.eos_token == "<|im_end|>"
+            and (tmp_path / name / "README.md").read_text() == "card"
+        )
+    assert (tmp_path / "final/adapter_config.json").is_file() == lora
+
 
 def test_a_run_goes_on_from_an_adapter(tmp_path):
     "A new adapter is laid over what the first one learned, not in its place."
-    profile = toy(method="sft", steps=2, lora={"r": 4}, sft={"learning_rate": .05})
+    profile = toy(method="sft", steps=2, lora={"r": 4}, sft={"learning_rate": 0.05})
     rows = T.load_rows(profile, profile.train)
     first = T.make_trainer(profile.train, profile, rows, "random", tmp_path)
-    first.train(); first.card = lambda step: "card"; T.save_final(first, tmp_path, merge=True)
-    want = dict(T.load_base(str(tmp_path/"merged"), profile.train)[0].named_parameters())
+    first.train()
+    first.card = lambda step: "card"
+    T.save_final(first, tmp_path, merge=True)
+    want = dict(T.load_base(str(tmp_path / "merged"), profile.train)[0].named_parameters())
     untrained = dict(T.load_base("random", profile.train, folder=tmp_path)[0].named_parameters())
-    second = T.make_trainer(profile.train, profile, rows, str(tmp_path/"final"), tmp_path/"second")
-    seen = {n.removeprefix("base_model.model.").replace(".base_layer", ""): p for n, p in second.model.named_parameters() if "lora_" not in n}
+    second = T.make_trainer(
+        profile.train, profile, rows, str(tmp_path / "final"), tmp_path / "second"
+    )
+    seen = {
+        n.removeprefix("base_model.model.").replace(".base_layer", ""): p
+        for n, p in second.model.named_parameters()
+        if "lora_" not in n
+    }
     assert set(seen) == set(want) and any("lora_" in n for n, _ in second.model.named_parameters())
-    for n, p in want.items(): torch.testing.assert_close(seen[n].float(), p.float(), atol=1e-6, rtol=0)
+    for n, p in want.items():
+        torch.testing.assert_close(seen[n].float(), p.float(), atol=1e-6, rtol=0)
     assert any(not torch.equal(p, untrained[n]) for n, p in want.items())
+
 
 def test_time_alone_needs_no_marks(puppets, tmp_path):
     "GRPO without marks: plain video, the VTG question, paid for the time, no ID in the log."
     profile, *_ = puppets
-    profile = load_profile("smoke", {"train.base": "random", "train.steps": 1, "train.generations": 2, "train.prompts": 1, "train.together": 1, "train.variant": "temporal"})
-    result = T.train(profile, tmp_path/"run", quiet=True)
-    run, (record,) = read_json(tmp_path/"run/run.json"), T.read_log(tmp_path/"run/log.jsonl")
+    profile = load_profile(
+        "smoke",
+        {
+            "train.base": "random",
+            "train.steps": 1,
+            "train.generations": 2,
+            "train.prompts": 1,
+            "train.together": 1,
+            "train.variant": "temporal",
+        },
+    )
+    result = T.train(profile, tmp_path / "run", quiet=True)
+    run, (record,) = read_json(tmp_path / "run/run.json"), T.read_log(tmp_path / "run/log.jsonl")
     row = T.load_rows(profile, profile.train, quiet=True)[0]
-    assert run["rewards"] == ["stvg_nb.rewards.reward_time"] and not run["marks"] and set(record["terms"]) == {"time"}
-    assert "id_accuracy" not in record and record["failed"] in (0, .5, 1) and "tiou" in record and result["steps"] == 1
+    assert (
+        run["rewards"] == ["stvg_nb.rewards.reward_time"]
+        and not run["marks"]
+        and set(record["terms"]) == {"time"}
+    )
+    assert (
+        "id_accuracy" not in record
+        and record["failed"] in (0, 0.5, 1)
+        and "tiou" in record
+        and result["steps"] == 1
+    )
     text = row["prompt"][0]["content"][0]["text"]
-    assert row["video"]["database"] is None and "number at its centre" not in text and "Target ID" not in text and json.loads(row["target"])["task"] == "vtg"
+    assert (
+        row["video"]["database"] is None
+        and "number at its centre" not in text
+        and "Target ID" not in text
+        and json.loads(row["target"])["task"] == "vtg"
+    )
+
 
 def test_r1_run_logs_what_the_answers_were(puppets, tmp_path):
     profile, *_ = puppets
-    T.train(profile, tmp_path/"run", quiet=True)
-    record, = T.read_log(tmp_path/"run/log.jsonl")
-    assert set(record["terms"]) == {"time", "id", "format"} and set(record["dead_groups"]) == {"time", "id", "format", "total"}
-    for key in ("kl", "failed", "complete", "id_accuracy", "tiou", "answer_tokens", "cut_off", "reward_std"): assert record[key] is not None, key
-    assert read_json(tmp_path/"run/run.json")["data"][0]["synthetic"] is True
+    T.train(profile, tmp_path / "run", quiet=True)
+    (record,) = T.read_log(tmp_path / "run/log.jsonl")
+    assert set(record["terms"]) == {"time", "id", "format"} and set(record["dead_groups"]) == {
+        "time",
+        "id",
+        "format",
+        "total",
+    }
+    for key in (
+        "kl",
+        "failed",
+        "complete",
+        "id_accuracy",
+        "tiou",
+        "answer_tokens",
+        "cut_off",
+        "reward_std",
+    ):
+        assert record[key] is not None, key
+    assert read_json(tmp_path / "run/run.json")["data"][0]["synthetic"] is True
+
 
 def test_pipeline_numbers_serve_too(puppets):
     "Detected and tracked instead of exact: the vote names the answer in the new database."
-    profile = load_profile("smoke", {"train.base": "random", "train.numbering": "pipeline", "train.samples": 1, "prompting.detector": "motion", "prompting.tracker": "flow"})
+    profile = load_profile(
+        "smoke",
+        {
+            "train.base": "random",
+            "train.numbering": "pipeline",
+            "train.samples": 1,
+            "prompting.detector": "motion",
+            "prompting.tracker": "flow",
+        },
+    )
     path, videos, databases = T.puppets_set(profile, profile.train, quiet=True)
     header = json.loads(Path(path).read_text().splitlines()[0])
-    assert databases.name == "numbered" and header["counts"]["kept"] + sum(header["counts"]["left_out"].values()) == 1
+    assert (
+        databases.name == "numbered"
+        and header["counts"]["kept"] + sum(header["counts"]["left_out"].values()) == 1
+    )
+
 
 # ---- several processes ------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_dry_run_through_the_launcher(tmp_path):
     "Profile a100-dry: config written, two CPU processes started and followed, checkpoint loads; then kept."
     from transformers import AutoModelForImageTextToText
-    profile, records = load_profile("a100-dry"), []
-    result = T.train(profile, tmp_path/"run", records.append)
-    assert load_profile(tmp_path/"run/config.yaml").train == profile.train and profile.train.processes == 2
-    assert [r["step"] for r in records] == [1, 2] and result["status"] == "finished" and result["steps"] == 2
-    log = (tmp_path/"run/launch.log").read_text()
-    assert log.count("preflight: longest sample") == 1 and sorted(p.name for p in (tmp_path/"run/checkpoint-2").glob("generation-*")) == ["generation-0.pt", "generation-1.pt"]
-    assert AutoModelForImageTextToText.from_pretrained(result["checkpoint"]).config.model_type == "qwen2_5_vl"
-    with pytest.raises(InputError, match="other settings"): T.train(load_profile("a100-dry", {"train.beta": 0.0}), tmp_path/"run")
 
-RUN_CELLS = ("#| default_exp", "profile = None", "#| export\nimport", "import logging", "warnings.filterwarnings", "given = {", "folder = Path(out)")
+    profile, records = load_profile("a100-dry"), []
+    result = T.train(profile, tmp_path / "run", records.append)
+    assert (
+        load_profile(tmp_path / "run/config.yaml").train == profile.train
+        and profile.train.processes == 2
+    )
+    assert (
+        [r["step"] for r in records] == [1, 2]
+        and result["status"] == "finished"
+        and result["steps"] == 2
+    )
+    log = (tmp_path / "run/launch.log").read_text()
+    assert log.count("preflight: longest sample") == 1 and sorted(
+        p.name for p in (tmp_path / "run/checkpoint-2").glob("generation-*")
+    ) == ["generation-0.pt", "generation-1.pt"]
+    assert (
+        AutoModelForImageTextToText.from_pretrained(result["checkpoint"]).config.model_type
+        == "qwen2_5_vl"
+    )
+    with pytest.raises(InputError, match="other settings"):
+        T.train(load_profile("a100-dry", {"train.beta": 0.0}), tmp_path / "run")
+
+
+RUN_CELLS = (
+    "#| default_exp",
+    "profile = None",
+    "#| export\nimport",
+    "import logging",
+    "warnings.filterwarnings",
+    "given = {",
+    "folder = Path(out)",
+)
+
 
 @pytest.mark.slow
 def test_notebook_fails_when_its_processes_fail(tmp_path):
     "The cells that run, with processes that are refused their data: the notebook stops with the reason."
-    nb = read_json(ROOT/"nbs/05_train.ipynb")
-    nb["cells"] = [c for c in nb["cells"] if c["cell_type"] == "code" and "".join(c["source"]).startswith(RUN_CELLS)]
-    nb["cells"] = [c for c in nb["cells"] if not "".join(c["source"]).startswith("#| export\nimport")] # the exported names come from the package
-    nb["cells"].insert(1, dict(cell_type="code", metadata={}, outputs=[], execution_count=None, id="names", source="from stvg_nb.train import *\nfrom stvg_nb.core import load_profile\nimport os, json\nfrom pathlib import Path"))
-    write_text(tmp_path/"run.ipynb", json.dumps(nb))
-    write_text(tmp_path/"bad.jsonl", json.dumps(dict(GOOD, video="gone.mp4")))
-    done = papermill(tmp_path/"run.ipynb", tmp_path/"out.ipynb", "-p", "profile", "a100-dry", "-p", "data", tmp_path/"bad.jsonl", "-p", "out", tmp_path/"launched")
-    assert done.returncode != 0 and "bad.jsonl, line 1: field 'video' is 'gone.mp4'" in done.stderr, done.stderr[-2000:]
-    assert (tmp_path/"launched/launch.log").is_file() and not (tmp_path/"launched/final").exists()
+    nb = read_json(ROOT / "nbs/05_train.ipynb")
+    nb["cells"] = [
+        c
+        for c in nb["cells"]
+        if c["cell_type"] == "code" and "".join(c["source"]).startswith(RUN_CELLS)
+    ]
+    nb["cells"] = [
+        c for c in nb["cells"] if not "".join(c["source"]).startswith("#| export\nimport")
+    ]  # the exported names come from the package
+    nb["cells"].insert(
+        1,
+        dict(
+            cell_type="code",
+            metadata={},
+            outputs=[],
+            execution_count=None,
+            id="names",
+            source="from stvg_nb.train import *\nfrom stvg_nb.core import load_profile\nimport os, json\nfrom pathlib import Path",
+        ),
+    )
+    write_text(tmp_path / "run.ipynb", json.dumps(nb))
+    write_text(tmp_path / "bad.jsonl", json.dumps(dict(GOOD, video="gone.mp4")))
+    done = papermill(
+        tmp_path / "run.ipynb",
+        tmp_path / "out.ipynb",
+        "-p",
+        "profile",
+        "a100-dry",
+        "-p",
+        "data",
+        tmp_path / "bad.jsonl",
+        "-p",
+        "out",
+        tmp_path / "launched",
+    )
+    assert (
+        done.returncode != 0 and "bad.jsonl, line 1: field 'video' is 'gone.mp4'" in done.stderr
+    ), done.stderr[-2000:]
+    assert (tmp_path / "launched/launch.log").is_file() and not (
+        tmp_path / "launched/final"
+    ).exists()
+
 
 def test_a_hanging_launch_is_ended(tmp_path):
-    write_text(tmp_path/"launch.log", "waiting for the others\n")
+    write_text(tmp_path / "launch.log", "waiting for the others\n")
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    with pytest.raises(RuntimeError, match="hangs: no step and no word for 0.2 s"): T.follow(process, tmp_path, patience=.2, poll=.05)
-    process.kill(); process.wait()
+    with pytest.raises(RuntimeError, match="hangs: no step and no word for 0.2 s"):
+        T.follow(process, tmp_path, patience=0.2, poll=0.05)
+    process.kill()
+    process.wait()
+
 
 @pytest.mark.parametrize("kind", T.LAUNCHES[1:])
 def test_launch_files_are_what_accelerate_reads(kind):
     "Through accelerate's parser and environment, as `accelerate launch` would."
     from accelerate.commands import launch as A
     from accelerate.utils import launch as L
+
     command = T.launch_command(T.TrainConfig(processes=8, launch=kind), "cuda", "c.yaml", "run")
-    args, defaults, _ = A._validate_launch_command(A.launch_command_parser().parse_args(command[3:]))
-    assert command[1:3] == ["-m", "accelerate.commands.launch"] and args.module and args.training_script == "stvg_nb.train" and args.num_processes == 8 and defaults.mixed_precision == "bf16"
+    args, defaults, _ = A._validate_launch_command(
+        A.launch_command_parser().parse_args(command[3:])
+    )
+    assert (
+        command[1:3] == ["-m", "accelerate.commands.launch"]
+        and args.module
+        and args.training_script == "stvg_nb.train"
+        and args.num_processes == 8
+        and defaults.mixed_precision == "bf16"
+    )
     if kind.startswith("zero"):
         args.deepspeed_fields_from_accelerate_config = ""
         _, env = L.prepare_deepspeed_cmd_env(args)
-        assert args.use_deepspeed and env["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == kind[-1] and env["ACCELERATE_DEEPSPEED_ZERO3_INIT"] == str(kind == "zero3").lower()
+        assert (
+            args.use_deepspeed
+            and env["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == kind[-1]
+            and env["ACCELERATE_DEEPSPEED_ZERO3_INIT"] == str(kind == "zero3").lower()
+        )
         assert kind == "zero2" or env["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] == "true"
     else:
         env = L.prepare_multi_gpu_env(args)
-        assert env["ACCELERATE_MIXED_PRECISION"] == "bf16" and (kind == "ddp" or (args.use_fsdp, env["FSDP_VERSION"], env["FSDP_STATE_DICT_TYPE"]) == (True, "2", "FULL_STATE_DICT"))
+        assert env["ACCELERATE_MIXED_PRECISION"] == "bf16" and (
+            kind == "ddp"
+            or (args.use_fsdp, env["FSDP_VERSION"], env["FSDP_STATE_DICT_TYPE"])
+            == (True, "2", "FULL_STATE_DICT")
+        )
+
 
 def sharded_run(kind, folder):
     "One process of a run that DeepSpeed shares out; on a CPU transformers has to be told not to use it as one."
     import transformers
+
     config, arguments = T.grpo_config, transformers.TrainingArguments
     asked = {} if kind == "plain" else dict(use_cpu=False, bf16=False, ddp_backend="gloo")
     T.grpo_config = lambda folder, **k: config(folder, **k | asked)
     transformers.TrainingArguments = lambda folder, **k: arguments(folder, **k | asked)
-    settings = dict(method="sft_then_grpo", base="toy", steps=4, save_every=2, processes=2, prompts=1, together=1, learning_rate=1e-4, beta=0.04, sft={})
-    T.train(load_profile("smoke", T.TOY | {f"train.{k}": v for k, v in settings.items()}), folder, quiet=True)
+    settings = dict(
+        method="sft_then_grpo",
+        base="toy",
+        steps=4,
+        save_every=2,
+        processes=2,
+        prompts=1,
+        together=1,
+        learning_rate=1e-4,
+        beta=0.04,
+        sft={},
+    )
+    T.train(
+        load_profile("smoke", T.TOY | {f"train.{k}": v for k, v in settings.items()}),
+        folder,
+        quiet=True,
+    )
     torch.distributed.destroy_process_group()
+
 
 def start_sharded(kind, folder):
     from accelerate.commands import launch as A
     from accelerate.utils import launch as L
+
     env = {"DS_ACCELERATOR": "cpu"}
     if kind != "plain":
         command = T.launch_command(T.TrainConfig(processes=2, launch=kind), "cuda", "c.yaml", "run")
         args, *_ = A._validate_launch_command(A.launch_command_parser().parse_args(command[3:]))
         args.deepspeed_fields_from_accelerate_config = ""
-        env |= {k: v for k, v in L.prepare_deepspeed_cmd_env(args)[1].items() if k.startswith("ACCELERATE_")} | {"ACCELERATE_MIXED_PRECISION": "no"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__, "sharded", kind, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ | env)
+        env |= {
+            k: v
+            for k, v in L.prepare_deepspeed_cmd_env(args)[1].items()
+            if k.startswith("ACCELERATE_")
+        } | {"ACCELERATE_MIXED_PRECISION": "no"}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        __file__,
+        "sharded",
+        kind,
+        str(folder),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ | env
+    )
     assert done.returncode == 0, T.what_failed(done.stderr)
 
-if find_spec("deepspeed"): # of the extra `gpu`
+
+if find_spec("deepspeed"):  # of the extra `gpu`
+
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["zero2", "zero3"])
     def test_sharded_is_the_plain_run(kind, tmp_path):
         "Two CPU processes, SFT then GRPO: losses, KL and gradient norms of shards are those of copies; a resumed run goes on exactly."
-        start_sharded("plain", tmp_path/"plain"); start_sharded(kind, tmp_path/kind)
-        logs = lambda name: [T.read_log(tmp_path/name/stage/"log.jsonl") for stage in ("sft", "grpo")]
-        for a, b in zip(logs("plain"), logs(kind)): same(a, b, tolerance=1e-5)
-        before, run = logs(kind), read_json(tmp_path/kind/"grpo/run.json")
-        shutil.rmtree(tmp_path/kind/"grpo/checkpoint-4"); shutil.rmtree(tmp_path/kind/"grpo/final")
-        write_text(tmp_path/kind/"grpo/run.json", json.dumps(run | dict(status="running")))
-        start_sharded(kind, tmp_path/kind)
-        for a, b in zip(before, logs(kind)): same(a, b)
-        T.load_base(str(tmp_path/kind/"grpo/final"), T.TrainConfig())
+        start_sharded("plain", tmp_path / "plain")
+        start_sharded(kind, tmp_path / kind)
+        logs = lambda name: [
+            T.read_log(tmp_path / name / stage / "log.jsonl") for stage in ("sft", "grpo")
+        ]
+        for a, b in zip(logs("plain"), logs(kind)):
+            same(a, b, tolerance=1e-5)
+        before, run = logs(kind), read_json(tmp_path / kind / "grpo/run.json")
+        shutil.rmtree(tmp_path / kind / "grpo/checkpoint-4")
+        shutil.rmtree(tmp_path / kind / "grpo/final")
+        write_text(tmp_path / kind / "grpo/run.json", json.dumps(run | dict(status="running")))
+        start_sharded(kind, tmp_path / kind)
+        for a, b in zip(before, logs(kind)):
+            same(a, b)
+        T.load_base(str(tmp_path / kind / "grpo/final"), T.TrainConfig())
+
 
 def test_layers_named_for_fsdp_exist():
     import yaml
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as Q
-    names = yaml.safe_load(T.launch_file("fsdp2").read_text())["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
+
+    names = yaml.safe_load(T.launch_file("fsdp2").read_text())["fsdp_config"][
+        "fsdp_transformer_layer_cls_to_wrap"
+    ].split(",")
     model, _ = T.made_here("random")
-    assert {type(m).__name__ for m in model.modules()} >= set(names) and all(hasattr(Q, n) for n in names)
+    assert {type(m).__name__ for m in model.modules()} >= set(names) and all(
+        hasattr(Q, n) for n in names
+    )
+
 
 # ---- the notebook -----------------------------------------------------------------------------------------------------------
 def papermill(*argv):
-    command = [str(Path(sys.executable).with_name("papermill")), *map(str, argv), "--no-progress-bar", "-k", "python3"]
-    return subprocess.run(command, input="", capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ | {"JUPYTER_PLATFORM_DIRS": "1"})
+    command = [
+        str(Path(sys.executable).with_name("papermill")),
+        *map(str, argv),
+        "--no-progress-bar",
+        "-k",
+        "python3",
+    ]
+    return subprocess.run(
+        command,
+        input="",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        env=os.environ | {"JUPYTER_PLATFORM_DIRS": "1"},
+    )
 
-def fingerprint(folder): return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*")) if p.is_file()}
+
+def fingerprint(folder):
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.glob("*"))
+        if p.is_file()
+    }
+
 
 @pytest.mark.slow
 def test_papermill_never_writes_nbs(tmp_path):
     "The documented command, with a pipe as stdin: the run trains, the output lies where it was asked for, nbs/ is as before."
-    before = fingerprint(ROOT/"nbs")
-    done = papermill("nbs/05_train.ipynb", tmp_path/"05_train.ipynb", "-p", "profile", "smoke", "-p", "out", tmp_path/"run")
+    before = fingerprint(ROOT / "nbs")
+    done = papermill(
+        "nbs/05_train.ipynb",
+        tmp_path / "05_train.ipynb",
+        "-p",
+        "profile",
+        "smoke",
+        "-p",
+        "out",
+        tmp_path / "run",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert fingerprint(ROOT/"nbs") == before
-    assert (tmp_path/"05_train.ipynb").is_file() and read_json(tmp_path/"run/result.json")["status"] == "finished" and list((tmp_path/"run").rglob("README.md"))
+    assert fingerprint(ROOT / "nbs") == before
+    assert (
+        (tmp_path / "05_train.ipynb").is_file()
+        and read_json(tmp_path / "run/result.json")["status"] == "finished"
+        and list((tmp_path / "run").rglob("README.md"))
+    )
+
 
 def test_command_prints_one_object(tmp_path, capsys):
     given = [x for k, v in TOY.items() for x in ("--set", f"{k}={json.dumps(v)}")]
-    argv = ["train", "--profile", "smoke", "--method", "sft", "--steps", "2", "--output", str(tmp_path/"run"), "--json", "--seed", "5", *given]
+    argv = [
+        "train",
+        "--profile",
+        "smoke",
+        "--method",
+        "sft",
+        "--steps",
+        "2",
+        "--output",
+        str(tmp_path / "run"),
+        "--json",
+        "--seed",
+        "5",
+        *given,
+    ]
     assert stvg(argv) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["schema"] == "stvg.train/1" and result["status"] == "finished" and read_json(tmp_path/"run/run.json")["seed"] == 5
+    assert (
+        result["schema"] == "stvg.train/1"
+        and result["status"] == "finished"
+        and read_json(tmp_path / "run/run.json")["seed"] == 5
+    )
     assert stvg(argv) == 0 and json.loads(capsys.readouterr().out)["status"] == "kept"
     assert stvg([*argv[:6], "3", *argv[7:]]) == 2 and "other settings" in capsys.readouterr().err
-    shutil.rmtree(tmp_path/"run")
+    shutil.rmtree(tmp_path / "run")
 
-if __name__ == "__main__": sharded_run(*sys.argv[2:]) if sys.argv[1] == "sharded" else killed_run(Path(sys.argv[1]))
+
+if __name__ == "__main__":
+    sharded_run(*sys.argv[2:]) if sys.argv[1] == "sharded" else killed_run(Path(sys.argv[1]))
