@@ -1271,10 +1271,11 @@ def resolve(
 class DataConfig:
     "Which samples a run reads."
 
-    benchmark: str = "puppets"  # puppets, or a name that chapter 00b lists
-    root: str | None = None  # folder of a real benchmark in the lay-out that chapter 00b describes
+    source: str = "files"  # who plays the benchmarks: files (below root), puppets, a dotted path
+    benchmark: str = "hcstvg"  # a name that chapter 00b lists
+    root: str | None = None  # folder of the real benchmarks, in the lay-outs of chapter 00b
     split: str = "test"
-    domain: str = "stage"  # puppets only
+    domain: str = "stage"  # puppets only: stage, street, stage+street
     limit: int | None = None  # first samples only; None: all
 
 # %% ../nbs/00_core.ipynb #cell-085-1
@@ -1317,7 +1318,7 @@ class Profile:
 
 SECTIONS = {  # section of a profile -> the dataclass of a later chapter, looked up when a profile is read
     "prompting": "stvg_nb.prompting.PromptingConfig",
-    "train": "stvg_nb.train.TrainConfig",
+    "train": "stvg_nb.train_settings.TrainConfig",
 }
 
 # %% ../nbs/00_core.ipynb #cell-086-0
@@ -1338,6 +1339,7 @@ def _fill(cls, values, where):
         raise InputError(where, f"needs settings as key: value, found {type(values).__name__}")
     known, out = {f.name: f for f in fields(cls)}, {}
     for key, value in values.items():
+        key = getattr(cls, "ALIASES", {}).get(key, key)  # names of earlier versions
         if key not in known or key == "sections":
             names = [n for n in known if n != "sections"] + (
                 list(SECTIONS) if cls is Profile else []

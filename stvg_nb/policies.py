@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BOX_FLAGS', 'METHODS', 'BoxAnswer', 'parse_box', 'box_question', 'AnswerConfig', 'as_sample', 'video_facts',
-           'clip_window', 'database_hash', 'open_database', 'sampled_frames', 'prepare', 'question', 'read_reply',
-           'direct', 'still_frames', 'spread_boxes', 'two_stage', 'snap_to_tracks', 'snapped', 'answers_header',
-           'answer_all', 'read_answers']
+           'clip_window', 'database_hash', 'sampled_frames', 'prepare', 'question', 'read_reply', 'direct',
+           'still_frames', 'spread_boxes', 'two_stage', 'snap_to_tracks', 'snapped', 'answers_header', 'answer_all',
+           'read_answers']
 
 # %% ../nbs/04c_policies.ipynb #cell-003
 import json
@@ -34,7 +34,6 @@ from stvg_nb.core import (
     read_jsonl,
     resolve,
     sample_indices,
-    sha256_file,
 )
 from stvg_nb.foundations.samples import (
     PREDICTIONS_SCHEMA,
@@ -42,11 +41,12 @@ from stvg_nb.foundations.samples import (
     Sample,
     answer_record,
     check_samples,
+    open_database,
     read_answer,
     true_frames,
     window_frames,
 )
-from .foundations.store import kept_lines
+from .foundations.store import content_hash, kept_lines
 from .grpo import FeatureCache, Prompt
 from .models import POLICIES as POLICIES
 from .models import Family, InternVL, Policy, Qwen25
@@ -218,12 +218,7 @@ def database_hash(source: MaskDatabase | Path | str | None) -> str | None:
     "What identifies a mask database: its content."
     if source is None or isinstance(source, MaskDatabase):
         return None if source is None else source.config_hash
-    return sha256_file(source)
-
-
-def open_database(source: MaskDatabase | Path | str | None) -> MaskDatabase | None:
-    "A mask database from its file, or as it is."
-    return MaskDatabase.open(source) if isinstance(source, (str, Path)) else source
+    return content_hash(source)
 
 
 def _shown_database(sample, config):
@@ -242,7 +237,7 @@ def _read_clip(policy, sample, config, video, window):
     "The clip as the model takes it, numbers drawn, frames shuffled where that is asked for."
     n = len(sampled_frames(video, window, config.sampling))
     size = policy.family.frame_size(video["height"], video["width"], n, config.sampling)
-    db = open_database(_shown_database(sample, config))
+    db = open_database(_shown_database(sample, config), sample.video)
     clip = prompted_clip(sample.video, db, config.prompting, config.sampling, window, size)
     seed = sample.asked.get("shuffled")
     if seed is not None:
@@ -288,7 +283,7 @@ def prepare(
 def _kept_clip(policy, sample, config, read):
     "The tower's output for a clip, kept under what the clip is made of."
     database = _shown_database(sample, config)
-    made_of = [sha256_file(sample.video), database_hash(database), sample.window]
+    made_of = [content_hash(sample.video), database_hash(database), sample.window]
     made_of += [sample.asked.get("shuffled"), asdict(config.sampling), asdict(config.prompting)]
     return policy.features.get(made_of, read)
 
@@ -526,7 +521,7 @@ def _identity(sample):
     if sample.interval is not None:
         out["interval"] = [sample.interval.start, sample.interval.end, sample.interval.unit]
     path = Path(sample.video)
-    out["video"] = sha256_file(path) if path.is_file() else path.name
+    out["video"] = content_hash(path) if path.exists() else path.name
     try:
         out["database"] = database_hash(sample.database)
     except InputError:

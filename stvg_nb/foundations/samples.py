@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'SAMPLES_SCHEMA', 'FIELDS', 'PREDICTIONS_SCHEMA', 'Sample', 'window_frames', 'true_frames', 'true_seconds',
            'sample_record', 'read_sample', 'find_database', 'located', 'read_samples', 'check_samples', 'write_samples',
-           'Answer', 'answer_record', 'read_answer']
+           'open_database', 'Answer', 'answer_record', 'read_answer']
 
 # %% ../../nbs/foundations/samples.ipynb #cell-003
 import copy
@@ -27,6 +27,8 @@ from stvg_nb.core import (
     sha256_file,
     write_jsonl,
 )
+
+from .store import content_hash
 
 # %% ../../nbs/foundations/samples.ipynb #cell-006
 TASKS = ("stvg", "svg", "vtg", "rvos", "ocr")
@@ -84,13 +86,13 @@ def window_frames(
 # %% ../../nbs/foundations/samples.ipynb #cell-011
 def true_frames(
     sample: Sample,
-    fps: float | None = None,  # of the video, where the sample does not say
+    fps: float | None = None,  # of the video file; None: as the benchmark defines it
 ) -> Interval | None:  # frames of the video
     "When it happens, in frames of the video."
     if sample.interval is None or sample.interval.unit == "frame":
         return sample.interval
     first = sample.window[0] if sample.window and sample.task != "vtg" else 0
-    rate = sample.fps or fps
+    rate = fps or sample.fps
     if not rate:
         raise InputError(f"sample {sample.key}", "has times in seconds and no frame rate")
     span = sample.interval.to_frames(rate)
@@ -99,13 +101,13 @@ def true_frames(
 
 def true_seconds(
     sample: Sample,
-    fps: float | None = None,  # of the video, where the sample does not say
+    fps: float | None = None,  # of the video file; None: as the benchmark defines it
 ) -> Interval | None:  # seconds from the start of the clip
     "When it happens, in seconds of the clip, as a policy is asked to say it."
     if sample.interval is None or sample.interval.unit == "s":
         return sample.interval
     first = sample.window[0] if sample.window else 0
-    rate = sample.fps or fps
+    rate = fps or sample.fps
     if not rate:
         raise InputError(f"sample {sample.key}", "has times in frames and no frame rate")
     return Interval((sample.interval.start - first) / rate, (sample.interval.end - first) / rate)
@@ -346,9 +348,22 @@ def read_samples(
     for number, record in list(zip(numbers, records))[bool(header) :]:
         where = f"{path.name}, line {number}"
         sample = read_sample(record, where, str(number))
-        out.append(located(sample, videos or path.parent, databases, where) if locate else sample)
+        if locate:
+            sample = located(sample, videos or path.parent, databases, where)
+            _check_same(record.get("database"), sample.database, where)
+        out.append(sample)
     check_samples(out, path)
     return out, header
+
+
+def _check_same(named, found, where):
+    "A file that names its database's content is used with that content only."
+    wanted = named.get("sha256") if isinstance(named, dict) else None
+    if wanted and found and content_hash(found) != wanted:
+        raise InputError(
+            where,
+            f"field 'database': {Path(found).name} is not the file that this sample was made with",
+        )
 
 
 def check_samples(samples: Sequence[Sample], where: Any):
@@ -372,6 +387,23 @@ def write_samples(
     write_jsonl(path, [dict(schema=SAMPLES_SCHEMA) | (header or {}), *records])
 
 # %% ../../nbs/foundations/samples.ipynb #cell-031
+def open_database(
+    source: MaskDatabase | Path | str | None,
+    video: Path | str | None = None,  # the video it is used with; None: not compared
+) -> MaskDatabase | None:
+    "A mask database from its file, or as it is; one of another video is an `InputError`."
+    if source is None or isinstance(source, MaskDatabase):
+        db = source
+    else:
+        db = MaskDatabase.open(source)
+    if db is not None and video is not None:
+        made_from = db.video.get("sha256")
+        if made_from and made_from != content_hash(video):
+            name = Path(source).name if isinstance(source, (str, Path)) else "mask database"
+            raise InputError(name, f"was made from another video than {Path(video).name}")
+    return db
+
+# %% ../../nbs/foundations/samples.ipynb #cell-034
 @dataclass(frozen=True, eq=False)
 class Answer:
     "What a policy said about a sample, and what that means in the video."
@@ -398,7 +430,7 @@ class Answer:
             return None
         return Tube.from_dict(self.boxes or {}, self.interval.start, self.interval.end)
 
-# %% ../../nbs/foundations/samples.ipynb #cell-033
+# %% ../../nbs/foundations/samples.ipynb #cell-036
 PREDICTIONS_SCHEMA = "stvg.predictions/1"
 _RECORD = ("key", "task", "text", "ids", "target_id", "start_frame", "end_frame", "start", "end")
 _RECORD += ("boxes", "masks", "video")
