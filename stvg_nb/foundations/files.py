@@ -17,7 +17,7 @@ from pathlib import Path
 if "IN_TEST" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# %% ../../nbs/foundations/files.ipynb #cell-009
+# %% ../../nbs/foundations/files.ipynb #cell-008
 def _printable(text: object) -> str:
     "The text with line breaks and other unprintable characters as escapes."
     return "".join(
@@ -25,7 +25,7 @@ def _printable(text: object) -> str:
         for c in str(text)
     )
 
-# %% ../../nbs/foundations/files.ipynb #cell-010
+# %% ../../nbs/foundations/files.ipynb #cell-009
 class InputError(Exception):
     "Bad input: one line, `<where>: <reason and remedy>`; the command line exits with 2."
 
@@ -38,7 +38,7 @@ class InputError(Exception):
         self.reason = " ".join(str(reason).split())
         super().__init__(f"{self.where}: {self.reason}")
 
-# %% ../../nbs/foundations/files.ipynb #cell-013
+# %% ../../nbs/foundations/files.ipynb #cell-012
 _held = []  # a list of messages per open `held_warnings`
 
 
@@ -52,12 +52,12 @@ def warn(
     else:
         print(line, file=sys.stderr)
 
-# %% ../../nbs/foundations/files.ipynb #cell-014
+# %% ../../nbs/foundations/files.ipynb #cell-013
 @contextlib.contextmanager
 def held_warnings(
     quiet: bool = False,  # drop them in any case
 ) -> Iterator[None]:
-    "Keep warnings back until the end: printed if all went well, dropped if an error tells the story."
+    "Keep warnings back: printed at the end if all went well, dropped if an error was raised."
     _held.append([])
     try:
         yield
@@ -68,18 +68,18 @@ def held_warnings(
     if lines and not quiet:
         print(*lines, sep="\n", file=sys.stderr)
 
-# %% ../../nbs/foundations/files.ipynb #cell-017
+# %% ../../nbs/foundations/files.ipynb #cell-016
 def _refuse_constant(name):
     raise ValueError(f"{name} is not allowed; write null for an undefined number")
 
-# %% ../../nbs/foundations/files.ipynb #cell-018
+# %% ../../nbs/foundations/files.ipynb #cell-017
 def _finite_float(text):
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"number {text} is too large")
     return value
 
-# %% ../../nbs/foundations/files.ipynb #cell-019
+# %% ../../nbs/foundations/files.ipynb #cell-018
 def _no_duplicates(pairs):
     out = dict(pairs)
     if len(out) < len(pairs):
@@ -90,7 +90,7 @@ def _no_duplicates(pairs):
             seen.add(key)
     return out
 
-# %% ../../nbs/foundations/files.ipynb #cell-022
+# %% ../../nbs/foundations/files.ipynb #cell-021
 _decoder = json.JSONDecoder(
     object_pairs_hook=_no_duplicates,
     parse_constant=_refuse_constant,
@@ -114,7 +114,7 @@ def parse_json(
     except ValueError as e:
         raise InputError(where, f"line {line}: {e}" if line else e) from None
 
-# %% ../../nbs/foundations/files.ipynb #cell-025
+# %% ../../nbs/foundations/files.ipynb #cell-024
 def _unpacked(path, data):
     try:
         return gzip.decompress(data)
@@ -123,7 +123,7 @@ def _unpacked(path, data):
     except Exception as e:
         raise InputError(path, f"not a gzip file ({type(e).__name__})") from None
 
-# %% ../../nbs/foundations/files.ipynb #cell-026
+# %% ../../nbs/foundations/files.ipynb #cell-025
 def _unreadable(path, e):
     if isinstance(e, FileNotFoundError):
         return InputError(path, "no such file")
@@ -131,7 +131,7 @@ def _unreadable(path, e):
         return InputError(path, "is a folder, a file is needed")
     return InputError(path, f"cannot be read ({getattr(e, 'strerror', None) or e})")
 
-# %% ../../nbs/foundations/files.ipynb #cell-027
+# %% ../../nbs/foundations/files.ipynb #cell-026
 def read_bytes(
     path: Path | str,  # file; a name that ends in `.gz` is unpacked
 ) -> bytes:  # its content
@@ -143,7 +143,7 @@ def read_bytes(
         raise _unreadable(path, e) from None
     return _unpacked(path, data) if path.suffix == ".gz" else data
 
-# %% ../../nbs/foundations/files.ipynb #cell-030
+# %% ../../nbs/foundations/files.ipynb #cell-029
 def read_text(
     path: Path | str,  # file
 ) -> str:  # its content
@@ -153,7 +153,7 @@ def read_text(
     except UnicodeDecodeError as e:
         raise InputError(path, f"not UTF-8 text (byte {e.start})") from None
 
-# %% ../../nbs/foundations/files.ipynb #cell-033
+# %% ../../nbs/foundations/files.ipynb #cell-032
 def read_json(
     path: Path | str,  # `.json` or `.json.gz`
 ) -> object:  # dict, list, ...
@@ -168,8 +168,9 @@ def read_jsonl(
     lines = enumerate(read_text(path).split("\n"), 1)
     return [parse_json(line, path, i) for i, line in lines if line.strip()]
 
-# %% ../../nbs/foundations/files.ipynb #cell-038
+# %% ../../nbs/foundations/files.ipynb #cell-037
 _ELSEWHERE = "or choose another place"
+_FILE_IN_THE_WAY = "a file is in the way where a folder is needed; remove it or choose another name"
 _REMEDIES = {
     errno.ENOSPC: f"the disk is full; free some space {_ELSEWHERE}",
     errno.EDQUOT: f"the disk quota is used up; free some space {_ELSEWHERE}",
@@ -179,19 +180,19 @@ _REMEDIES = {
     errno.EACCES: f"no permission to write here; change the permissions {_ELSEWHERE}",
     errno.EPERM: f"no permission to write here; change the permissions {_ELSEWHERE}",
     errno.EISDIR: "a folder of this name is in the way; remove it or choose another name",
-    errno.EEXIST: "a file is in the way where a folder is needed; remove it or choose another name",
-    errno.ENOTDIR: "a file is in the way where a folder is needed; remove it or choose another name",
+    errno.EEXIST: _FILE_IN_THE_WAY,
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 
-# %% ../../nbs/foundations/files.ipynb #cell-039
+# %% ../../nbs/foundations/files.ipynb #cell-038
 def _unwritable(path, e):
     if isinstance(e, ValueError):
         return InputError(path, f"is no file name ({e}); choose another one")
     why = _REMEDIES.get(e.errno) or f"{e.strerror or e}; check the place {_ELSEWHERE}"
     return InputError(path, f"cannot be written: {why}")
 
-# %% ../../nbs/foundations/files.ipynb #cell-042
+# %% ../../nbs/foundations/files.ipynb #cell-041
 def make_folder(
     path: Path | str,  # folder; its parents are made too
 ) -> Path:  # the folder
@@ -204,7 +205,7 @@ def make_folder(
         raise _unwritable(file, e) from None
     return path
 
-# %% ../../nbs/foundations/files.ipynb #cell-045
+# %% ../../nbs/foundations/files.ipynb #cell-044
 def _temporary_beside(path):
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "Is a directory")
@@ -218,24 +219,24 @@ def _temporary_beside(path):
     os.close(handle)
     return Path(name)
 
-# %% ../../nbs/foundations/files.ipynb #cell-046
+# %% ../../nbs/foundations/files.ipynb #cell-045
 @lru_cache
 def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
-# %% ../../nbs/foundations/files.ipynb #cell-048
+# %% ../../nbs/foundations/files.ipynb #cell-047
 def _is_from_writing(e, temporary):
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     return e.errno in full or str(temporary) in (e.filename, str(e.filename))
 
-# %% ../../nbs/foundations/files.ipynb #cell-049
+# %% ../../nbs/foundations/files.ipynb #cell-048
 @contextlib.contextmanager
 def atomic_path(
     path: Path | str,  # the name the file shall have in the end
 ) -> Iterator[Path]:
-    "A temporary `Path` beside `path`, with the same suffixes: renamed on success, removed on failure."
+    "A temporary `Path` with the suffixes of `path`: renamed on success, removed on failure."
     path = Path(path)
     make_folder(path.parent)
     try:
@@ -253,7 +254,7 @@ def atomic_path(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../../nbs/foundations/files.ipynb #cell-055
+# %% ../../nbs/foundations/files.ipynb #cell-054
 def write_bytes(
     path: Path | str,  # file; packed when the name ends in `.gz`
     data: bytes,  # its content
@@ -271,7 +272,7 @@ def write_text(
     "Atomic UTF-8 text."
     write_bytes(path, text.encode())
 
-# %% ../../nbs/foundations/files.ipynb #cell-057
+# %% ../../nbs/foundations/files.ipynb #cell-056
 def write_json(
     path: Path | str,  # `.json` or `.json.gz`
     value: object,  # anything JSON can hold; NaN is refused
@@ -287,7 +288,7 @@ def write_json(
     )
     write_text(path, text + "\n")
 
-# %% ../../nbs/foundations/files.ipynb #cell-058
+# %% ../../nbs/foundations/files.ipynb #cell-057
 def write_jsonl(
     path: Path | str,  # `.jsonl` or `.jsonl.gz`
     values: Iterable,  # one a line
@@ -298,7 +299,7 @@ def write_jsonl(
     ]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
-# %% ../../nbs/foundations/files.ipynb #cell-061
+# %% ../../nbs/foundations/files.ipynb #cell-060
 def canonical_json(
     value: object,  # anything JSON can hold
 ) -> str:
@@ -312,7 +313,7 @@ def sha256_bytes(data: bytes) -> str:
     "`sha256:<64 hex digits>`"
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
-# %% ../../nbs/foundations/files.ipynb #cell-062
+# %% ../../nbs/foundations/files.ipynb #cell-061
 def config_hash(
     value: object,  # a configuration: anything JSON can hold
 ) -> str:  # `sha256:<64 hex digits>`
@@ -331,7 +332,7 @@ def sha256_file(
         reason = getattr(e, "strerror", None) or e
         raise InputError(path, f"cannot be read ({reason})") from None
 
-# %% ../../nbs/foundations/files.ipynb #cell-065
+# %% ../../nbs/foundations/files.ipynb #cell-064
 @lru_cache
 def package_dir() -> Path:
     "Folder of the installed package: profiles and weights lie in it."
@@ -350,5 +351,5 @@ def repo_root() -> Path:
 def runs_dir(
     *parts: str,  # names below it
 ) -> Path:
-    "Folder for checkpoints, caches and executed notebooks: `STVG_RUNS`, else `runs/` of the checkout."
+    "Folder for checkpoints and caches: `STVG_RUNS`, else `runs/` of the checkout."
     return Path(os.environ.get("STVG_RUNS") or repo_root() / "runs").joinpath(*parts)
