@@ -9,7 +9,7 @@ from common import alternate, finish, parse_arguments
 import cv2
 import numpy as np
 
-from stvg_nb.core import Tube
+from stvg_nb.foundations.geometry import Tube
 from stvg_nb.metrics import box_array, box_table, frame_jf, score_tubes
 
 cv2.setNumThreads(1)

@@ -22,7 +22,7 @@ def done(unit, keys):
 def take_shipped(base, keys):
     "In a clone without `runs/`, the base policy that is shipped stands for its unit, if the same units made it."
     from stvg_nb import embedded as E
-    from stvg_nb.core import InputError, read_json, sha256_file, write_json
+    from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_json
 
     unit = next(u for u in base if u.name == "policy-base")
     if done(unit, keys):
@@ -103,7 +103,7 @@ def main():
 
     torch.set_num_threads(1)
     from stvg_nb import ablations as A, embedded as E
-    from stvg_nb.core import InputError
+    from stvg_nb.foundations.files import InputError
 
     base, rows = E.plan(), A.row_units()
     every = [*base, *rows]

@@ -12,15 +12,15 @@ __all__ = ['DOMAINS', 'SEEDS', 'LESSONS', 'VARIED', 'BASES', 'BASE_CARD', 'ROW_C
 import shutil
 from dataclasses import replace
 
-from stvg_nb.core import (
+from stvg_nb.foundations.files import (
     atomic_path,
-    load_profile,
     read_json,
     runs_dir,
     sha256_file,
     write_json,
     write_text,
 )
+from .foundations.settings import load_profile
 from .embedded import Unit, cpu_seconds, save_delta, weights_dir
 from .evaluate import METRICS, Row, in_turn, measure, ready_split, score
 from .rewards import format_answer, parse
@@ -32,7 +32,7 @@ DOMAINS, SEEDS = ("stage", "street"), (0, 1, 2)
 
 def lessons(profile, config):  # -> rows for `train`
     "Rows of both Puppets domains, taken in turn."
-    from stvg_nb.train import load_rows
+    from stvg_nb.examples import load_rows
 
     one = replace(config, data="puppets", samples=config.samples // len(DOMAINS))
     parts = [
@@ -114,14 +114,14 @@ def train_row(
 def difference(checkpoint, path):  # -> of `save_delta`
     "A checkpoint as a difference to the shipped base."
     from stvg_nb.embedded import load
-    from stvg_nb.policies import load_policy
+    from stvg_nb.models import load_policy
 
     return save_delta(load_policy(str(checkpoint)).model, load("base")[0], path)
 
 # %% ../nbs/08_ablations.ipynb #cell-014-0
 def on_validation(checkpoint, n=40, think=False):  # -> {metric: mean}
     "A checkpoint's scores on validation clips of both domains."
-    from stvg_nb.policies import load_policy
+    from stvg_nb.models import load_policy
 
     profile = lesson_profile()
     val = in_turn(
@@ -348,7 +348,7 @@ WHAT = {
 
 def ship_row(out, needs, name):
     "Unit: put a trained row into the package."
-    from stvg_nb.train import say_ends
+    from stvg_nb.runlog import say_ends
 
     folder, to = needs[name], weights_dir(name)
     facts, run, unit = (

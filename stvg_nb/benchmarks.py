@@ -19,19 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
-from stvg_nb.core import (
-    InputError,
-    Interval,
-    Tube,
-    check_boxes,
-    check_rle,
-    decode_mask,
-    load_profile,
-    probe,
-    read_json,
-    read_text,
-    xywh_to_xyxy,
-)
+from .foundations.files import InputError, read_json, read_text
+from .foundations.geometry import Interval, Tube, check_boxes, xywh_to_xyxy
+from .foundations.masks import check_rle, decode_mask
+from .foundations.settings import load_profile
+from .foundations.video import probe
 
 # %% ../nbs/00b_benchmarks.ipynb #cell-007
 from .foundations.samples import Sample as Sample

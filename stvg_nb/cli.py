@@ -11,7 +11,8 @@ import argparse, json, os, sys
 from pathlib import Path
 
 from . import __version__
-from .core import InputError, held_warnings, parse_setting
+from .foundations.files import InputError, held_warnings
+from .foundations.settings import parse_setting
 
 # %% ../nbs/12_cli.ipynb #cell-007-0
 class _Parser(argparse.ArgumentParser):
@@ -256,8 +257,9 @@ def _train_options(p):
 # %% ../nbs/12_cli.ipynb #cell-015-1
 def train_command(options):
     "Train a policy: SFT, GRPO or both."
-    from stvg_nb.core import load_profile
-    from stvg_nb.train import progress_bar, say_ends, train
+    from stvg_nb.foundations.settings import load_profile
+    from stvg_nb.runlog import say_ends
+    from stvg_nb.train import progress_bar, train
 
     if options.config and options.profile:
         raise InputError("--config", "stands for a whole profile; give it or --profile, not both")
@@ -337,7 +339,8 @@ def _told(result):  # one line
 # %% ../nbs/12_cli.ipynb #cell-017-2
 def ground_command(options):
     "Find who and when: answer sentences about a video."
-    from stvg_nb.core import load_profile, write_json, write_jsonl
+    from stvg_nb.foundations.files import write_json, write_jsonl
+    from stvg_nb.foundations.settings import load_profile
 
     if options.render and len(options.queries) > 1:
         raise InputError(
@@ -418,7 +421,7 @@ def _reproduce_options(p):
 # %% ../nbs/12_cli.ipynb #cell-019-1
 def reproduce_command(options):
     "Run the chapters and regenerate tables and figures."
-    from stvg_nb.core import load_profile
+    from stvg_nb.foundations.settings import load_profile
     from stvg_nb.reproduce import exit_code, format_report, list_artefacts, reproduce
 
     profile = load_profile(options.profile).name

@@ -17,15 +17,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from .benchmarks import LOADERS, load, locate, training_set
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    config_hash,
-    load_profile,
-    read_jsonl,
-    runs_dir,
-    write_jsonl,
-)
+from .foundations.files import InputError, config_hash, read_jsonl, runs_dir, write_jsonl
+from .foundations.masks import MaskDatabase
+from .foundations.settings import load_profile
 from stvg_nb.foundations.samples import (
     SAMPLES_SCHEMA,
     Sample,

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
+from .foundations.artefacts import environment
+from stvg_nb.foundations.files import (
     InputError,
     atomic_path,
-    box_iou,
     config_hash,
-    environment,
     package_dir,
     read_json,
     runs_dir,
@@ -26,6 +25,7 @@ from stvg_nb.core import (
     write_bytes,
     write_json,
 )
+from .foundations.geometry import box_iou
 from .prompting import WEIGHTS, YoloDetector, key_frames, select
 from .puppets import DOMAINS, VERSION, Dice, make_script, render
 

@@ -31,22 +31,21 @@ from pathlib import Path
 import numpy as np
 
 from . import puppets as P
-from stvg_nb.core import (
+from .foundations.artefacts import environment, git_state
+from stvg_nb.foundations.files import (
     InputError,
-    Interval,
     atomic_path,
     config_hash,
-    environment,
-    git_state,
     package_dir,
     read_json,
-    resolve,
     runs_dir,
-    sample_indices,
     sha256_file,
     write_json,
     write_text,
 )
+from .foundations.geometry import Interval
+from .foundations.settings import resolve
+from .foundations.video import sample_indices
 from stvg_nb.grpo import (
     SPECIALS,
     Prompt,

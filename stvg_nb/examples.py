@@ -14,20 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
-    InputError,
-    Interval,
-    MaskDatabase,
-    Tube,
-    canonical_json,
-    config_hash,
-    probe,
-    read_jsonl,
-    resolve,
-    runs_dir,
-    sample_indices,
-    visual_tokens,
-)
+from .foundations.files import InputError, canonical_json, config_hash, read_jsonl, runs_dir
+from .foundations.geometry import Interval, Tube
+from .foundations.masks import MaskDatabase
+from .foundations.settings import resolve
+from .foundations.video import probe, sample_indices, visual_tokens
 from .dataset import Numberer, Work, build_samples
 from stvg_nb.foundations.samples import (
     Sample,

@@ -21,23 +21,18 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from stvg_nb.core import (
-    Artefact,
+from .foundations.artefacts import Artefact, write_figure
+from stvg_nb.foundations.files import (
     InputError,
-    MaskDatabase,
-    Tube,
     config_hash,
-    decode_mask,
-    iter_frames,
-    mask_box,
-    probe,
     read_jsonl,
     runs_dir,
-    sample_indices,
     sha256_file,
-    write_figure,
     write_json,
 )
+from .foundations.geometry import Tube
+from .foundations.masks import MaskDatabase, decode_mask, mask_box
+from .foundations.video import iter_frames, probe, sample_indices
 from .metrics import read_predictions, read_record, rle_jf, to_tube
 from .prompting import draw_marks, drawn_marks, prompted_clip
 
@@ -729,7 +724,7 @@ def answerers(
 # %% ../nbs/09_gallery.ipynb #cell-058
 @lru_cache(maxsize=3)
 def _policy(name, device):
-    from stvg_nb.policies import load_policy
+    from stvg_nb.models import load_policy
 
     return load_policy(name, device)
 
@@ -785,7 +780,7 @@ def ask_still(
 ) -> tuple:  # (frame of the video, box or None, text)
     "One box from the middle one of the frames that a policy is shown."
     from stvg_nb.policies import box_question, parse_box
-    from stvg_nb.core import Clip
+    from stvg_nb.foundations.video import Clip
 
     policy, s, index = (
         policy or _policy(asked.policy, profile.device),

@@ -13,17 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    config_hash,
-    iter_frames,
-    load_profile,
-    probe,
-    write_video,
-)
+from .foundations.files import InputError, config_hash
+from .foundations.masks import MaskDatabase
+from .foundations.settings import load_profile
+from .foundations.video import iter_frames, probe, write_video
 from .foundations.samples import Sample, answer_record, open_database
-from .policies import AnswerConfig, Policy, direct, load_policy, prepare
+from .models import Policy, load_policy
+from .policies import AnswerConfig, direct, prepare
 from .predict import complete
 from .prompting import build_database, check_config, choose_detector, choose_tracker
 from .rewards import TASKS

@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import groupby
 from types import MethodType, SimpleNamespace
 
-from .core import InputError
+from .foundations.files import InputError
 
 # %% ../nbs/04_grpo.ipynb #cell-007
 def group_advantages(
@@ -892,7 +892,7 @@ class FeatureCache:
         self.hits = self.misses = 0
 
     def path(self, name):
-        from stvg_nb.core import config_hash
+        from stvg_nb.foundations.files import config_hash
 
         return self.folder / f"{config_hash([name, self.tower])[7:39]}.safetensors"
 
@@ -904,7 +904,7 @@ class FeatureCache:
         "Features of a clip, computed at most once."
         from safetensors import safe_open
         from safetensors.torch import save_file
-        from stvg_nb.core import atomic_path
+        from stvg_nb.foundations.files import atomic_path
 
         path = self.path(name)
         if path.is_file():

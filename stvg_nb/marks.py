@@ -19,20 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .ablations import SEEDS, TRAINED
+from .ablations import SEEDS
+from .tables import TRAINED
 from .benchmarks import load
-from stvg_nb.core import (
-    InputError,
-    Interval,
-    config_hash,
-    figures_dir,
-    iter_frames,
-    read_json,
-    read_jsonl,
-    resolve,
-    sample_indices,
-    sha256_file,
-)
+from .foundations.artefacts import figures_dir
+from .foundations.files import InputError, config_hash, read_json, read_jsonl, sha256_file
+from .foundations.geometry import Interval
+from .foundations.settings import resolve
+from .foundations.video import iter_frames, sample_indices
 from stvg_nb.evaluate import (
     METRICS,
     Estimate,

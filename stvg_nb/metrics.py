@@ -20,21 +20,18 @@ from struct import error as StructError, pack
 import numpy as np
 
 # %% ../nbs/00c_metrics.ipynb #cell-004
-from stvg_nb.core import (
+from stvg_nb.foundations.files import (
     InputError,
-    Interval,
-    Tube,
-    box_area,
     canonical_json,
-    check_rle,
-    decode_mask,
     read_json,
     read_jsonl,
-    rle_boxes,
     sha256_bytes,
     sha256_file,
 )
-from .benchmarks import Sample, load
+from .foundations.geometry import Interval, Tube, box_area
+from .foundations.masks import check_rle, decode_mask, rle_boxes
+from .benchmarks import load
+from .foundations.samples import Sample
 
 # %% ../nbs/00c_metrics.ipynb #cell-012
 PROTOCOLS = {

@@ -16,15 +16,14 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from stvg_nb.core import (
-    PIXELS_MAX,
+from .foundations.files import InputError, read_json
+from .foundations.settings import SamplingConfig
+from stvg_nb.foundations.video import (
     Clip,
-    InputError,
-    SamplingConfig,
+    PIXELS_MAX,
     fit_frame,
     pixel_limit,
     probe,
-    read_json,
     sample_indices,
 )
 from .foundations.registries import Registry

@@ -19,22 +19,11 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from stvg_nb.core import (
-    Clip,
-    InputError,
-    Interval,
-    MaskDatabase,
-    SamplingConfig,
-    Tube,
-    box_iou,
-    canonical_json,
-    config_hash,
-    iter_frames,
-    probe,
-    read_jsonl,
-    resolve,
-    sample_indices,
-)
+from .foundations.files import InputError, canonical_json, config_hash, read_jsonl
+from .foundations.geometry import Interval, Tube, box_iou
+from .foundations.masks import MaskDatabase
+from .foundations.settings import SamplingConfig, resolve
+from .foundations.video import Clip, iter_frames, probe, sample_indices
 from stvg_nb.foundations.samples import (
     PREDICTIONS_SCHEMA,
     Answer,

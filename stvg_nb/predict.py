@@ -11,16 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from .benchmarks import load
-from stvg_nb.core import (
-    InputError,
-    Interval,
-    MaskDatabase,
-    config_hash,
-    load_profile,
-    read_jsonl,
-    runs_dir,
-    write_jsonl,
-)
+from .foundations.files import InputError, config_hash, read_jsonl, runs_dir, write_jsonl
+from .foundations.geometry import Interval
+from .foundations.masks import MaskDatabase
+from .foundations.settings import load_profile
 from .dataset import Numberer
 from stvg_nb.foundations.samples import (
     PREDICTIONS_SCHEMA,
@@ -33,7 +27,8 @@ from stvg_nb.foundations.samples import (
     true_frames,
 )
 from .foundations.store import content_hash, kept_header, parse_shard
-from .policies import AnswerConfig, Policy, _batches, answer_all, answers_header, load_policy
+from .models import Policy, load_policy
+from .policies import AnswerConfig, _batches, answer_all, answers_header
 from .repair import answer_tube, union_masks
 
 # %% ../nbs/06b_predict.ipynb #cell-006

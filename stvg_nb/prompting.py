@@ -18,30 +18,25 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
-    Clip,
+from stvg_nb.foundations.files import (
     InputError,
-    MaskDatabase,
-    VideoInfo,
-    box_area,
-    box_iou,
-    box_overlap,
     config_hash,
+    package_dir,
+    read_json,
+    sha256_file,
+    write_json,
+)
+from .foundations.geometry import box_area, box_iou, box_overlap
+from .foundations.masks import MaskDatabase, mask_box, mask_iou, mask_overlap, rle_areas
+from .foundations.settings import load_profile, resolve
+from stvg_nb.foundations.video import (
+    Clip,
+    VideoInfo,
     fit_frame,
     frame_size,
     iter_frames,
-    load_profile,
-    mask_box,
-    mask_iou,
-    mask_overlap,
-    package_dir,
     probe,
-    read_json,
-    resolve,
-    rle_areas,
     sample_indices,
-    sha256_file,
-    write_json,
     write_video,
 )
 from .puppets import is_puppets

@@ -23,11 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from stvg_nb.core import (
+from stvg_nb.foundations.files import (
     InputError,
-    Interval,
-    MaskDatabase,
-    Tube,
     canonical_json,
     config_hash,
     package_dir,
@@ -35,8 +32,10 @@ from stvg_nb.core import (
     sha256_bytes,
     write_bytes,
     write_json,
-    write_video,
 )
+from .foundations.geometry import Interval, Tube
+from .foundations.masks import MaskDatabase
+from .foundations.video import write_video
 
 # %% ../nbs/00a_puppets.ipynb #cell-009
 VERSION = 1  # of the benchmark: any change of scripts or pixels raises it

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .core import InputError, Interval, MaskDatabase, Tube, box_area, box_iou, box_overlap
+from .foundations.files import InputError
+from .foundations.geometry import Interval, Tube, box_area, box_iou, box_overlap
+from .foundations.masks import MaskDatabase
 from .voting import BOX_MODES, Tracks, grow
 
 # %% ../nbs/06_repair.ipynb #cell-014

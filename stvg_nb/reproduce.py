@@ -14,12 +14,10 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from stvg_nb.core import (
+from .foundations.artefacts import environment, figures_dir
+from stvg_nb.foundations.files import (
     InputError,
     config_hash,
-    environment,
-    figures_dir,
-    load_profile,
     package_dir,
     read_json,
     repo_root,
@@ -28,6 +26,7 @@ from stvg_nb.core import (
     write_json,
     write_text,
 )
+from .foundations.settings import load_profile
 
 # %% ../nbs/11a_reproduce.ipynb #cell-006
 WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further experiments

@@ -18,7 +18,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from .core import InputError, Interval, MaskDatabase, Tube, box_iou
+from .foundations.files import InputError
+from .foundations.geometry import Interval, Tube, box_iou
+from .foundations.masks import MaskDatabase
 from .prompting import mark_text, read_mark
 from .voting import drawn_on, normalise_query
 

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
+from .foundations.artefacts import environment, git_state
+from stvg_nb.foundations.files import (
     InputError,
     canonical_json,
     config_hash,
-    environment,
-    git_state,
     package_dir,
     read_json,
     sha256_file,

@@ -9,7 +9,10 @@ __all__ = ['TRAINED', 'MODELS', 'TABLE1', 'TABLE2', 'TABLE2_PLACES', 'TABLE3', '
 # %% ../nbs/07a_tables.ipynb #cell-003
 from dataclasses import replace
 
-from .core import MaskDatabase, Tube, read_json, sample_indices, write_json
+from .foundations.files import read_json, write_json
+from .foundations.geometry import Tube
+from .foundations.masks import MaskDatabase
+from .foundations.video import sample_indices
 from .evaluate import Ready, Row, masks_beside
 from stvg_nb.puppets import (
     DOMAINS,

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .core import InputError, box_iou, mask_box
+from .foundations.files import InputError
+from .foundations.geometry import box_iou
+from .foundations.masks import mask_box
 
 # %% ../nbs/01a_tracking.ipynb #cell-011
 def work_of(

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
-    MaskDatabase,
-    box_iou,
+from stvg_nb.foundations.files import (
     config_hash,
     package_dir,
-    probe,
     read_json,
     runs_dir,
     sha256_bytes,
     sha256_file,
     write_json,
 )
+from .foundations.geometry import box_iou
+from .foundations.masks import MaskDatabase
+from .foundations.video import probe
 from stvg_nb.prompting import (
     PromptingConfig,
     build_database,

@@ -25,17 +25,16 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from stvg_nb.core import (
+from stvg_nb.foundations.files import (
     InputError,
     config_hash,
-    load_profile,
     package_dir,
     read_json,
-    resolve,
     runs_dir,
     write_json,
     write_text,
 )
+from .foundations.settings import load_profile, resolve
 from .examples import load_rows, rows_hash
 from .examples import numbered_form as numbered_form
 from .examples import numbered_reader as numbered_reader

@@ -10,7 +10,8 @@ __all__ = ['METHODS', 'LAUNCHES', 'DataSettings', 'TaskSettings', 'LearningSetti
 from dataclasses import asdict, dataclass, field, fields
 from typing import ClassVar
 
-from .core import InputError, load_profile
+from .foundations.files import InputError
+from .foundations.settings import load_profile
 from .rewards import VARIANTS, reward_paths
 
 # %% ../nbs/04d_train_settings.ipynb #cell-006

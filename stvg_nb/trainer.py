@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import Clip, InputError, canonical_json, frame_size, sha256_file
+from .foundations.files import InputError, canonical_json, sha256_file
+from .foundations.video import Clip, frame_size
 from stvg_nb.grpo import (
     VISION_TOKENS,
     FeatureCache,

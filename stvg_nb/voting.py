@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    Tube,
-    box_iou,
-)
+from .foundations.files import InputError
+from .foundations.geometry import Tube, box_iou
+from .foundations.masks import MaskDatabase
 
 # %% ../nbs/02_voting.ipynb #cell-017
 @dataclass(eq=False)

@@ -1,7 +1,7 @@
 """The trained rows: what they may see, and in which order they are made."""
 
 from stvg_nb import ablations as A, embedded as E
-from stvg_nb.core import resolve
+from stvg_nb.foundations.settings import resolve
 from stvg_nb.evaluate import Row
 from stvg_nb.tables import MODELS
 
@@ -69,7 +69,7 @@ def test_training_clips_are_neither_those_of_the_base_nor_of_a_test():
 
 def test_equal_expense(tmp_path, monkeypatch):
     "As many steps as fit into the other's CPU seconds, in four parts; the best part on validation clips is shipped."
-    from stvg_nb.core import read_json, write_json
+    from stvg_nb.foundations.files import read_json, write_json
 
     for name, facts in {
         "sft-rates": dict(rate=0.01),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stvg_nb.cli import main
-from stvg_nb.core import read_json, repo_root, sha256_file
+from stvg_nb.foundations.files import read_json, repo_root, sha256_file
 
 FIGURES, SCORERS = repo_root() / "figures" / "tiny", {"hcstvg", "charades-sta", "mevis"}
 

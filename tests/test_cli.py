@@ -235,7 +235,8 @@ def test_reproduce_list_runs_nothing(tmp_path):
 
 def test_prompt_writes_video_database_and_report(tmp_path):
     import numpy as np
-    from stvg_nb.core import MaskDatabase, write_video
+    from stvg_nb.foundations.masks import MaskDatabase
+    from stvg_nb.foundations.video import write_video
 
     def frames():
         for t in range(40):

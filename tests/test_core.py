@@ -1,6 +1,6 @@
 """Properties of intervals, boxes, tubes and masks; faults in files and videos."""
 
-import gzip, json, os, signal, subprocess, sys, time
+import errno, gzip, json, os, signal, subprocess, sys, time
 
 import numpy as np
 import pytest
@@ -8,34 +8,38 @@ from hypothesis import given, strategies as st
 from pycocotools import mask as coco
 
 from stvg_nb import core
-from stvg_nb.core import (
-    Clip,
+from stvg_nb.foundations.artefacts import Artefact, write_figure, write_table
+from stvg_nb.foundations.files import (
     InputError,
+    atomic_path,
+    make_folder,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+from stvg_nb.foundations.geometry import (
     Interval,
-    MaskDatabase,
     Tube,
     box_area,
     box_giou,
     box_iou,
     box_overlap,
-    decode_mask,
-    encode_mask,
-    interval_iou,
-    iter_frames,
-    load_profile,
-    mask_box,
-    mask_iou,
-    mask_overlap,
-    probe,
-    read_json,
-    rle_boxes,
-    rle_runs,
-    sample_indices,
-    write_json,
-    write_video,
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
+from stvg_nb.foundations.masks import (
+    MaskDatabase,
+    decode_mask,
+    encode_mask,
+    mask_box,
+    mask_iou,
+    mask_overlap,
+    rle_boxes,
+    rle_runs,
+)
+from stvg_nb.foundations.settings import load_profile
+from stvg_nb.foundations.video import Clip, iter_frames, probe, sample_indices, write_video
 
 number = st.floats(-1e4, 1e4, allow_nan=False)
 box = st.lists(number, min_size=4, max_size=4)
@@ -50,7 +54,7 @@ span = st.tuples(st.integers(0, 5000), st.integers(0, 5000))
 @given(span, span)
 def test_interval_iou_is_symmetric_bounded_and_equals_counting_frames(a, b):
     one, two = Interval.frames(*a), Interval.frames(*b)
-    assert one.iou(two) == two.iou(one) == interval_iou(a, b)
+    assert one.iou(two) == two.iou(one)
     frames_a, frames_b = set(range(*a)), set(range(*b))
     expected = len(frames_a & frames_b) / len(frames_a | frames_b) if frames_a and frames_b else 0
     assert one.iou(two) == expected
@@ -322,6 +326,115 @@ def test_database_bytes_depend_on_content_only(tmp_path):
     )
 
 
+def content(db):
+    "What a database holds: masks as code by object and frame, facts by object."
+    masks = {i: {f: db.counts(i, f) for f in db.frames_of(i)} for i in db.ids}
+    return masks, {i: db.info(i) for i in db.ids}
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["add", "remove", "clear", "merge", "rename"]))
+    .flatmap(lambda t: st.tuples(st.just(t[0]), st.integers(1, 4), st.integers(1, 4)))
+    .flatmap(lambda t: st.tuples(st.just(t), st.integers(0, 5), st.integers(0, 2**31))),
+    max_size=25,
+)
+
+
+def apply_to_dictionary(masks, step, id, other, frame, code):
+    "The same change on a plain dictionary; None where it is not allowed."
+    if step == "rename":
+        return None if id not in masks or other in masks else masks | {other: masks.pop(id)}
+    if id not in masks or (step == "merge" and (other not in masks or other == id)):
+        return None
+    if step == "add":
+        masks[id][frame] = code
+    if step == "remove":
+        masks[id].pop(frame, None)
+    if step == "clear":
+        del masks[id]
+    if step == "merge":
+        masks[id] = masks.pop(other) | masks[id]
+    return masks
+
+
+@given(steps)
+def test_changes_of_a_database_equal_changes_of_a_dictionary(steps):
+    db = MaskDatabase(4, 3, 10.0, 6)
+    for i in (1, 2, 3):
+        db.add_object(i)
+    model = {1: {}, 2: {}, 3: {}}
+    for (step, id, other), frame, seed in steps:
+        m = np.random.default_rng(seed).random((3, 4)) < 0.5
+        m[0, 0] = True
+        call = dict(
+            add=lambda: db.add(id, frame, m),
+            remove=lambda: db.remove(id, frame),
+            clear=lambda: db.remove(id),
+            merge=lambda: db.merge(id, other),
+            rename=lambda: db.rename(id, other),
+        )[step]
+        changed = apply_to_dictionary(dict(model), step, id, other, frame, encode_mask(m))
+        if changed is None:
+            with pytest.raises(InputError):
+                call()
+        else:
+            call()
+            model = changed
+        assert content(db)[0] == model
+        assert db.frames_of() == sorted({f for by_frame in model.values() for f in by_frame})
+        assert all(db.ids_at(f) == sorted(i for i in model if f in model[i]) for f in range(6))
+
+
+def test_an_empty_database_is_a_result(tmp_path):
+    db = MaskDatabase(20, 10, 10.0, 30)
+    assert db and len(db) == 0 and db.ids == [] and db.frames_of() == []
+    db.save(tmp_path / "empty.masks.json.gz")
+    again = MaskDatabase.open(tmp_path / "empty.masks.json.gz")
+    assert again and len(again) == 0 and again.at(0) == {}
+
+
+def test_merging_keeps_the_mask_of_the_number_that_stays():
+    db = database()
+    first, second = db.counts(1, 3), db.counts(2, 0)
+    db.remove(1, 0)
+    db.merge(1, 2)
+    assert db.ids == [1, 10] and db.info(1) == dict(label="person", score=0.5, source="stitched")
+    assert (db.counts(1, 3), db.counts(1, 0)) == (first, second)
+
+
+def test_a_replaced_mask_is_checked_again():
+    db = database()
+    good = db.counts(1, 0)
+    for change in (
+        lambda: db.add(1, 0, good[:-1]),
+        lambda: (db.remove(1, 0), db.add(1, 0, good[:-1])),
+        lambda: (db.remove(1), db.add_object(1), db.add(1, 0, good[:-1])),
+        lambda: (db.rename(1, 5), db.add_object(1), db.add(1, 0, good[:-1])),
+    ):
+        change()
+        with pytest.raises(InputError, match="object 1, frame 0"):
+            db.mask(1, 0)
+
+
+def test_damaged_masks_are_found_after_merge_and_rename():
+    db = database()
+    db.add(2, 1, db.counts(2, 0)[:-1])
+    db.merge(1, 2)
+    db.rename(1, 3)
+    assert db.mask(3, 0) is not None
+    with pytest.raises(InputError, match="object 3, frame 1"):
+        db.rle(3, 1)
+
+
+def test_a_copy_is_independent():
+    db = database()
+    other = db.copy()
+    assert other.to_json() == db.to_json()
+    other.remove(1, 0)
+    other.merge(2, 10)
+    assert db.is_seen(1, 0) and db.ids == [1, 2, 10] and db.info(2)["source"] == "first"
+
+
 def test_ids_are_never_reused():
     db = database()
     with pytest.raises(InputError, match="used twice"):
@@ -380,6 +493,33 @@ def test_damaged_gzip_is_refused(content, tmp_path):
         read_json(path)
 
 
+BREAKS = ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\n", "\r\n")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_line_breaks_inside_a_string_survive_json_lines(packed, tmp_path):
+    path = tmp_path / ("x.jsonl.gz" if packed else "x.jsonl")
+    values = [{"query": f"one{b}two"} for b in BREAKS] + ["".join(BREAKS)]
+    write_jsonl(path, values)
+    assert read_jsonl(path) == values
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_any_text_survives_json_lines(tmp_path_factory, texts):
+    path = tmp_path_factory.getbasetemp() / "any-text.jsonl"
+    write_jsonl(path, texts)
+    assert read_jsonl(path) == texts
+
+
+def test_json_lines_of_other_systems(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\r\n\r\n{"a": 2}\r\n')
+    assert read_jsonl(path) == [{"a": 1}, {"a": 2}]
+    path.write_bytes(b'{"a": 1}\n{"a": \n{"a": 3}\n')
+    with pytest.raises(InputError, match="line 2"):
+        read_jsonl(path)
+
+
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_json(tmp_path / "none.json")
@@ -391,6 +531,129 @@ def test_nan_is_not_written(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+WAYS = {
+    "folder in the way": ("folder", "a folder of this name is in the way; remove it"),
+    "parent is a file": ("file/x.json", "a file is in the way where a folder is needed"),
+    "grandparent is a file": ("file/a/b/x.json", "a file is in the way where a folder is needed"),
+    "name too long": ("x" * 300 + ".json", "the name is too long; choose a shorter one"),
+    "folder's name too long": ("x" * 300 + "/x.json", "the name is too long"),
+    "nul": ("a\0b.json", "is no file name"),
+    "nul in the folder": ("a\0b/x.json", "is no file name"),
+    "half a character": ("\ud800.json", "is no file name"),
+}
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_what_cannot_be_written_says_so_before_the_work_begins(kind, tmp_path):
+    name, why = WAYS[kind]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    worked = []
+
+    def work():
+        with atomic_path(tmp_path / name) as temporary:
+            worked.append(temporary)
+
+    for attempt in (work, lambda: write_json(tmp_path / name, {})):
+        with pytest.raises(InputError) as e:
+            attempt()
+        assert why in str(e.value) and str(tmp_path) in str(e.value)
+        assert str(e.value).isprintable()
+    assert not worked
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_the_part_that_is_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as e:
+        make_folder(tmp_path / "file" / "a" / "b")
+    assert e.value.where == str(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "number, why",
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota"),
+        (errno.EROFS, "read-only"),
+    ],
+)
+def test_a_disk_that_fills_up_leaves_the_old_file(number, why, tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(InputError, match=why) as e:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(number, os.strerror(number))
+    assert str(path) in str(e.value) and "\n" not in str(e.value)
+    assert read_json(path) == {"old": 1} and [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_real_full_disk(tmp_path):
+    "/dev/full takes no byte: the error of the system call, not one made up."
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    with pytest.raises(InputError, match="the disk is full"):
+        with atomic_path(tmp_path / "x.bin"), open("/dev/full", "wb", buffering=0) as f:
+            f.write(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_permission(tmp_path):
+    if os.geteuid() == 0:
+        with pytest.raises(InputError, match="no permission"):
+            with atomic_path(tmp_path / "x.json") as temporary:
+                raise PermissionError(errno.EACCES, "Permission denied", str(temporary))
+        return
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="no permission"):
+        write_json(tmp_path / "x.json", {})
+    tmp_path.chmod(0o700)
+
+
+def test_errors_of_other_files_stay_what_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        with atomic_path(tmp_path / "x.json"):
+            open(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 250 + ".json")
+    write_json(path, [1])
+    assert read_json(path) == [1]
+
+
+# ---------------------------------------------------------------------------- artefacts
+
+
+def test_an_artefact_made_again_has_the_same_bytes(tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setenv("STVG_FIGURES", str(tmp_path))
+    row = dict(label="a", kind="measured", metrics={"m": 0.5, "m low": 0.4, "m high": 0.6})
+
+    def make(seconds):
+        write_table(Artefact("x-table", "tiny", "A table.", rows=[row], seconds=seconds))
+        figure, ax = plt.subplots()
+        ax.plot([0, 1])
+        write_figure(Artefact("x-figure", "tiny", "A figure.", seconds=seconds), figure)
+        plt.close(figure)
+        return {p.name: p.read_bytes() for p in sorted(tmp_path.iterdir())}
+
+    first = make(1.0)
+    assert list(first) == [
+        "x-figure.png",
+        "x-figure.provenance.json",
+        "x-table.csv",
+        "x-table.md",
+        "x-table.provenance.json",
+    ]
+    time.sleep(1.1)
+    assert make(2.0) == first
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from stvg_nb import embedded as E
 from stvg_nb import puppets as P
-from stvg_nb.core import InputError, Interval, package_dir, read_json, sha256_file
+from stvg_nb.foundations.files import InputError, package_dir, read_json, sha256_file
+from stvg_nb.foundations.geometry import Interval
 from stvg_nb.rewards import Target, build_prompt, parse, score
 
 

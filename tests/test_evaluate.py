@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from stvg_nb.core import InputError
+from stvg_nb.foundations.files import InputError
 from stvg_nb.metrics import PROTOCOLS, evaluate, parse_span
 
 DATA = Path(__file__).resolve().parent / "data"

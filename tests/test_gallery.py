@@ -9,15 +9,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from stvg_nb import gallery
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    Tube,
-    encode_mask,
-    load_profile,
-    write_json,
-    write_video,
-)
+from stvg_nb.foundations.files import InputError, write_json
+from stvg_nb.foundations.geometry import Tube
+from stvg_nb.foundations.masks import MaskDatabase, encode_mask
+from stvg_nb.foundations.settings import load_profile
+from stvg_nb.foundations.video import write_video
 from stvg_nb.gallery import (
     SHOWN,
     Asked,

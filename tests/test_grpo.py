@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from stvg_nb.core import InputError, read_json, write_json
+from stvg_nb.foundations.files import InputError, read_json, write_json
 from stvg_nb.grpo import (
     CHECKED_RATES,
     VISION_TOKENS,

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from stvg_nb import marks as M
-from stvg_nb.core import InputError, MaskDatabase, load_profile, read_json, read_jsonl, write_json
+from stvg_nb.foundations.files import InputError, read_json, read_jsonl, write_json
+from stvg_nb.foundations.masks import MaskDatabase
+from stvg_nb.foundations.settings import load_profile
 from stvg_nb.evaluate import Estimate, Ready, Row, Scores, annotate, prediction_path, score
 from stvg_nb.metrics import evaluate
 from stvg_nb.prompting import Detections, colour, draw_marks, mark_text

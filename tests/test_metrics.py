@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb.core import InputError, Tube, encode_mask
+from stvg_nb.foundations.files import InputError
+from stvg_nb.foundations.geometry import Tube
+from stvg_nb.foundations.masks import encode_mask
 from stvg_nb.metrics import (
     PROTOCOLS,
     box_table,

@@ -12,30 +12,23 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb.benchmarks import Sample
-from stvg_nb.core import (
-    Clip,
-    InputError,
-    Interval,
-    SamplingConfig,
-    Tube,
-    read_jsonl,
-    write_json,
-    write_video,
-)
+from stvg_nb.foundations.samples import Sample
+from stvg_nb.foundations.files import InputError, read_jsonl, write_json
+from stvg_nb.foundations.geometry import Interval, Tube
+from stvg_nb.foundations.settings import SamplingConfig
+from stvg_nb.foundations.video import Clip, write_video
 from stvg_nb.grpo import CHECKED_RATES, Prompt, temporal_positions
 from stvg_nb.metrics import read_predictions
+from stvg_nb.models import Policy, load_policy, toy_family
 from stvg_nb.policies import (
-    BOX_FLAGS,
-    FAMILIES,
     AnswerConfig,
+    BOX_FLAGS,
     BoxAnswer,
     Draw,
-    Policy,
+    FAMILIES,
     Still,
     answer_all,
     box_question,
-    load_policy,
     parse_box,
     prepare,
     reply_record,
@@ -44,7 +37,6 @@ from stvg_nb.policies import (
     snapped,
     spread_boxes,
     still_frames,
-    toy_family,
     two_stage,
 )
 from stvg_nb.prompting import model_size

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from stvg_nb import prompting, puppets
-from stvg_nb.core import InputError, MaskDatabase, mask_box, probe, read_json, write_video
+from stvg_nb.foundations.files import InputError, read_json
+from stvg_nb.foundations.masks import MaskDatabase, mask_box
+from stvg_nb.foundations.video import probe, write_video
 from stvg_nb.prompting import (
     Detections,
     Region,

@@ -9,7 +9,9 @@ from hypothesis import given, settings, strategies as st
 
 from stvg_nb import puppets
 from stvg_nb.benchmarks import load
-from stvg_nb.core import InputError, MaskDatabase, probe, sha256_file
+from stvg_nb.foundations.files import InputError, sha256_file
+from stvg_nb.foundations.masks import MaskDatabase
+from stvg_nb.foundations.video import probe
 from stvg_nb.puppets import (
     COLOURS,
     DOMAINS,

@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT, shared_data
 
 from stvg_nb import reproduce as R
-from stvg_nb.core import load_profile, read_json
+from stvg_nb.foundations.files import read_json
+from stvg_nb.foundations.settings import load_profile
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import weights as W  # noqa: E402

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from stvg_nb.cli import main
-from stvg_nb.core import InputError, MaskDatabase, read_json
+from stvg_nb.foundations.files import InputError, read_json
+from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.evaluate import (
     CONTROLS,
     METRICS,
@@ -169,7 +170,7 @@ def test_names_are_refused(split):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    from stvg_nb.policies import toy_family
+    from stvg_nb.models import toy_family
 
     model, processor = toy_family("qwen2_5_vl")
     folder = tmp_path_factory.mktemp("toy")
@@ -209,7 +210,7 @@ def test_ground_command_writes_what_it_says(split, checkpoint, tmp_path, capsys)
         and one["prediction"]["start_frame"] is None
     )  # random weights say nothing that can be read
     assert read_json(tmp_path / "p.json")["predictions"] == [one["prediction"]]
-    from stvg_nb.core import probe
+    from stvg_nb.foundations.video import probe
 
     assert probe(tmp_path / "a.mp4").frame_count == probe(video).frame_count
     assert main(argv) == 2 and "exists; add --overwrite" in capsys.readouterr().err

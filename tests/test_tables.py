@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
-from stvg_nb.core import MaskDatabase, frame_of, read_json
+from stvg_nb.foundations.files import read_json
+from stvg_nb.foundations.geometry import frame_of
+from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.evaluate import Ready, Row, annotate, finished, measured_rows, score
 from stvg_nb.policies import reply_record, row_of
 from stvg_nb.benchmarks import load
 from stvg_nb.puppets import expressions, make_script, thing_question, write_split
 from stvg_nb.rewards import parse
+from stvg_nb.evaluate import masks_beside
 from stvg_nb.tables import (
     MODELS,
     TABLE1,
@@ -20,7 +23,6 @@ from stvg_nb.tables import (
     as_places,
     as_questions,
     as_times,
-    masks_beside,
     script_of,
 )
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from stvg_nb.core import InputError, mask_box, mask_iou, resolve
+from stvg_nb.foundations.files import InputError
+from stvg_nb.foundations.masks import mask_box, mask_iou
+from stvg_nb.foundations.settings import resolve
 from stvg_nb.tracking import (
     FlowTracker,
     FrameStore,

@@ -13,7 +13,8 @@ import torch
 
 from stvg_nb import train as T
 from stvg_nb.cli import main as stvg
-from stvg_nb.core import InputError, load_profile, read_json, write_text
+from stvg_nb.foundations.files import InputError, read_json, write_text
+from stvg_nb.foundations.settings import load_profile
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent

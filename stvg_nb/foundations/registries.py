@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..core import InputError
+from .files import InputError
 
 # %% ../../nbs/foundations/registries.ipynb #cell-005
 def named_object(path: str) -> Any:

@@ -16,17 +16,9 @@ from pathlib import Path
 from typing import Any
 
 
-from stvg_nb.core import (
-    InputError,
-    Interval,
-    MaskDatabase,
-    Tube,
-    frame_of,
-    read_jsonl,
-    read_text,
-    sha256_file,
-    write_jsonl,
-)
+from .files import InputError, read_jsonl, read_text, sha256_file, write_jsonl
+from .geometry import Interval, Tube, frame_of
+from .masks import MaskDatabase
 
 from .store import content_hash
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks import BENCHMARKS, Benchmark, load, locate
-from ..core import DataConfig, InputError
+from .files import InputError
+from .settings import DataConfig
 from .registries import Registry
 
 # %% ../../nbs/foundations/sources.ipynb #cell-005

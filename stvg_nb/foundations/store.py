@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stvg_nb.core import (
+from stvg_nb.foundations.files import (
     InputError,
     atomic_path,
     canonical_json,

@@ -9,14 +9,8 @@ __all__ = ['SPLITS', 'domains_of', 'puppets_source']
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from stvg_nb.core import (
-    DataConfig,
-    InputError,
-    config_hash,
-    read_json,
-    runs_dir,
-    write_json,
-)
+from ..foundations.files import InputError, config_hash, read_json, runs_dir, write_json
+from ..foundations.settings import DataConfig
 from ..foundations.store import locked
 from ..puppets import DOMAINS, Options, write_split
 
