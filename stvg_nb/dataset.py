@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REASONS', 'Numberer', 'LeftOut', 'VotingConfig', 'group_numbers', 'voted', 'Work', 'build_samples', 'merge_shards',
-           'held_out_files', 'make_dataset']
+           'held_out_files', 'true_masks', 'make_dataset']
 
 # %% ../nbs/02a_dataset.ipynb #cell-003
 from collections import Counter
@@ -17,9 +17,15 @@ from types import SimpleNamespace
 import numpy as np
 
 from .benchmarks import LOADERS, load, locate, training_set
-from .foundations.files import InputError, config_hash, read_jsonl, runs_dir, write_jsonl
-from .foundations.masks import MaskDatabase
-from .foundations.settings import load_profile
+from stvg_nb.core import (
+    InputError,
+    MaskDatabase,
+    config_hash,
+    load_profile,
+    read_jsonl,
+    runs_dir,
+    write_jsonl,
+)
 from stvg_nb.foundations.samples import (
     SAMPLES_SCHEMA,
     Sample,
@@ -404,7 +410,7 @@ def _open_files(benchmark, annotations, videos, boxes, masks, split, held_out):
     one = next(iter(benches.values()))
     held = {Path(h).name: load(benchmark, h, boxes=boxes) for h in held_out}
     samples = one if len(benches) == 1 and not held else training_set(benches, held)
-    return samples, one.video_path, partial(_true_masks, one)
+    return samples, one.video_path, partial(true_masks, one)
 
 
 def _in_folder(videos, sample):
@@ -414,7 +420,7 @@ def _in_folder(videos, sample):
     return path
 
 
-def _true_masks(bench, sample):
+def true_masks(bench, sample: Sample) -> list:  # a (H, W) bool mask a frame, or None
     "The union of all targets on each frame; None where no target is seen."
     from pycocotools import mask as coco
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from .benchmarks import load
-from stvg_nb.foundations.files import (
+from stvg_nb.core import (
     InputError,
+    Interval,
     package_dir,
     read_json,
     read_jsonl,
     repo_root,
     write_json,
 )
-from .foundations.geometry import Interval
 from .foundations.samples import Answer, Sample, answer_record
 from .metrics import evaluate
 from .voting import vote
@@ -96,10 +96,13 @@ def annotate(
     database: Callable,  # key -> MaskDatabase, or None where there is none
     output: Path | str,  # the copy, `.json` or `.json.gz`
     min_iou: float = 0.3,  # a vote needs more than this
+    keys: Sequence[str] | None = None,  # these samples only; None: all
 ) -> dict:  # n, missed: counts
     "A copy of the annotations that names the right number of each clip."
     bench, records, missed = load("hcstvg", annotations), read_json(annotations), 0
-    for sample in bench:
+    if keys is not None:
+        records = {k: records[k] for k in bench.keys() if k in keys}
+    for sample in (bench[k] for k in records):
         db = database(sample.key)
         v = None if db is None else vote(db, sample.tube, min_iou=min_iou)
         records[sample.key]["answer_id"] = 0 if v is None or v.missed else v.id
@@ -177,6 +180,10 @@ def score(
     for given in predictions:
         result = evaluate(benchmark, protocol, annotations, given, **extra)
         row, said = result["per_sample"], _said_numbers(given)
+        if samples:  # a part of the file is asked about
+            row = {s.key: row[s.key] for s in samples}
+            result["n_samples"] = len(row)
+            result["n_missing"] = sum(bool(r.get("missing")) for r in row.values())
         seeds.append({f: [r.get(f, 0.0) for r in row.values()] for f in fields})
         if right:
             seeds[-1]["id"] = [float(bool(right.get(k)) and said.get(k) == right[k]) for k in row]
