@@ -1,16 +1,24 @@
 """The packaging files agree, the build reads what it should, and the repository's own checks can fail."""
 
-import configparser, re, subprocess, sys, tomllib
+import configparser
+import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
-import pytest, yaml
+import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
+import build_site  # noqa: E402
 import checks  # noqa: E402
+import notebooks  # noqa: E402
 
 STACK = (
-    "jupyterlab papermill nbdev torch transformers trl peft accelerate ultralytics-opencv-headless sam2 matplotlib ipywidgets pycocotools"
+    "jupyterlab papermill nbdev torch transformers trl peft accelerate "
+    "ultralytics-opencv-headless sam2 matplotlib ipywidgets pycocotools"
 ).split()
 
 
@@ -74,10 +82,42 @@ def test_nbdev_reads_settings_ini(ini):
 
 def test_root_quarto_file_is_the_one_that_is_read():
     included = yaml.safe_load((ROOT / "nbs/_quarto.yml").read_text())
-    assert included == {"metadata-files": ["../_quarto.yml", "nbdev.yml"]}
-    chapters = {p.name for p in (ROOT / "nbs").glob("*.ipynb")}
-    listed = re.findall(r"[\w.]+\.ipynb", (ROOT / "_quarto.yml").read_text())
-    assert set(listed) == chapters
+    assert included == {"metadata-files": ["../_quarto.yml", "nbdev.yml", "sidebar.yml"]}
+    assert "sidebar" not in yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
+
+
+def hrefs(entry):
+    "All pages below an entry of the sidebar."
+    if isinstance(entry, str):
+        return [entry]
+    return [h for e in entry.get("contents", [entry.get("href")]) for h in hrefs(e)]
+
+
+def test_every_notebook_stands_in_the_sidebar_once(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    listed = hrefs(build_site.sidebar(checks.notebooks()))
+    chapters = {p.relative_to("nbs").as_posix() for p in notebooks.paths()}
+    assert {h for h in listed if h.endswith(".ipynb")} == chapters
+    assert len(listed) == len(set(listed)) and "papers/index.md" in listed
+
+
+def test_sidebar_follows_the_folders():
+    names = ("index", "00_start", "01_mark", "12_cli", "theatre/puppets")
+    nbs = {Path(f"nbs/{n}.ipynb"): notebook("1") for n in names}
+    nbs[Path("nbs/foundations/a.ipynb")] = made(
+        "foundations.a", "from stvg_nb.foundations.b import x"
+    )
+    nbs[Path("nbs/foundations/b.ipynb")] = made("foundations.b", "x = 1")
+    contents = build_site.sidebar(nbs)["contents"]
+    of = {e["section"]: e["contents"] for e in contents if "section" in e}
+    of.pop("Papers", None)
+    assert list(of.items()) == [
+        ("Start", ["index.ipynb", "00_start.ipynb"]),
+        ("Method", ["01_mark.ipynb"]),
+        ("Foundations", ["foundations/b.ipynb", "foundations/a.ipynb"]),
+        ("Theatre", ["theatre/puppets.ipynb"]),
+        ("Running it", ["12_cli.ipynb"]),
+    ]
 
 
 @pytest.mark.parametrize("name", ["test", "site"])
@@ -123,11 +163,13 @@ def notebook(*sources, tags=()):
     }
 
 
+def made(module, *exported):
+    "A notebook that makes a module."
+    return notebook(f"#| default_exp {module}", *(f"#| export\n{code}" for code in exported))
+
+
 def test_checks_find_what_they_look_for():
     path = Path("nbs/x.ipynb")
-    assert checks.long_cells({path: notebook("\n".join(["a = 1"] * 61))}) and not checks.long_cells(
-        {path: notebook("\n".join(["a = 1"] * 60))}
-    )
     assert checks.missing_parameters({path: notebook("p = load_profile(profile)")})
     assert not checks.missing_parameters(
         {path: notebook("profile = None", "p = load_profile(profile)", tags=["parameters"])}
@@ -136,17 +178,104 @@ def test_checks_find_what_they_look_for():
         {path: notebook("#| export\nprofile = None", tags=["parameters"])}
     )
     assert any("no notebook exports it" in line for line in checks.orphans({}))
-    assert checks.mixed_imports({path: notebook("import os\nx = 1")}) and not checks.mixed_imports(
-        {path: notebook("import os", "x = 1")}
-    )
+    assert checks.mixed_imports({path: notebook("import os\nx = 1")})
+    assert not checks.mixed_imports({path: notebook("import os", "x = 1")})
     shown = notebook("1")
     shown["cells"][0]["outputs"] = [{"text": ["saved in /home/somebody/x.json"]}]
     assert checks.machine_paths({path: shown}) and not checks.machine_paths({path: notebook("1")})
-    early, late = (
-        notebook("#| default_exp core", "#| export\nfrom stvg_nb.cli import main"),
-        notebook("#| default_exp cli"),
+
+
+def test_orphans_are_found_in_every_folder(tmp_path):
+    place = Path("nbs/foundations/geometry.ipynb")
+    for name in ("a.py", "__init__.py", "foundations/__init__.py", "foundations/geometry.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    nbs = {Path("nbs/00_a.ipynb"): made("a"), place: made("foundations.geometry")}
+    assert checks.orphans(nbs, tmp_path) == []
+    (tmp_path / "foundations/old.py").touch()
+    (tmp_path / "foundations/__init__.py").unlink()
+    (tmp_path / "a.py").unlink()
+    found = "\n".join(checks.orphans(nbs, tmp_path))
+    for part in (
+        "foundations/old.py: no notebook exports it",
+        "a.py: missing",
+        "foundations/__init__.py: missing",
+    ):
+        assert part in found
+    assert (
+        "lies in foundations but exports geometry" in checks.orphans({place: made("geometry")})[0]
     )
-    assert checks.upward_imports({Path("nbs/00_core.ipynb"): early, Path("nbs/12_cli.ipynb"): late})
+    assert "no part of the project" in checks.orphans({Path("nbs/attic/x.ipynb"): notebook("1")})[0]
+    twice = {Path("nbs/00_a.ipynb"): made("a"), Path("nbs/01_b.ipynb"): made("a")}
+    assert any("exports too" in line for line in checks.orphans(twice))
+
+
+PROJECT = {
+    "nbs/foundations/files.ipynb": "foundations.files",
+    "nbs/foundations/masks.ipynb": "foundations.masks",
+    "nbs/01_prompting.ipynb": "prompting",
+    "nbs/02_voting.ipynb": "voting",
+    "nbs/theatre/puppets.ipynb": "theatre.puppets",
+}
+
+
+def findings(module, code):
+    "What `layers` says of a project in which one module holds this code."
+    nbs = {Path(p): made(m, *([code] if m == module else [])) for p, m in PROJECT.items()}
+    return checks.layers(nbs)
+
+
+@pytest.mark.parametrize(
+    "module, code",
+    [
+        ("foundations.masks", "from stvg_nb.foundations.files import read"),
+        ("foundations.masks", "from .files import read"),
+        ("foundations.masks", "from stvg_nb.foundations import files"),
+        ("voting", "import stvg_nb.prompting as P\nfrom stvg_nb.foundations.files import read"),
+        ("voting", 'here = "stvg_nb.voting.rule"'),
+        ("voting", '"stvg_nb.theatre.puppets is only spoken of in a text"'),
+        ("voting", 'SOURCES = {"puppets": "stvg_nb.theatre.puppets.samples"}'),
+        ("voting", 'SOURCES: dict = {"puppets": "stvg_nb.theatre.puppets.samples"}'),
+        ("voting", 'SOURCES["puppets"] = "stvg_nb.theatre.puppets.samples"'),
+        ("voting", 'SOURCES.update(puppets="stvg_nb.theatre.puppets.samples")'),
+        ("voting", "from stvg_nb import __version__"),
+        ("theatre.puppets", "from stvg_nb.voting import rule\nfrom ..prompting import mark"),
+    ],
+)
+def test_imports_that_point_down(module, code):
+    assert findings(module, code) == []
+
+
+@pytest.mark.parametrize(
+    "module, code, why",
+    [
+        ("foundations.files", "from stvg_nb.voting import rule", "foundations import only"),
+        ("foundations.files", "from ..voting import rule", "foundations import only"),
+        ("foundations.files", "from stvg_nb.theatre import puppets", "only the theatre"),
+        ("prompting", "from stvg_nb.voting import rule", "a later chapter"),
+        ("prompting", "def f():\n    from stvg_nb.voting import rule", "a later chapter"),
+        ("prompting", "def f():\n    import stvg_nb.voting", "a later chapter"),
+        ("prompting", 'def f():\n    return resolve("stvg_nb.voting.rule")', "a later chapter"),
+        ("prompting", 'def f(n):\n    return resolve(f"stvg_nb.voting.{n}")', "a later chapter"),
+        ("prompting", 'class A:\n    rule: str = "stvg_nb.voting.rule"', "a later chapter"),
+        ("voting", "from stvg_nb.theatre.puppets import draw", "only the theatre"),
+        ("voting", 'dict(source="stvg_nb.theatre.puppets")', "only the theatre"),
+        ("voting", 'OTHERS = {"puppets": "stvg_nb.theatre.puppets.draw"}', "only the theatre"),
+        ("voting", "from stvg_nb.gone import x", "no notebook makes"),
+    ],
+)
+def test_imports_that_point_up(module, code, why):
+    (line,) = findings(module, code)
+    assert why in line
+
+
+def test_circles_are_found():
+    nbs = {
+        Path("nbs/foundations/a.ipynb"): made("foundations.a", "import stvg_nb.foundations.b"),
+        Path("nbs/foundations/b.ipynb"): made("foundations.b", "from .a import x"),
+    }
+    (line,) = checks.layers(nbs)
+    assert "a circle of imports: foundations.a -> foundations.b -> foundations.a" in line
 
 
 def test_checks_hold_for_this_checkout(monkeypatch):
@@ -154,11 +283,11 @@ def test_checks_hold_for_this_checkout(monkeypatch):
     nbs = checks.notebooks()
     assert len(nbs) >= 6
     assert (
-        checks.long_cells(nbs)
-        + checks.missing_parameters(nbs)
+        checks.missing_parameters(nbs)
         + checks.artefact_parameters(nbs)
         + checks.orphans(nbs)
-        + checks.upward_imports(nbs)
+        + checks.layers(nbs)
+        + checks.moved(nbs)
         + checks.mixed_imports(nbs)
         + checks.machine_paths(nbs)
         == []
@@ -166,18 +295,13 @@ def test_checks_hold_for_this_checkout(monkeypatch):
 
 
 def test_broken_links_are_found(tmp_path):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("build_site", ROOT / "scripts/build_site.py")
-    site = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(site)
     (tmp_path / "a.html").write_text(
         '<h1 id="top"></h1><a href="b.html#there">b</a><a href="gone.html">x</a><a href="https://example.org">e</a>'
     )
     (tmp_path / "b.html").write_text(
         '<p id="here"></p><a href="a.html#top">a</a><img src="gone.png">'
     )
-    assert site.broken_links(tmp_path) == [
+    assert build_site.broken_links(tmp_path) == [
         ("a.html", "b.html#there"),
         ("a.html", "gone.html"),
         ("b.html", "gone.png"),
