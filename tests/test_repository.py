@@ -1,7 +1,9 @@
 """The packaging files agree, the build reads what it should, and the repository's own checks can fail."""
 
 import configparser
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -135,6 +137,136 @@ def test_make_help_lists_every_target():
     assert {"install", "test", "reproduce", "site", "lab", "bench", "clean"} <= {
         line.split()[0] for line in out.splitlines()
     }
+
+
+FAKE_PYTHON = """#!/bin/bash
+printf '%s\\n' "$PWD|$*" >>"$LOG"
+if [ "$1 $2" = "-m venv" ]; then
+  [ -z "${NO_VENV:-}" ] || exit 1
+  mkdir -p "$3/bin"
+  cp "$0" "$3/bin/python"
+  touch "$3/pyvenv.cfg"
+fi
+"""
+PLACE = "a place with 'quotes' and $signs"
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    "Makefile and scripts in a folder with an odd name, and a Python that only writes down what it is told."
+    place = tmp_path / PLACE
+    (place / "nbs").mkdir(parents=True)
+    shutil.copytree(ROOT / "scripts", place / "scripts")
+    for name in ("Makefile", "settings.ini", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, place)
+    (tmp_path / "bin").mkdir()
+    for name, text in {"python": FAKE_PYTHON, "apt-get": "#!/bin/sh\nexit 1\n"}.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("VENV", raising=False)
+    return place
+
+
+def make(place, *arguments):
+    command = ["make", f"PYTHON={place.parent / 'bin/python'}", *map(str, arguments)]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True)
+
+
+def precious(folder):
+    "A folder of somebody's with something in it; with what a virtual environment of theirs holds too."
+    for name in ("thesis.txt", "pyvenv.cfg", ".installed"):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    return folder
+
+
+def test_clean_removes_what_install_made_and_nothing_else(checkout):
+    assert make(checkout, "install").returncode == 0
+    assert (checkout / ".venv/.installed").is_file()
+    for name in ("runs", "build", "papers"):
+        (checkout / name).mkdir()
+    assert make(checkout, "clean").returncode == 0
+    left = {p.name for p in checkout.iterdir()}
+    assert "papers" in left and not left & {".venv", "runs", "build"}
+
+
+def test_no_folder_named_by_the_caller_s_environment_is_touched(checkout, tmp_path, monkeypatch):
+    theirs = precious(tmp_path / "theirs")
+    monkeypatch.setenv("VENV", str(theirs))
+    assert make(checkout, "install", "clean").returncode == 0
+    assert make(checkout, "-e", "install", "clean").returncode == 0
+    assert sorted(p.name for p in theirs.iterdir()) == [".installed", "pyvenv.cfg", "thesis.txt"]
+
+
+def test_clean_leaves_a_folder_that_it_did_not_make(checkout, tmp_path):
+    theirs = precious(tmp_path / "theirs")
+    (tmp_path / "link").symlink_to(theirs)
+    for name in (theirs, "../theirs", tmp_path / "link", "", ".", "/"):
+        out = make(checkout, "clean", f"VENV={name}")
+        assert out.returncode == 0 and (name == "" or "is left" in out.stdout)
+    assert (theirs / "thesis.txt").is_file() and (checkout / "Makefile").is_file()
+    # a marker that was copied along names another folder
+    assert make(checkout, "install").returncode == 0
+    shutil.copytree(checkout / ".venv", tmp_path / "copy")
+    make(checkout, "clean", f"VENV={tmp_path / 'copy'}")
+    assert (tmp_path / "copy/pyvenv.cfg").is_file()
+    assert "another place" in make(checkout, "install", f"VENV={tmp_path / 'copy'}").stderr
+
+
+def test_install_never_removes_a_folder_that_was_there(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_VENV", "1")
+    theirs = precious(tmp_path / "theirs")
+    out = make(checkout, "install", f"VENV={theirs}")
+    assert out.returncode == 2 and "was there before" in out.stderr
+    (checkout / ".venv").mkdir()
+    assert make(checkout, "install").returncode == 2 and (checkout / ".venv").is_dir()
+    (checkout / ".venv").rmdir()
+    assert make(checkout, "install").returncode == 2 and not (checkout / ".venv").exists()
+    assert (theirs / "thesis.txt").is_file()
+
+
+def test_a_folder_of_ours_that_is_broken_is_made_again(checkout):
+    assert make(checkout, "install").returncode == 0
+    (checkout / ".venv/bin/python").unlink()
+    assert make(checkout, "install").returncode == 0
+    assert (checkout / ".venv/bin/python").is_file()
+
+
+def test_an_environment_of_theirs_can_be_used_and_is_not_removed(checkout, tmp_path):
+    theirs = precious(tmp_path / "their environment")
+    (theirs / "bin").mkdir()
+    shutil.copy(tmp_path / "bin/python", theirs / "bin")
+    assert make(checkout, "install", f"VENV={theirs}").returncode == 0
+    assert make(checkout, "clean", f"VENV={theirs}").returncode == 0
+    assert (theirs / "thesis.txt").is_file()
+
+
+def test_a_second_install_does_nothing(checkout, tmp_path):
+    assert make(checkout, "install").returncode == 0
+    before = (tmp_path / "log").read_text()
+    assert make(checkout, "install").returncode == 0 and (tmp_path / "log").read_text() == before
+    os.utime(checkout / "settings.ini", (2**31, 2**31))
+    assert make(checkout, "install").returncode == 0 and (tmp_path / "log").read_text() != before
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_lab_opens_the_index_as_root_too(checkout, tmp_path, uid):
+    (tmp_path / "bin/id").write_text(f"#!/bin/sh\necho {uid}\n")
+    (tmp_path / "bin/id").chmod(0o755)
+    assert make(checkout, "lab").returncode == 0
+    told = (tmp_path / "log").read_text().splitlines()[-1]
+    root = "--allow-root " if uid == 0 else ""
+    assert told == f"{checkout / 'nbs'}|-m jupyterlab {root}index.ipynb"
+
+
+def test_the_profile_is_one_word(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROFILE", "tiny; touch pwned $(touch pwned) $(shell touch pwned)")
+    assert make(checkout, "reproduce").returncode == 0
+    assert not (checkout / "pwned").exists()
+    told = (tmp_path / "log").read_text().splitlines()[-1]
+    assert told.endswith("reproduce --profile tiny; touch pwned $(touch pwned) $(shell touch pwned)")
 
 
 def test_light_imports():
