@@ -1,7 +1,7 @@
 """Build the documentation into _docs/ and fail on a broken link.
 
-Quarto builds it where it is installed. Elsewhere smalldocs reads the same processed notebooks and the same
-_quarto.yml; that second route checks the site, Quarto stays the publisher.
+Quarto builds it where it is installed. Elsewhere smalldocs reads the same processed notebooks
+and the same _quarto.yml; that second route checks the site, Quarto stays the publisher.
 """
 
 import html.parser

@@ -1,6 +1,7 @@
-"""What holds for the repository as a whole: clean notebooks, export in sync both ways, layers, tags, README.
+"""What holds for the repository as a whole: clean notebooks, export in sync, layers, tags, README.
 
-Run in a clean checkout: `python scripts/checks.py`. Prints one line a finding and exits 1 if there is any.
+Run in a clean checkout: `python scripts/checks.py`. Prints one line a finding and exits 1 if
+there is any.
 """
 
 import ast
@@ -22,12 +23,12 @@ from notebooks import (
     part,
 )
 
-# Imports against the order of the parts that stand until their notebooks have moved. Only ever shorter.
+# Imports against the order of the parts, until their notebooks have moved. Only ever shorter.
 MOVING = {"prompting -> tracking"}
 
 
 def missing_parameters(nbs):
-    "A chapter that takes its size from a profile has papermill's `parameters` tag, on a cell that is not exported, with `profile`."
+    "A chapter that reads a profile has papermill's `parameters` tag, on a cell not exported."
     out = []
     for p, nb in nbs.items():
         tagged = [
@@ -40,7 +41,7 @@ def missing_parameters(nbs):
         )
         if reads and not tagged:
             out.append(
-                f"{p}: reads a profile but has no cell tagged `parameters`; papermill -p would be ignored"
+                f"{p}: reads a profile, has no cell tagged `parameters`; papermill -p is ignored"
             )
         if len(tagged) > 1:
             out.append(f"{p}: {len(tagged)} cells tagged `parameters`, papermill reads one")
@@ -69,7 +70,7 @@ def artefact_parameters(nbs):
 
 
 def orphans(nbs, package=Path(PACKAGE)):
-    "Every module comes from one notebook in the folder of its part, and every notebook's module is there."
+    "Every module comes from one notebook in the folder of its part; each notebook's is there."
     made, out = {}, []
     for p, nb in nbs.items():
         if part(p) not in PARTS:
@@ -101,7 +102,7 @@ def orphans(nbs, package=Path(PACKAGE)):
             for m in sorted(set(made) - have)
         ]
         + [
-            f"{package}/{b.replace('.', '/')}/__init__.py: missing, the wheel would leave the folder out"
+            f"{package}/{b.replace('.', '/')}/__init__.py: missing, so the wheel lacks it"
             for b in sorted(bare)
             if not (package / b.replace(".", "/") / "__init__.py").is_file()
         ]
@@ -120,9 +121,10 @@ def _forbidden(here, there):  # two notebooks' paths, importer and imported -> w
 
 
 def layers(nbs):
-    """Foundations import foundations, the method these and lower numbers, the theatre everything, nobody the theatre.
+    """Foundations import foundations, the method these and lower numbers, the theatre everything.
 
-    All exported code counts: imports inside functions, and modules named in strings outside the registries.
+    Nothing else imports the theatre. All exported code counts: imports inside functions too, and
+    modules named in strings outside the registries.
     """
     modules, out = graph(nbs), []
     for m, (p, real, named) in modules.items():
@@ -170,7 +172,7 @@ def moved(nbs):
 
 
 def mixed_imports(nbs):
-    "House rule: imports stand alone. nbdev runs every cell that imports when it renders the site, and only those."
+    "Imports stand alone: to render the site, nbdev runs every cell that imports, and only those."
     out = []
     for p, nb in nbs.items():
         for c in code_cells(nb):

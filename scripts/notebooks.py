@@ -1,4 +1,4 @@
-"""The notebooks of the project: where they lie, what they export, and which modules of ours that imports."""
+"""The notebooks of the project: where they lie, what they export, which modules that imports."""
 
 import ast
 import json
@@ -101,8 +101,8 @@ def _registers(statement: ast.stmt) -> bool:
 def imports(cell: str, here: str, known: set) -> tuple[set, set]:
     """Modules of ours that the code of a cell imports, and those that it names in strings.
 
-    Imports inside functions count, and so does a string that starts with a module's dotted name, except as an entry of
-    a registry. A module that no notebook makes comes back under its own name.
+    Imports inside functions count, and so does a string that starts with a module's dotted name,
+    except as an entry of a registry. A module that no notebook makes comes back as it is named.
     """
     tree, real, named = ast.parse(cell), set(), set()
     spared = _docstrings(tree) | {
@@ -137,19 +137,19 @@ def graph(nbs: dict) -> dict:
     made = {p: m for p, nb in nbs.items() if (m := module(nb))}
     known, out = set(made.values()), {}
     for p, m in made.items():
-        found = [imports(_python(c), m, known) for c in code_cells(nbs[p]) if exported(c)]
+        found = [imports(python(c), m, known) for c in code_cells(nbs[p]) if exported(c)]
         real, named = (set().union(*(f[k] for f in found)) for k in (0, 1))
         out[m] = (p, real, named)
     return out
 
 
-def _python(cell: str) -> str:
+def python(cell: str) -> str:
     "A cell without lines that only IPython understands."
     return "\n".join("" if re.match(r"\s*[%!]", line) else line for line in cell.split("\n"))
 
 
 def by_need(nbs: dict, names: list[Path]) -> list[Path]:
-    "Notebooks in an order in which each comes after those that it imports; by name where that leaves a choice."
+    "Notebooks, each after those that it imports; by name where that leaves a choice."
     modules = graph(nbs)
     of = {p: m for m, (p, _, _) in modules.items()}
     left, out = sorted(names), []

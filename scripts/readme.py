@@ -1,4 +1,4 @@
-"""README.md from nbs/index.ipynb, out of the outputs that are stored in it: `python scripts/readme.py`."""
+"""README.md from nbs/index.ipynb and the outputs stored in it: `python scripts/readme.py`."""
 
 import base64
 import json

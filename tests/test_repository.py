@@ -1,4 +1,4 @@
-"""The packaging files agree, the build reads what it should, and the repository's own checks can fail."""
+"""The packaging files agree, the build reads what it should, and the checks can fail."""
 
 import configparser
 import os
@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import build_site  # noqa: E402
 import checks  # noqa: E402
 import notebooks  # noqa: E402
+import style  # noqa: E402
 
 STACK = (
     "jupyterlab papermill nbdev torch transformers trl peft accelerate "
@@ -153,7 +154,7 @@ PLACE = "a place with 'quotes' and $signs"
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    "Makefile and scripts in a folder with an odd name, and a Python that only writes down what it is told."
+    "Makefile and scripts in a folder with an odd name; a Python that only notes what it is told."
     place = tmp_path / PLACE
     (place / "nbs").mkdir(parents=True)
     shutil.copytree(ROOT / "scripts", place / "scripts")
@@ -175,7 +176,7 @@ def make(place, *arguments):
 
 
 def precious(folder):
-    "A folder of somebody's with something in it; with what a virtual environment of theirs holds too."
+    "A folder of somebody's, with their work and what a virtual environment of theirs holds."
     for name in ("thesis.txt", "pyvenv.cfg", ".installed"):
         folder.mkdir(exist_ok=True)
         (folder / name).write_text("mine")
@@ -266,13 +267,24 @@ def test_the_profile_is_one_word(checkout, tmp_path, monkeypatch):
     assert make(checkout, "reproduce").returncode == 0
     assert not (checkout / "pwned").exists()
     told = (tmp_path / "log").read_text().splitlines()[-1]
-    assert told.endswith("reproduce --profile tiny; touch pwned $(touch pwned) $(shell touch pwned)")
+    assert told.endswith(
+        "reproduce --profile tiny; touch pwned $(touch pwned) $(shell touch pwned)"
+    )
 
 
 def test_light_imports():
     "Neither the package nor the help text imports anything heavy."
-    heavy = "torch transformers trl peft ultralytics sam2 cv2 av pandas matplotlib pycocotools scipy IPython nbdev papermill yaml"
-    code = f"import sys, stvg_nb; first = set(sys.modules); from stvg_nb.cli import build_parser; build_parser().format_help(); print([m for m in {heavy.split()} if m in sys.modules], 'numpy' in first)"
+    heavy = (
+        "torch transformers trl peft ultralytics sam2 cv2 av pandas matplotlib pycocotools scipy "
+        "IPython nbdev papermill yaml"
+    )
+    code = f"""
+import sys, stvg_nb
+first = set(sys.modules)
+from stvg_nb.cli import build_parser
+build_parser().format_help()
+print([m for m in {heavy.split()} if m in sys.modules], 'numpy' in first)
+"""
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -424,6 +436,55 @@ def test_checks_hold_for_this_checkout(monkeypatch):
         + checks.machine_paths(nbs)
         == []
     )
+
+
+def measured(*cells):
+    return {Path("nbs/x.ipynb"): style.measure(notebook(*cells))}
+
+
+def test_style_counts_what_it_names():
+    definition = "#| export\ndef f(a: int, b):\n    return a"
+    (m,) = measured(definition, "x = 1", "assert f(1, 2) == 1", "%time f(1, 2)").values()
+    assert (m.lines, m.room, m.untested) == ([3, 1, 1, 1], 3, [])
+    assert (m.arguments, m.annotated, m.definitions, m.run) == (2, 1, 1, 4)
+    (m,) = measured(definition, "x = 1", "y = 1", "assert f(1, 2) == 1").values()
+    assert m.untested == ["f"]
+    (m,) = measured(definition, "#| export\nassert True", "x = 1").values()
+    assert m.untested == ["f"]
+    total = style.table(measured("a = 1") | {Path("nbs/y.ipynb"): m}).splitlines()
+    assert [line.split()[0] for line in total] == ["code", "x", "y", "total"]
+
+
+@pytest.mark.parametrize(
+    "code, n",
+    [
+        ("a = 1; b = 2", 1),
+        ("if a: b", 1),
+        ("if a:\n    b\nelif c:\n    d\nelse:\n    e", 0),
+        ("class P:\n    def f(self) -> int: ...", 0),
+        ("@f\ndef g():\n    return [x for x in y if x]", 0),
+        ("for a in b: c; d", 2),
+    ],
+)
+def test_two_statements_on_a_line_are_counted(code, n):
+    (m,) = measured(code).values()
+    assert m.doubled == n
+
+
+@pytest.mark.parametrize(
+    "cells, said",
+    [
+        (["\n".join(["a = 1"] * 40), "1", "1"], "cells of more than 39 lines"),
+        (["x = 1  # " + "a" * 92, "1", "1"], "lines of more than 100 columns"),
+        (["a = 1; b = 2"], "two statements"),
+        (["\n".join(["a = 1"] * 11)], "the median cell has 11 lines"),
+        (["a = '''" + "\n".join(["a" * 80] * 5) + "'''"], "characters, 400 are allowed"),
+        (["#| export\ndef f():\n    pass"], "1 exported definitions have no test"),
+    ],
+)
+def test_style_says_what_is_not_allowed(cells, said):
+    assert any(said in line for line in style.findings(measured(*cells), allowed=0))
+    assert style.findings(measured("a = 1", "assert a"), allowed=0) == []
 
 
 def test_broken_links_are_found(tmp_path):
