@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,5 +163,6 @@ def by_need(nbs: dict, names: list[Path]) -> list[Path]:
 
 
 def at_root() -> None:
-    "Paths of these scripts are relative to the root of the repository."
+    "Paths of these scripts are relative to the root of the repository, and so is the package."
     os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
