@@ -59,7 +59,7 @@ fi
 # torch). Relative paths: pip cuts these lists at spaces.
 export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 "$venv/bin/python" -m pip install --quiet --upgrade pip
-"$venv/bin/python" -m pip install --quiet --progress-bar off -e ".[dev]"
+"$venv/bin/python" -m pip install --quiet --progress-bar off -e ".[train,yolo,book,dev]"
 "$venv/bin/python" -m pip check
 
 # A kernel that carries the same thread settings, whoever starts it

@@ -1,4 +1,5 @@
-"""What holds for the repository as a whole: clean notebooks, export in sync, layers, tags, README.
+"""What holds for the repository as a whole: clean notebooks, export and files that follow
+from others in sync, layers, tags, README.
 
 Run in a clean checkout: `python scripts/checks.py`. Prints one line a finding and exits 1 if
 there is any.
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import derived
 from notebooks import (
     PACKAGE,
     PARTS,
@@ -272,6 +274,7 @@ def main():
         + machine_paths(nbs)
         + untracked()
         + readme()
+        + derived.stale()
     )
     found += changed_by("nbdev_clean", ["nbs"]) + changed_by("nbdev_export", ["stvg_nb", "nbs"])
     for line in found:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import build_site  # noqa: E402
 import checks  # noqa: E402
+import derived  # noqa: E402
 import notebooks  # noqa: E402
 import style  # noqa: E402
 
@@ -23,6 +24,9 @@ STACK = (
     "jupyterlab papermill nbdev torch transformers trl peft accelerate "
     "ultralytics-opencv-headless sam2 matplotlib ipywidgets pycocotools"
 ).split()
+
+
+INSTALLED = ("requirements", *(f"{e}_requirements" for e in ("train", "yolo", "book", "dev")))
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +45,63 @@ def names(requirements):
     return {re.split(r"[<>=!~\[; ]", r)[0].lower() for r in requirements}
 
 
+def installed(ini):
+    "What `make install` sets up, by name."
+    return names(r for key in INSTALLED for r in ini[key].split())
+
+
+def test_files_that_follow_from_others_do(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert derived.stale() == []
+
+
+def test_a_file_that_no_longer_follows_is_found(monkeypatch, tmp_path):
+    for name in ("settings.ini", *derived.derived()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "papers").mkdir()
+    shutil.copy(ROOT / "papers/reported.csv", tmp_path / "papers")
+    monkeypatch.chdir(tmp_path)
+    assert derived.stale() == []
+    for name, old, new in (
+        ("settings.ini", "user = open-stvg", "user = somebody"),
+        ("papers/reported.csv", "\n", "\r\n"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes().replace(old.encode(), new.encode(), 1))
+    stale = {line.split(":")[0] for line in derived.stale()}
+    assert stale == {
+        "pyproject.toml",
+        "CITATION.cff",
+        "nbs/nbdev.yml",
+        "stvg_nb/data/reported.csv",
+    }
+
+
 def test_settings_and_pyproject_agree(ini, toml):
     project = toml["project"]
     assert ini["requirements"].split() == project["dependencies"]
-    assert ini["dev_requirements"].split() == project["optional-dependencies"]["dev"]
+    for name, requirements in project["optional-dependencies"].items():
+        assert ini[f"{name}_requirements"].split() == requirements
     assert (ini["lib_name"], ini["description"]) == (project["name"], project["description"])
     assert project["requires-python"] == f">={ini['min_python']}"
-    assert [f"{k} = {v}" for k, v in project["scripts"].items()] == [
-        ini["console_scripts"].replace("=", " = ", 1)
-    ]
+    assert [f"{k}={v}" for k, v in project["scripts"].items()] == [ini["console_scripts"]]
+    for name, value in toml["tool"]["nbdev"].items():
+        assert ini[name] == (" ".join(value) if isinstance(value, list) else str(value))
 
 
-def test_the_stack_is_declared(ini):
-    assert set(STACK) <= names(ini["requirements"].split())
+def test_the_stack_is_declared_and_installed(ini):
+    assert set(STACK) <= installed(ini)
+    script = (ROOT / "scripts/bootstrap.sh").read_text()
+    extras = re.search(r'-e "\.\[(.+)]"', script).group(1).split(",")
+    assert {f"{e}_requirements" for e in extras} | {"requirements"} == set(INSTALLED)
+
+
+def test_the_trainer_needs_no_book_and_only_yolo_is_agpl(ini):
+    lean = names(f"{ini['requirements']} {ini['train_requirements']}".split())
+    assert not lean & {"jupyterlab", "papermill", "nbdev", "ipywidgets"}
+    assert not {n for n in lean if "ultralytics" in n}
+    assert {"trl", "peft", "accelerate", "transformers", "torch"} <= lean
 
 
 def test_every_requirement_is_pinned(ini):
@@ -61,12 +109,24 @@ def test_every_requirement_is_pinned(ini):
     for line in (ROOT / "constraints.txt").read_text().split():
         name, equals, version = re.match(r"([^=]+)(={2,3})(.+)", line).groups()
         pins[name.lower().replace("_", "-")] = version
-    missing = {
-        n
-        for n in names(ini["requirements"].split() + ini["dev_requirements"].split())
-        if n.replace("_", "-") not in pins
-    }
-    assert not missing
+    assert not {n for n in installed(ini) if n.replace("_", "-") not in pins}
+
+
+def test_no_address_is_the_papers_authors_own(ini):
+    "Repository, site and citation are set in one place, settings.ini."
+    for name in ("pyproject.toml", "CITATION.cff", "nbs/nbdev.yml", "stvg_nb/_modidx.py"):
+        text = (ROOT / name).read_text()
+        assert ini["git_url"] in text
+        assert not re.search(r"stvg-r1\.github|github\.com/(stvg-r1|XiaowZhang00)", text)
+
+
+def test_licences_are_all_there(ini, toml):
+    assert toml["project"]["license"] == "Apache-2.0 AND AGPL-3.0-only"
+    for pattern in toml["project"]["license-files"]:
+        assert list(ROOT.glob(pattern)), pattern
+    agpl = (ROOT / "LICENSES/AGPL-3.0-only.txt").read_text()
+    assert agpl.strip() in (ROOT / "stvg_nb/weights/puppets-yolo12n.LICENSE.txt").read_text()
+    assert "LICENSES/AGPL-3.0-only.txt" in (ROOT / "NOTICE").read_text()
 
 
 def test_version_is_the_one_in_settings(ini):
@@ -123,12 +183,32 @@ def test_sidebar_follows_the_folders():
     ]
 
 
-@pytest.mark.parametrize("name", ["test", "site"])
-def test_workflows_call_the_project_s_own_commands(name):
-    text = (ROOT / f".github/workflows/{name}.yml").read_text()
-    assert (
-        yaml.safe_load(text)["jobs"] and {"test": "bash .ci/run", "site": "make site"}[name] in text
-    )
+def test_workflows_call_the_project_s_own_commands():
+    flows = {
+        p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / ".github/workflows").glob("*.yml")
+    }
+
+    def commands(job):
+        return " ".join(s["run"] for s in flows["test"]["jobs"][job]["steps"] if "run" in s)
+
+    assert "bash .ci/run lint checks" in commands("lint")
+    assert "bash .ci/run tests" in commands("tests")
+    assert "bash .ci/run reproduce" in commands("reproduce")
+    assert "make site" in (ROOT / ".github/workflows/site.yml").read_text()
+    assert set(flows) == {"test", "site"}
+
+
+def test_ci_refuses_a_step_that_it_does_not_have():
+    out = subprocess.run(["bash", ROOT / ".ci/run", "fly"], capture_output=True, text=True)
+    assert out.returncode == 2 and "no step 'fly'" in out.stderr
+
+
+def test_pre_commit_needs_no_network():
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repo["repo"] == "local"
+    hooks = {h["id"]: h for h in repo["hooks"]}
+    assert set(hooks) == {"nbdev-clean", "nbdev-export", "ruff-format", "ruff"}
+    assert {h["language"] for h in hooks.values()} == {"system"}
 
 
 def test_make_help_lists_every_target():
