@@ -1,6 +1,8 @@
 """The packaging files agree, the build reads what it should, and the checks can fail."""
 
 import configparser
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -565,6 +567,21 @@ def test_two_statements_on_a_line_are_counted(code, n):
 def test_style_says_what_is_not_allowed(cells, said):
     assert any(said in line for line in style.findings(measured(*cells), allowed=0))
     assert style.findings(measured("a = 1", "assert a"), allowed=0) == []
+
+
+def test_pictures_have_one_format_and_every_figure_its_provenance():
+    folder = ROOT / "figures/tiny"
+    told = set()
+    for note in folder.glob("*.provenance.json"):
+        written = json.loads(note.read_text())
+        files = {written["artefact"]: written["sha256"]}
+        files |= {a["path"]: a["sha256"] for a in written["also"]}
+        for name, digest in files.items():
+            content = (folder / name).read_bytes()
+            assert digest == f"sha256:{hashlib.sha256(content).hexdigest()}", name
+        told |= {note.name, *files}
+    there = {p.name for p in folder.iterdir() if p.is_file()}
+    assert there == told and {Path(n).suffix for n in there} == {".csv", ".json", ".md", ".png"}
 
 
 def test_broken_links_are_found(tmp_path):
