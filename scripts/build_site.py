@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from notebooks import at_root, by_need, notebooks, part
 
+PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "NOTICE", "LICENSE")
 RUNNING = ("11", "12")  # chapters about running it, apart from those about the method
 HEADINGS = {"foundations": "Foundations", "theatre": "Theatre"}
 
@@ -41,6 +42,7 @@ def sidebar(nbs: dict) -> dict:
             {"section": "Start", "contents": ["index.ipynb", *hrefs(start)]},
             *({"section": s, "contents": c} for s, c in sections if c),
             {"text": "Contributing", "href": "CONTRIBUTING.md"},
+            {"text": "Changelog", "href": "CHANGELOG.md"},
         ],
     }
 
@@ -109,7 +111,7 @@ def build() -> Path:
     write_sidebar()
     cache = proc_nbs(force=True, n_workers=2)
     # what the chapters link to
-    linked = [*Path("papers").glob("*"), *map(Path, ("CONTRIBUTING.md", "NOTICE", "LICENSE"))]
+    linked = [*Path("papers").glob("*"), *map(Path, PAGES)]
     for page in linked:
         (cache / page).parent.mkdir(exist_ok=True)
         shutil.copy(page, cache / page)
