@@ -3,9 +3,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VENV ?= .venv
-PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+# The folder of the environment, which `make clean` removes: never taken from the caller's own VENV, only from the
+# command line, `make VENV=somewhere`.
+ifneq ($(origin VENV),command line)
+override VENV := .venv
+endif
 PROFILE ?= tiny
 # chapters at a time; empty: two where there are two cores
 JOBS ?=
@@ -13,30 +15,34 @@ JOBS ?=
 FULL ?=
 PYTHON ?= python3
 
+# A value as one word of the shell, whatever stands in it; `$(value NAME)` is what the caller wrote, unexpanded
+quote = '$(subst ','\'',$(1))'
+WHOLE := $(if $(filter /%,$(firstword $(value VENV))),,$(CURDIR)/)$(value VENV)
+BIN := $(WHOLE)/bin
+PY := $(call quote,$(BIN)/python)
+
 # One thread a process: torch's default pool spins on shared cores.
 export OMP_NUM_THREADS ?= 1
 export YOLO_AUTOINSTALL ?= false
 export YOLO_CONFIG_DIR ?= $(CURDIR)/runs/ultralytics
 export SAM2_BUILD_CUDA ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH := $(BIN):$(PATH)
 
 .PHONY: help install test reproduce ablations weights site lab bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP)  ## virtual environment, pinned packages, notebook kernel; nothing to do when up to date
-
-$(STAMP): settings.ini pyproject.toml constraints.txt scripts/bootstrap.sh
-	@bash scripts/bootstrap.sh "$(PYTHON)" "$(VENV)"
-	@touch $(STAMP)
+install:  ## virtual environment, pinned packages, notebook kernel; nothing to do when up to date
+	@bash scripts/bootstrap.sh $(call quote,$(value PYTHON)) $(call quote,$(WHOLE))
 
 test: install  ## the notebooks' own tests, then tests/
 	@bash scripts/test.sh
 
 reproduce: install  ## run every chapter headless, regenerate tables and figures (PROFILE=tiny JOBS=2 FULL=1)
-	$(VENV)/bin/stvg reproduce --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(if $(filter-out 0,$(FULL)),--full)
+	$(PY) -m stvg_nb.cli reproduce --profile $(call quote,$(value PROFILE)) \
+	  $(if $(JOBS),--jobs $(call quote,$(value JOBS))) $(if $(filter-out 0,$(FULL)),--full)
 
 ablations: install  ## train and ship the rows of the tables from the shipped base, hours; finished units are kept
 	$(PY) scripts/weights.py --rows
@@ -48,10 +54,12 @@ site: install  ## build the documentation: Quarto where it is installed, else th
 	$(PY) scripts/build_site.py
 
 lab: install  ## open JupyterLab on the chapters
-	cd nbs && $(CURDIR)/$(VENV)/bin/jupyter lab
+	cd nbs && $(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) index.ipynb
 
 bench: install  ## run every benchmark at full length
-	@for script in bench/[a-z]*.py; do $(PY) $$script --json bench/results/$$(basename $$script .py)-cpu.json; done
+	@for script in bench/[a-z]*.py; do \
+	  [ "$$script" = bench/common.py ] || $(PY) "$$script" --json "bench/results/$$(basename "$$script" .py)-cpu.json"; \
+	done
 
-clean:  ## remove the environment, runs and site builds
-	rm -rf $(VENV) runs _proc _docs build dist *.egg-info
+clean:  ## remove the environment that `make install` made, runs and site builds
+	@bash scripts/clean.sh $(call quote,$(WHOLE))

@@ -1,14 +1,61 @@
 """Build the documentation into _docs/ and fail on a broken link.
 
-Quarto builds it where it is installed. Elsewhere smalldocs reads the same processed notebooks and the same
-_quarto.yml; that second route checks the site, Quarto stays the publisher.
+Quarto builds it where it is installed. Elsewhere smalldocs reads the same processed notebooks
+and the same _quarto.yml; that second route checks the site, Quarto stays the publisher.
 """
 
-import html.parser, os, shutil, subprocess, sys, urllib.parse
+import html.parser
+import json
+import shutil
+import subprocess
+import sys
+import urllib.parse
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-os.chdir(ROOT)
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from notebooks import at_root, by_need, notebooks, part
+
+PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "NOTICE", "LICENSE")
+RUNNING = ("11", "12")  # chapters about running it, apart from those about the method
+HEADINGS = {"foundations": "Foundations", "theatre": "Theatre"}
+
+
+def sidebar(nbs: dict) -> dict:
+    "The chapters by parts, out of the folders: a new notebook appears by itself."
+    of = {}
+    for p in nbs:
+        of.setdefault(part(p), []).append(p)
+
+    def hrefs(found):
+        return ["/".join(p.parts[1:]) for p in found]
+
+    numbered = [p for p in of.pop("method", []) if p.stem != "index"]
+    start = [p for p in numbered if p.stem == "00_start"]
+    running = [p for p in numbered if p.stem.startswith(RUNNING)]
+    method = [p for p in numbered if p not in start + running]
+    sections = [("Method", hrefs(method))]
+    sections += [(HEADINGS.get(k, k), hrefs(by_need(nbs, of[k]))) for k in sorted(of)]
+    sections += [("Running it", hrefs(running)), ("Papers", papers())]
+    return {
+        "style": "floating",
+        "contents": [
+            {"section": "Start", "contents": ["index.ipynb", *hrefs(start)]},
+            *({"section": s, "contents": c} for s, c in sections if c),
+            {"text": "Contributing", "href": "CONTRIBUTING.md"},
+            {"text": "Changelog", "href": "CHANGELOG.md"},
+        ],
+    }
+
+
+def papers() -> list:
+    "The pages about papers, their index first."
+    return sorted(map(str, Path("papers").glob("*.md")), key=lambda p: ("index" not in p, p))
+
+
+def write_sidebar() -> None:
+    "nbs/sidebar.yml, which nbs/_quarto.yml includes; JSON is YAML."
+    text = json.dumps({"website": {"sidebar": sidebar(notebooks())}}, indent=2)
+    Path("nbs/sidebar.yml").write_text(text + "\n", encoding="utf-8")
 
 
 class Page(html.parser.HTMLParser):
@@ -61,26 +108,21 @@ def build() -> Path:
     from nbdev.serve import proc_nbs
 
     refresh_quarto_yml()
+    write_sidebar()
     cache = proc_nbs(force=True, n_workers=2)
-    for page in (
-        *Path("papers").glob("*"),
-        Path("CONTRIBUTING.md"),
-        Path("NOTICE"),
-        Path("LICENSE"),
-    ):  # what the chapters link to
+    # what the chapters link to
+    linked = [*Path("papers").glob("*"), *map(Path, PAGES)]
+    for page in linked:
         (cache / page).parent.mkdir(exist_ok=True)
         shutil.copy(page, cache / page)
-    chapters = sorted(p.name for p in get_config().nbs_path.glob("*.ipynb"))
     quarto = shutil.which("quarto")
-    command = (
-        ["quarto", "render", "--no-cache"]
-        if quarto
-        else [str(Path(sys.executable).with_name("smalldocs")), "render"]
-    )
+    smalldocs = Path(sys.executable).with_name("smalldocs")
+    command = ["quarto", "render", "--no-cache"] if quarto else [str(smalldocs), "render"]
     print("site: rendering with", "Quarto" if quarto else "smalldocs (Quarto is not installed)")
     subprocess.run(command, cwd=cache, check=True)
     site = cache / get_config().doc_path.name
-    missing = [c for c in chapters if not (site / c).with_suffix(".html").is_file()]
+    pages = [Path(*p.parts[1:]) for p in notebooks()]
+    missing = [str(p) for p in pages if not (site / p).with_suffix(".html").is_file()]
     if missing:
         sys.exit(f"site: not rendered: {', '.join(missing)}")
     shutil.rmtree("_docs", ignore_errors=True)
@@ -89,6 +131,7 @@ def build() -> Path:
 
 
 if __name__ == "__main__":
+    at_root()
     site = build()
     broken = broken_links(site)
     for page, link in broken:

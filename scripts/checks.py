@@ -1,39 +1,36 @@
-"""What holds for the repository as a whole: clean notebooks, export in sync both ways, tags, cell lengths, README.
+"""What holds for the repository as a whole: clean notebooks, export and files that follow
+from others in sync, layers, tags, README.
 
-Run in a clean checkout: `python scripts/checks.py`. Prints one line a finding and exits 1 if there is any.
+Run in a clean checkout: `python scripts/checks.py`. Prints one line a finding and exits 1 if
+there is any.
 """
 
-import ast, json, os, re, subprocess, sys
+import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-os.chdir(ROOT)
-sys.path.insert(0, str(ROOT / "scripts"))
-LONGEST_CELL = 60
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import derived
+from notebooks import (
+    PACKAGE,
+    PARTS,
+    at_root,
+    code_cells,
+    exported,
+    graph,
+    module,
+    notebooks,
+    part,
+)
 
-
-def notebooks():
-    return {
-        p: json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("nbs").glob("*.ipynb"))
-    }
-
-
-def code_cells(nb):
-    return ["".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "code"]
-
-
-def long_cells(nbs):
-    "House rule: no code cell over 60 lines."
-    return [
-        f"{p}: a code cell of {n} lines, the limit is {LONGEST_CELL}"
-        for p, nb in nbs.items()
-        for c in code_cells(nb)
-        if (n := sum(1 for line in c.split("\n") if line.strip())) > LONGEST_CELL
-    ]
+# Imports against the order of the parts, until their notebooks have moved. Only ever shorter.
+MOVING = {"prompting -> tracking"}
 
 
 def missing_parameters(nbs):
-    "A chapter that takes its size from a profile has papermill's `parameters` tag, on a cell that is not exported, with `profile`."
+    "A chapter that reads a profile has papermill's `parameters` tag, on a cell not exported."
     out = []
     for p, nb in nbs.items():
         tagged = [
@@ -42,15 +39,15 @@ def missing_parameters(nbs):
             if "parameters" in c["metadata"].get("tags", [])
         ]
         reads = any(
-            re.search(r"load_profile\(profile\b", c) for c in code_cells(nb) if "#| export" not in c
+            re.search(r"load_profile\(profile\b", c) for c in code_cells(nb) if not exported(c)
         )
         if reads and not tagged:
             out.append(
-                f"{p}: reads a profile but has no cell tagged `parameters`; papermill -p would be ignored"
+                f"{p}: reads a profile, has no cell tagged `parameters`; papermill -p is ignored"
             )
         if len(tagged) > 1:
             out.append(f"{p}: {len(tagged)} cells tagged `parameters`, papermill reads one")
-        if any("#| export" in c for c in tagged):
+        if any(exported(c) for c in tagged):
             out.append(f"{p}: the `parameters` cell is exported")
     return out
 
@@ -59,55 +56,129 @@ def artefact_parameters(nbs):
     "Each chapter that writes artefacts can be told its profile."
     from stvg_nb.reproduce import ARTEFACTS
 
-    stems = {p.stem: nb for p, nb in nbs.items()}
+    def told(chapter):
+        return any(
+            "parameters" in cell["metadata"].get("tags", [])
+            for p, nb in nbs.items()
+            if p.stem == Path(chapter).stem
+            for cell in nb["cells"]
+        )
+
     return [
-        f"nbs/{c}.ipynb: writes {n} but has no cell tagged `parameters`"
-        for n, c in ARTEFACTS.items()
-        if not any("parameters" in cell["metadata"].get("tags", []) for cell in stems[c]["cells"])
+        f"{chapter}.ipynb: writes {name} but has no cell tagged `parameters`"
+        for name, chapter in ARTEFACTS.items()
+        if not told(chapter)
     ]
 
 
-def orphans(nbs):
-    "Every module comes from a notebook, and every notebook's module is there."
-    made = {
-        m
-        for nb in nbs.values()
-        for c in code_cells(nb)
-        for m in re.findall(r"^#\|\s*default_exp (\S+)", c, re.M)
-    }
-    have = {p.stem for p in Path("stvg_nb").glob("*.py")} - {"__init__", "_modidx"}
-    return [f"stvg_nb/{m}.py: no notebook exports it" for m in sorted(have - made)] + [
-        f"stvg_nb/{m}.py: missing, run nbdev_export" for m in sorted(made - have)
-    ]
-
-
-def upward_imports(nbs):
-    "Imports of a chapter's module point to chapters with lower numbers only."
-    order = {
-        m: p.stem
-        for p, nb in nbs.items()
-        for c in code_cells(nb)
-        for m in re.findall(r"^#\|\s*default_exp (\S+)", c, re.M)
-    }
-    out = []
+def orphans(nbs, package=Path(PACKAGE)):
+    "Every module comes from one notebook in the folder of its part; each notebook's is there."
+    made, out = {}, []
     for p, nb in nbs.items():
-        for c in code_cells(nb):
-            if not re.search(r"^#\|\s*export", c, re.M):
-                continue
-            for m in re.findall(r"^(?:from|import) stvg_nb\.(\w+)", c, re.M):
-                if order.get(m, "") >= p.stem:
-                    out.append(f"{p}: imports {m}, which a later chapter defines")
+        if part(p) not in PARTS:
+            out.append(
+                f"{p}: no part of the project; notebooks lie in nbs/ or {', '.join(PARTS[1:])}"
+            )
+        if (m := module(nb)) is None:
+            continue
+        if m in made:
+            out.append(f"{p}: exports {m}, which {made[m]} exports too")
+        made[m] = p
+        folder = "/".join(m.split(".")[:-1]) or "method"
+        if folder != part(p):
+            out.append(f"{p}: lies in {part(p)} but exports {m}")
+    have = {
+        ".".join(p.relative_to(package).with_suffix("").parts)
+        for p in package.rglob("*.py")
+        if p.name not in ("__init__.py", "_modidx.py")
+    }
+    bare = {m.rpartition(".")[0] for m in made if "." in m}
+    return (
+        out
+        + [
+            f"{package}/{m.replace('.', '/')}.py: no notebook exports it"
+            for m in sorted(have - set(made))
+        ]
+        + [
+            f"{package}/{m.replace('.', '/')}.py: missing, run nbdev_export"
+            for m in sorted(set(made) - have)
+        ]
+        + [
+            f"{package}/{b.replace('.', '/')}/__init__.py: missing, so the wheel lacks it"
+            for b in sorted(bare)
+            if not (package / b.replace(".", "/") / "__init__.py").is_file()
+        ]
+    )
+
+
+def _forbidden(here, there):  # two notebooks' paths, importer and imported -> why, or None
+    above, below = part(here), part(there)
+    if below == "theatre" and above != "theatre":
+        return "only the theatre imports the theatre"
+    if above == "foundations" and below != "foundations":
+        return "foundations import only foundations"
+    if above == below == "method" and there.stem >= here.stem:
+        return "a later chapter defines it"
+    return None
+
+
+def layers(nbs):
+    """Foundations import foundations, the method these and lower numbers, the theatre everything.
+
+    Nothing else imports the theatre. All exported code counts: imports inside functions too, and
+    modules named in strings outside the registries.
+    """
+    modules, out = graph(nbs), []
+    for m, (p, real, named) in modules.items():
+        for verb, found in (("imports", real), ("names", named - real)):
+            for other in sorted(found):
+                if other not in modules:
+                    out.append(f"{p}: {verb} {PACKAGE}.{other}, which no notebook makes")
+                elif (why := _forbidden(p, modules[other][0])) and f"{m} -> {other}" not in MOVING:
+                    out.append(f"{p}: {verb} {PACKAGE}.{other}: {why}")
+    return out + circles(modules)
+
+
+def circles(modules):
+    "Modules that import one another, in foundations and theatre, where no number orders them."
+    out, done = [], set()
+
+    def visit(m, way):
+        if m in way:
+            ring = way[way.index(m) :]
+            out.append(f"{modules[m][0]}: a circle of imports: {' -> '.join([*ring, m])}")
+        elif m not in done:
+            done.add(m)
+            for other in sorted(modules[m][1] & set(modules)):
+                visit(other, [*way, m])
+
+    for m in modules:
+        if m not in done:
+            visit(m, [])
     return out
 
 
+def moved(nbs):
+    "Entries of `MOVING` that stand for nothing any more."
+    modules = graph(nbs)
+    left = {
+        f"{m} -> {other}"
+        for m, (p, real, named) in modules.items()
+        for other in (real | named) & set(modules)
+        if _forbidden(p, modules[other][0])
+    }
+    return [
+        f"scripts/checks.py: `{line}` has gone, take it out of MOVING"
+        for line in sorted(MOVING - left)
+    ]
+
+
 def mixed_imports(nbs):
-    "House rule: imports stand alone. nbdev runs every cell that imports when it renders the site, and only those."
+    "Imports stand alone: to render the site, nbdev runs every cell that imports, and only those."
     out = []
     for p, nb in nbs.items():
         for c in code_cells(nb):
-            if re.search(r"^#\|\s*(export|eval:\s*false)", c, re.M) or c.lstrip().startswith(
-                ("%", "!")
-            ):
+            if re.search(r"^#\|\s*(export|eval:\s*false)", c, re.M) or c.lstrip()[0] in "%!":
                 continue
             kinds = {type(node) for node in ast.walk(ast.parse(c))}
             if kinds & {ast.Import, ast.ImportFrom} and kinds & {ast.Expr, ast.Assign}:
@@ -189,19 +260,21 @@ def readme():
 
 
 def main():
+    at_root()
     nbs = notebooks()
     if not nbs:
         sys.exit("checks: no notebooks found")
     found = (
-        long_cells(nbs)
-        + missing_parameters(nbs)
+        missing_parameters(nbs)
         + artefact_parameters(nbs)
         + orphans(nbs)
-        + upward_imports(nbs)
+        + layers(nbs)
+        + moved(nbs)
         + mixed_imports(nbs)
         + machine_paths(nbs)
         + untracked()
         + readme()
+        + derived.stale()
     )
     found += changed_by("nbdev_clean", ["nbs"]) + changed_by("nbdev_export", ["stvg_nb", "nbs"])
     for line in found:

@@ -1,19 +1,24 @@
-"""README.md from nbs/index.ipynb, out of the outputs that are stored in it: `python scripts/readme.py`."""
+"""README.md from nbs/index.ipynb and the outputs stored in it: `python scripts/readme.py`."""
 
-import base64, json, re
+import base64
+import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def _local(text):
-    return re.sub(r"\]\((?:\./)?((?:\d\w*|index)\.ipynb)", r"](nbs/\1", text).replace("](../", "](")
+    "Links from nbs/ as links from the root of the repository."
+    text = re.sub(r"\]\((?:\./)?((?:\w+/)?\w+\.ipynb)", r"](nbs/\1", text)
+    return text.replace("](../", "](")
 
 
 def render() -> tuple:  # (text, {file name: bytes})
     "The README and its pictures."
     parts, pictures = [], {}
-    for cell in json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]:
+    index = json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))
+    for cell in index["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(_local(source))

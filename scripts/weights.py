@@ -1,6 +1,9 @@
-"""Train and ship the package's own weights; finished units are kept: `python scripts/weights.py [--rows] [--list] [--only UNIT]`.
+"""Train and ship the package's own weights; finished units are kept.
 
-Without --rows: the detector and the base policy with its earlier stages. With --rows: what the tables compare, trained from the shipped base.
+    python scripts/weights.py [--rows] [--list] [--only UNIT]
+
+Without --rows: the detector and the base policy with its earlier stages. With --rows: what the
+tables compare, trained from the shipped base.
 """
 
 import argparse, sys, time
@@ -8,7 +11,7 @@ from dataclasses import asdict
 
 
 def chosen(base, rows, which):
-    "The units of a run: those of the base and what is shipped from nothing else, or those of the rows."
+    "The units of a run: the base and what is shipped from nothing else, or those of the rows."
     known = {u.name for u in base}
     return list(rows) if which else [*base, *(u for u in rows if u.needs and set(u.needs) <= known)]
 
@@ -20,7 +23,7 @@ def done(unit, keys):
 
 
 def take_shipped(base, keys):
-    "In a clone without `runs/`, the base policy that is shipped stands for its unit, if the same units made it."
+    "In a clone without `runs/`, the shipped base policy stands for its unit, if the same made it."
     from stvg_nb import embedded as E
     from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_json
 
@@ -82,7 +85,8 @@ def run(units, base, keys, say):
             continue
         trained = E.run_unit(u, keys)
         say(
-            f"[{k}/{len(units)}] {u.name}: {'made' if trained else 'kept'}, {time.perf_counter() - began:.0f} s"
+            f"[{k}/{len(units)}] {u.name}: {'made' if trained else 'kept'}, "
+            f"{time.perf_counter() - began:.0f} s"
         )
     return left
 

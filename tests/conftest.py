@@ -1,4 +1,4 @@
-"""Shared by all tests: offline, one thread, real annotation files and real videos where they are at hand."""
+"""Shared by all tests: offline, one thread, real annotations and real videos where at hand."""
 
 import os
 from pathlib import Path

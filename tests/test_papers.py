@@ -371,8 +371,9 @@ def test_notice_names_every_requirement():
     pinned = {n.lower().replace("_", "-"): v for n, v in pins}
     names = [
         re.split(r"[<>=!~\[]", r)[0].lower()
-        for key in ("requirements", "dev_requirements")
-        for r in settings["DEFAULT"][key].split()
+        for key, value in settings["DEFAULT"].items()
+        if key.endswith("requirements") and not key.startswith(("gpu", "vllm"))
+        for r in value.split()
     ]
     assert len(names) > 25
     assert {n: listed.get(n) for n in names} == {n: pinned[n] for n in names}
@@ -404,4 +405,5 @@ def test_workflows_ask_for_no_more_than_they_need(name):
         {"deploy": {"pages": "write", "id-token": "write"}} if name == "site.yml" else {}
     )
     command = {"test.yml": "bash .ci/run", "site.yml": "make site"}[name]
-    assert command in [step.get("run") for spec in flow["jobs"].values() for step in spec["steps"]]
+    steps = [step for spec in flow["jobs"].values() for step in spec["steps"]]
+    assert any(command in step.get("run", "") for step in steps)
