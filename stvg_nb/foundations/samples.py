@@ -245,9 +245,18 @@ def sample_record(
     if sample.database is not None:
         out["database"] = _database_record(sample.database, databases)
     for name in ("asked", "extra"):
-        if getattr(sample, name):
-            out[name] = copy.deepcopy(getattr(sample, name))
+        if plain := {k: v for k, v in getattr(sample, name).items() if _is_json(v)}:
+            out[name] = copy.deepcopy(plain)
     return out
+
+
+def _is_json(value):
+    "What a benchmark keeps for its own scorer (arrays, tubes) stays in its own files."
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_json(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, (str, int, float, bool))
 
 
 def _database_record(database, folder):
