@@ -209,6 +209,6 @@ def masks(
 # %% ../../nbs/foundations/mask_readers.ipynb #cell-030
 @patch
 def check(self: Mevis, bench: Benchmark, sample: Sample):
-    "Do all masks of the sample decode?"
-    if bench.mask_file is not None and sample.width:
+    "Has the sample masks to score with, and do all of them decode?"
+    if bench.mask_file is not None:
         bench.rles(sample)

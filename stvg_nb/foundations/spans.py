@@ -42,7 +42,7 @@ def answer_part(
 
 # %% ../../nbs/foundations/spans.ipynb #cell-014
 _CLOCK = r"(?:[0-9]+:)?[0-9]+:[0-9]{2}"  # mm:ss or h:mm:ss
-_COMMAS = r"[0-9]+(?:,[0-9]+)+(?:\.[0-9]*)?"
+_COMMAS = r"[0-9]+(?:,[0-9]+)+(?:\.[0-9]+)?"
 # read whole: the atomic group (?>...) never gives digits back
 _NUMBER = rf"(?>{_CLOCK}(?:[.,][0-9]+|\.)?|{_COMMAS}|[0-9]+(?:\.[0-9]*)?)(?![0-9:])(?!,[0-9])"
 _PLAIN = rf"(?>{_CLOCK}(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?)(?![0-9:])"  # inside [a, b]
