@@ -73,7 +73,7 @@ def check(self: Format, bench: "Benchmark", sample: Sample):
 
 # %% ../../nbs/foundations/annotations.ipynb #cell-017
 class Benchmark(Sequence):
-    "Samples of one annotation file, built on access: `bench[3]`, `bench['55_x.mp4']`, `for s in bench`."
+    "Samples of one annotation file, built on access: `bench[3]`, `bench['55_x.mp4']`."
 
     def __init__(
         self,

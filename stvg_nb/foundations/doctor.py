@@ -94,7 +94,9 @@ def check_files(sources: list[Source], decode: bool = True, quiet: bool = False)
             yield finding(kind, e.where, e.reason)
         if s.videos is not None and not Path(s.videos).is_dir():
             source = BENCHMARKS[s.benchmark].source
-            yield finding("videos", s.videos, f"no such folder; get the videos of {s.name} from {source}")
+            yield finding(
+                "videos", s.videos, f"no such folder; get the videos of {s.name} from {source}"
+            )
 
 
 def _readable(sources):
@@ -112,7 +114,9 @@ def _progress(items, title, quiet):
     return tqdm(items, desc=title, disable=quiet, leave=False, mininterval=0.5)
 
 # %% ../../nbs/foundations/doctor.ipynb #cell-021
-def check_records(sources: list[Source], decode: bool = True, quiet: bool = False) -> Iterator[dict]:
+def check_records(
+    sources: list[Source], decode: bool = True, quiet: bool = False
+) -> Iterator[dict]:
     "Every record: can it be read, do its masks decode, does its tube lie in frame and clip?"
     for s in _readable(sources):
         for i, e in enumerate(_progress(s.bench.entries, f"records of {s.name}", quiet)):
@@ -272,7 +276,9 @@ def check_videos(sources: list[Source], decode: bool = True, quiet: bool = False
         for video, indices in _progress(_videos(s.bench).items(), f"videos of {s.name}", quiet):
             samples, path = list(_built(s.bench, indices)), s.bench.find_video(video)
             if path is None:
-                remedy = f"video {video!r} is not here; get it from {BENCHMARKS[s.benchmark].source}"
+                remedy = (
+                    f"video {video!r} is not here; get it from {BENCHMARKS[s.benchmark].source}"
+                )
                 yield finding("video-missing", video, remedy)
             elif samples or s.benchmark != "mevis":
                 yield from (finding(k, video, m) for k, m in look(path, samples, decode))
@@ -378,4 +384,6 @@ def format_doctor(
     lines += [f"note: {n} x {kind}, scored as they stand" for kind, n in notes.items()]
     lines += [f"set aside          {p['name']}: {p['remedy']}" for p in result.get("bad", ())]
     checked, n = ", ".join(result["checked"]) or "no real data to check", len(result["missing"])
-    return "\n".join([*lines, f"{n} problems in {checked}" if n else f"nothing missing ({checked})"])
+    return "\n".join(
+        [*lines, f"{n} problems in {checked}" if n else f"nothing missing ({checked})"]
+    )

@@ -350,7 +350,13 @@ def _content(self: MaskTree, key, frame, where):
         return file.read_bytes()
     try:
         return self.zip.read(file)
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zipfile.zlib.error) as e:
+    except (
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zipfile.zlib.error,
+    ) as e:
         raise InputError(where, f"cannot be unpacked ({e}); zip the tree again") from None
 
 

@@ -64,8 +64,8 @@ _HOURS = r"[0-9]+\s*+(?:hours?|hrs?)(?![^\W_])\s*+(?:,|and(?![^\W_]))?\s*+"
 _MINUTES = r"\s*+(?:minutes?|mins?)(?![^\W_])"
 _REST = rf"\s*+(?:,|and(?![^\W_]))?\s*+(?P<s>{_NUMBER})\s*+(?:seconds?|secs?|s)(?![^\W_])"
 _IN_WORDS = re.compile(
-    rf"{_FREE}(?:(?P<h>{_HOURS}))?(?P<m>{_NUMBER})(?:{_MINUTES}(?:{_REST})?|m\s*+(?P<ms>{_NUMBER})s)"
-    r"(?![^\W_])",
+    rf"{_FREE}(?:(?P<h>{_HOURS}))?(?P<m>{_NUMBER})"
+    rf"(?:{_MINUTES}(?:{_REST})?|m\s*+(?P<ms>{_NUMBER})s)(?![^\W_])",
     re.I,
 )
 
@@ -119,7 +119,10 @@ def _json_spans(text) -> Iterator[tuple]:
 _AT = r"(?:\s+time)?\s*+(?:at|from|is|on|:|=)?\s*+(?:around|about|approximately|roughly|~)?\s*+"
 _STARTS, _ENDS = (
     re.compile(rf"(?<![^\W_])(?:{verbs}){_AT}({_NUMBER}){_UNIT}{_END}", re.I)
-    for verbs in ("start(?:s|ed|ing)?|begin(?:s|ning)?|began", "end(?:s|ed|ing)?|stop(?:s|ped)?|finish(?:es|ed)?")
+    for verbs in (
+        "start(?:s|ed|ing)?|begin(?:s|ning)?|began",
+        "end(?:s|ed|ing)?|stop(?:s|ped)?|finish(?:es|ed)?",
+    )
 )
 
 
