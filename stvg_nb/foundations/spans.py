@@ -46,7 +46,7 @@ _COMMAS = r"[0-9]+(?:,[0-9]+)+(?:\.[0-9]+)?"
 # read whole: the atomic group (?>...) never gives digits back
 _NUMBER = rf"(?>{_CLOCK}(?:[.,][0-9]+|\.)?|{_COMMAS}|[0-9]+(?:\.[0-9]*)?)(?![0-9:])(?!,[0-9])"
 _PLAIN = rf"(?>{_CLOCK}(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?)(?![0-9:])"  # inside [a, b]
-_UNIT = r"(?:\s*+(?:seconds|second|secs|sec|s)(?![^\W_]))?"
+_UNIT = r"(?:\s*+(?:seconds|second|secs|sec|s))?"
 _FREE = r"(?<![^\W_])(?<![.:\-])(?<![0-9],)"  # where a number may begin
 
 
