@@ -6,21 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stvg_nb.benchmarks import (
-    BENCHMARKS,
-    LOADERS,
-    TrainingSet,
-    check_benchmark,
-    describe,
-    doctor,
-    format_doctor,
-    load,
-    locate,
-    normal_query,
-    to_clip,
-    training_set,
-    video_key,
-)
 from stvg_nb.core import (
     InputError,
     Interval,
@@ -28,9 +13,20 @@ from stvg_nb.core import (
     encode_mask,
     probe,
     repo_root,
+    rle_runs,
     write_json,
     write_video,
 )
+from stvg_nb.foundations.benchmarks import (
+    BENCHMARKS,
+    LOADERS,
+    describe,
+    load,
+    locate,
+    video_key,
+)
+from stvg_nb.foundations.doctor import doctor, format_doctor
+from stvg_nb.foundations.training_sets import TrainingSet, normal_query, training_set
 
 DATA = repo_root() / "tests" / "data"
 SHARED = (
@@ -513,7 +509,7 @@ BAD = {
     "mevis mask uncompressed": (
         "mevis",
         M,
-        {"7": [RLE, RLE | {"counts": [0, 72]}, None]},
+        {"7": [RLE, RLE | {"counts": [0, 71]}, None]},
         ["masks.json", "annotation 7, frame 1"],
     ),
     "mevis all null": ("mevis", M, {"7": [None] * 3}, ["masks.json", "size"]),
@@ -910,7 +906,6 @@ def test_vidstg_ends_mean_two_things(tmp_path):
     s = bench[0]
     assert s.interval == Interval.frames(510, 596) and s.window == (496, 596) and s.tube is None
     assert s.extra["temporal_gt"] == (510, 596) and s.extra["used_segment"] == (496, 595)
-    assert to_clip(s).interval == Interval.frames(14, 100) and to_clip(s).frame_count == 100
 
 
 def test_vidstg_boxes_from_folder_and_file(tmp_path):
@@ -993,7 +988,7 @@ def test_vidor_objects_need_not_be_contiguous(tmp_path):
 
 
 def test_vidor_memory_is_bounded(tmp_path):
-    from stvg_nb.benchmarks import VidorBoxes
+    from stvg_nb.foundations.vidstg import VidorBoxes
 
     boxes = VidorBoxes(put(tmp_path, "b.json", {str(i): VIDOR for i in range(5)}), keep=2)
     for i in (0, 1, 2, 0, 4):
@@ -1170,11 +1165,7 @@ def test_tvgbench_window_and_odd_answers(tmp_path):
         0
     ].interval == Interval(3.0, 9.5)  # relative to the window
     assert [w["kind"] for w in bench.warnings] == ["interval-empty", "interval-beyond"]
-    assert (
-        bench[0].video == "videos/a.avi"
-        and bench[2].extra["dataset_name"] == "egonlq"
-        and to_clip(bench[0]) is not None
-    )
+    assert bench[0].video == "videos/a.avi" and bench[2].extra["dataset_name"] == "egonlq"
 
 
 def test_ocr_items_of_the_judge_are_flagged(tmp_path):
@@ -1299,9 +1290,11 @@ def test_puppets_are_read_like_the_real_thing(layout, tmp_path):
                 and s.interval.end <= info.frame_count
             )
             assert layout != "hcstvg" or info.duration == pytest.approx(20)
-    assert [
-        p for p in check_benchmark(bench) if p["kind"] not in ("box-outside", "repeated-query")
-    ] == []
+    files = locate(layout, tmp_path, "test")
+    files.pop("split")
+    found = doctor(**files, quiet=True)
+    kinds_found = {p["kind"] for p in found["missing"] + found["notes"]}
+    assert kinds_found <= {"box-outside", "repeated-query"}
 
 
 # ---- training set ------------------------------------------------------------------------------------------------------------
@@ -1625,7 +1618,92 @@ def test_doctor_of_a_profile(tmp_path):
     assert kinds(doctor(profile="a100", overrides={"data.root": None}, quiet=True)) == {"data": 1}
 
 
-def test_check_benchmark_takes_a_loaded_one(tmp_path):
-    bench = load("hcstvg", put(tmp_path, "a.json", {"1_ok.mp4": TINY}))
-    assert check_benchmark(bench) == []
-    assert [p["kind"] for p in check_benchmark(bench, tmp_path)] == ["video-missing"]
+def test_doctor_without_a_folder_of_videos_looks_at_records_only(tmp_path):
+    path = put(tmp_path, "a.json", {"1_ok.mp4": TINY})
+    assert doctor(benchmark="hcstvg", annotations=path, quiet=True)["missing"] == []
+    found = doctor(benchmark="hcstvg", annotations=path, videos=tmp_path, quiet=True)
+    assert [p["kind"] for p in found["missing"]] == ["video-missing"]
+
+
+# ---- bad records set aside ---------------------------------------------------------------------------------------------------
+SHAPES = [None, 7, "text", [], {}, [1, 2], {"other": 1}]
+
+
+@pytest.mark.parametrize("name", VALID)
+@pytest.mark.parametrize("shape", SHAPES, ids=map(str, SHAPES))
+def test_records_of_another_shape_are_set_aside_by_name(name, shape, tmp_path):
+    good = VALID[name]
+    if name == "mevis":
+        odd = {"videos": good["videos"] | {"odd": shape}}
+    elif isinstance(good, dict):
+        odd = good | {"odd.mp4": shape}
+    else:
+        odd = good + [shape]
+    path = put(tmp_path, "odd.json", odd)
+    with pytest.raises(InputError):
+        read_all(name, path)
+    bench = load(name, path, skip_bad=True)
+    whole = load(name, put(tmp_path, "good.json", good))
+    assert bench.keys() == whole.keys() and [s.query for s in bench] == [s.query for s in whole]
+    assert len(bench.bad) == 1 and "odd" in bench.bad[0]["where"] and bench.bad[0]["reason"]
+    found = doctor(benchmark=name, annotations=path, quiet=True, skip_bad=True)
+    assert found["n_bad"] == 1 and found["missing"] == []
+    assert found["bad"][0]["name"] == bench.bad[0]["where"]
+    assert doctor(benchmark=name, annotations=path, quiet=True)["missing"]
+
+
+@pytest.mark.parametrize("case", [c for c in BAD if BAD[c][1] not in ("", {})])
+def test_what_is_refused_is_the_same_with_skip_bad_or_set_aside(case, tmp_path):
+    "Alone in its file a bad record leaves nothing, and its own reason is the error."
+    benchmark, data, other, words = BAD[case]
+    name = "bad.txt" if "txt" in case else "bad.json"
+    put(tmp_path, name, data) if isinstance(data, str) else (tmp_path / name).write_text(
+        json.dumps(data)
+    )
+    role = {"vidstg": "boxes", "mevis": "masks"}.get(benchmark)
+    files = {role: put(tmp_path, f"{role}.json", other)} if other is not None else {}
+    try:
+        bench = load(benchmark, tmp_path / name, **files, skip_bad=True)
+    except InputError as error:
+        message = str(error)
+    else:
+        message = " ".join(f"{r['where']}: {r['reason']}" for r in bench.bad)
+        assert len(bench) and bench.bad and not set(bench.keys()) & {r["key"] for r in bench.bad}
+    assert all(word in message for word in words), message
+
+
+def test_keys_do_not_move_when_a_record_is_set_aside(tmp_path):
+    bench = load("vidstg", put(tmp_path, "v.json", [7, VIDSTG]), skip_bad=True)
+    assert bench.keys() == ["1001#1#d0", "1001#1#i0"]
+    bench = load("tvgbench", put(tmp_path, "t.json", [TVG, {}, TVG]), skip_bad=True)
+    assert bench.keys() == ["0", "2"] and bench["2"].key == "2" and len(bench.warnings) == 0
+    text = put(tmp_path, "c.txt", "A 1 2##she sits\nA x 2##odd\nA 3 4##she leaves\n")
+    assert load("charades-sta", text, skip_bad=True).keys() == ["A#0", "A#2"]
+
+
+# ---- run lengths as a list ---------------------------------------------------------------------------------------------------
+def listed(codes):
+    "The same masks with run lengths in place of compressed text."
+    return {
+        i: [c and c | {"counts": rle_runs(c["counts"]).tolist()} for c in t]
+        for i, t in codes.items()
+    }
+
+
+def test_run_lengths_as_a_list_are_read_as_truth(tmp_path):
+    one = read_all("mevis", put(tmp_path, "m.json", M), masks=put(tmp_path, "a.json", MASKS))
+    two = read_all("mevis", tmp_path / "m.json", masks=put(tmp_path, "b.json", listed(MASKS)))
+    assert one.rles(one[0]) == two.rles(two[0])
+    found = doctor(
+        benchmark="mevis", annotations=tmp_path / "m.json", masks=tmp_path / "b.json", quiet=True
+    )
+    assert found["missing"] == []
+
+
+@pytest.mark.parametrize(
+    "counts", [[72, 1], [71], [-1, 73], [1.5, 70.5], ["72"], [True, 71], [[72]]]
+)
+def test_lists_that_are_no_run_lengths_are_refused(counts, tmp_path):
+    masks = put(tmp_path, "b.json", {"7": [RLE, {"size": [8, 9], "counts": counts}, None]})
+    with pytest.raises(InputError, match="annotation 7, frame 1: counts as a list are run lengths"):
+        read_all("mevis", put(tmp_path, "m.json", M), masks=masks)
