@@ -9,7 +9,7 @@ from common import alternate, finish, parse_arguments
 import cv2
 import numpy as np
 
-from stvg_nb.core import Tube
+from stvg_nb.foundations.geometry import Tube
 from stvg_nb.foundations.boundaries import frame_jf
 from stvg_nb.foundations.predictions import box_array, box_table
 from stvg_nb.foundations.tube_scores import score_tubes

@@ -114,7 +114,7 @@ def _evaluate_options(p):
 
 def evaluate_command(options):
     "Score predictions under a named protocol."
-    from stvg_nb.metrics import evaluate, format_result
+    from stvg_nb.foundations.scoring import evaluate, format_result
 
     result = evaluate(
         options.benchmark,
@@ -141,7 +141,7 @@ def _doctor_options(p):
 
 def doctor_command(options):
     "What is missing or corrupt, before a long run."
-    from stvg_nb.benchmarks import doctor, format_doctor
+    from stvg_nb.foundations.doctor import doctor, format_doctor
 
     names = ("benchmark", "annotations", "videos", "boxes", "masks", "train")
     files = {n: getattr(options, n) for n in names}

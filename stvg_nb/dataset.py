@@ -16,16 +16,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .benchmarks import LOADERS, load, locate, training_set
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    config_hash,
-    load_profile,
-    read_jsonl,
-    runs_dir,
-    write_jsonl,
-)
+from .foundations.benchmarks import LOADERS, load, locate
+from .foundations.training_sets import training_set
+from .foundations.files import InputError, config_hash, read_jsonl, runs_dir, write_jsonl
+from .foundations.masks import MaskDatabase
+from .foundations.settings import load_profile
 from stvg_nb.foundations.samples import (
     SAMPLES_SCHEMA,
     Sample,
@@ -387,7 +382,7 @@ def held_out_files(benchmark: str, annotations: Sequence[Path | str]) -> list[Pa
 
 
 def _splits(benchmark):
-    from stvg_nb.benchmarks import BENCHMARKS
+    from stvg_nb.foundations.benchmarks import BENCHMARKS
 
     return BENCHMARKS[benchmark].splits
 

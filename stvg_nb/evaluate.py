@@ -15,18 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .benchmarks import load
-from stvg_nb.core import (
+from .foundations.benchmarks import load
+from stvg_nb.foundations.files import (
     InputError,
-    Interval,
     package_dir,
     read_json,
     read_jsonl,
     repo_root,
     write_json,
 )
+from .foundations.geometry import Interval
 from .foundations.samples import Answer, Sample, answer_record
-from .metrics import evaluate
+from .foundations.scoring import evaluate
 from .voting import vote
 
 # %% ../nbs/07_evaluate.ipynb #cell-010

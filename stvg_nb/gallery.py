@@ -33,7 +33,8 @@ from stvg_nb.foundations.files import (
 from .foundations.geometry import Tube
 from .foundations.masks import MaskDatabase, decode_mask, mask_box
 from .foundations.video import iter_frames, probe, sample_indices
-from .metrics import read_predictions, read_record, rle_jf, to_tube
+from .foundations.boundaries import rle_jf
+from .foundations.predictions import read_predictions, read_record, to_tube
 from .prompting import draw_marks, drawn_marks, prompted_clip
 
 # %% ../nbs/09_gallery.ipynb #cell-008
@@ -1527,7 +1528,7 @@ def open_collection(
     masks=None,  # as `benchmarks.load` takes them
 ) -> Collection:
     "Open everything that the explorer shows; bad input is an `InputError`."
-    from stvg_nb.benchmarks import load
+    from stvg_nb.foundations.benchmarks import load
 
     files = predictions if isinstance(predictions, dict) else {Path(predictions).name: predictions}
     bench = load(benchmark, annotations, boxes, masks, videos)

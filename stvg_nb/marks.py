@@ -21,7 +21,7 @@ import numpy as np
 
 from .ablations import SEEDS
 from .tables import TRAINED
-from .benchmarks import load
+from .foundations.benchmarks import load
 from .foundations.artefacts import figures_dir
 from .foundations.files import InputError, config_hash, read_json, read_jsonl, sha256_file
 from .foundations.geometry import Interval

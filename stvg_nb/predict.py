@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .benchmarks import load
+from .foundations.benchmarks import load
 from .foundations.files import InputError, config_hash, read_jsonl, runs_dir, write_jsonl
 from .foundations.geometry import Interval
 from .foundations.masks import MaskDatabase

@@ -17,23 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
-    Artefact,
+from .foundations.artefacts import Artefact, figures_dir, write_table
+from stvg_nb.foundations.files import (
     InputError,
-    MaskDatabase,
     config_hash,
-    figures_dir,
     package_dir,
-    probe,
     read_json,
     read_jsonl,
     runs_dir,
     sha256_file,
     write_json,
     write_jsonl,
-    write_table,
-    write_video,
 )
+from .foundations.masks import MaskDatabase
+from .foundations.video import probe, write_video
 from .dataset import LeftOut, Numberer, VotingConfig, true_masks, voted
 from stvg_nb.evaluate import (
     METRICS,
@@ -50,7 +47,8 @@ from .foundations.samples import Answer, Sample, answer_record, open_database, t
 from .foundations.registries import Registry
 from .foundations.sources import Split, load_split
 from .foundations.store import content_hash, locked
-from .policies import AnswerConfig, Policy, answer_all, load_policy, read_answers, snapped
+from .models import Policy, load_policy
+from .policies import AnswerConfig, answer_all, read_answers, snapped
 from .predict import complete
 
 # %% ../nbs/07a_rows.ipynb #cell-008

@@ -33,7 +33,7 @@ def test_the_detector(examples):
 
 
 def test_the_reward(examples):
-    from stvg_nb.core import Interval
+    from stvg_nb.foundations.geometry import Interval
     from stvg_nb.rewards import Target, target_json
 
     target = target_json(Target((2,), Interval(5.0, 11.0), 20.0, 10.0))
@@ -43,7 +43,7 @@ def test_the_reward(examples):
 
 
 def test_the_benchmark(examples, tmp_path):
-    from stvg_nb.benchmarks import load
+    from stvg_nb.foundations.benchmarks import load
 
     path = tmp_path / "mine.json"
     path.write_text(
@@ -57,8 +57,10 @@ def test_the_benchmark(examples, tmp_path):
 
 
 def test_the_seams_that_are_named_exist():
-    from stvg_nb.metrics import PROTOCOLS, metric_list, score_tubes, truth_tube
-    from stvg_nb.policies import FAMILIES, Family, Policy, load_policy
+    from stvg_nb.foundations.tube_scores import score_tubes, truth_tube
+    from stvg_nb.metrics import PROTOCOLS, metric_list
+    from stvg_nb.models import Family, Policy, load_policy
+    from stvg_nb.policies import FAMILIES
     from stvg_nb.tracking import FlowTracker
 
     assert "clean" in PROTOCOLS["hcstvg"] and all(issubclass(f, Family) for f in FAMILIES.values())

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stvg_nb.foundations.files import InputError
-from stvg_nb.metrics import PROTOCOLS, evaluate, parse_span
+from stvg_nb.foundations.scoring import evaluate
+from stvg_nb.foundations.spans import parse_span
+from stvg_nb.metrics import PROTOCOLS
 
 DATA = Path(__file__).resolve().parent / "data"
 EXACT = 1e-9

@@ -39,7 +39,7 @@ from stvg_nb.gallery import (
     told_by,
     true_of,
 )
-from stvg_nb.metrics import evaluate
+from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.prompting import Detections, no_detections
 from stvg_nb.puppets import Options, full_boxes, make_script, truth, write_clip, write_split
 

@@ -11,7 +11,7 @@ from stvg_nb.foundations.files import InputError, read_json, read_jsonl, write_j
 from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.settings import load_profile
 from stvg_nb.evaluate import Estimate, Ready, Row, Scores, annotate, prediction_path, score
-from stvg_nb.metrics import evaluate
+from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.prompting import Detections, colour, draw_marks, mark_text
 from stvg_nb.puppets import write_split
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb.core import InputError, Tube, encode_mask, rle_runs
+from stvg_nb.foundations.files import InputError
+from stvg_nb.foundations.geometry import Tube
+from stvg_nb.foundations.masks import encode_mask, rle_runs
 from stvg_nb.foundations.boundaries import frame_jf, rle_jf
 from stvg_nb.foundations.predictions import box_table
 from stvg_nb.foundations.protocols import PROTOCOLS, ScoringProtocol, protocol_names

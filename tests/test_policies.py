@@ -18,7 +18,7 @@ from stvg_nb.foundations.geometry import Interval, Tube
 from stvg_nb.foundations.settings import SamplingConfig
 from stvg_nb.foundations.video import Clip, write_video
 from stvg_nb.grpo import CHECKED_RATES, Prompt, temporal_positions
-from stvg_nb.metrics import read_predictions
+from stvg_nb.foundations.predictions import read_predictions
 from stvg_nb.models import Policy, load_policy, toy_family
 from stvg_nb.policies import (
     AnswerConfig,

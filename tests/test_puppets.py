@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from stvg_nb import puppets
-from stvg_nb.benchmarks import load
+from stvg_nb.foundations.benchmarks import load
 from stvg_nb.foundations.files import InputError, sha256_file
 from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.video import probe

@@ -11,7 +11,7 @@ from stvg_nb.foundations.files import InputError
 from stvg_nb.foundations.geometry import Interval, Tube
 from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.settings import resolve
-from stvg_nb.metrics import parse_span
+from stvg_nb.foundations.spans import parse_span
 from stvg_nb.rewards import (
     FLAGS,
     MARKS,

@@ -10,7 +10,7 @@ from stvg_nb.foundations.files import read_json, write_json
 from stvg_nb.foundations.geometry import Interval, Tube
 from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.video import probe
-from stvg_nb.metrics import evaluate
+from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.prompting import drawn_marks, preset, report_path
 from stvg_nb.repair import answer_tube, no_answer
 from stvg_nb.voting import upper_bound, vote

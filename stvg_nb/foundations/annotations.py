@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import InputError, read_json
+from .files import InputError, read_json
 from .records import Record, need_outermost
 from .samples import Sample
 

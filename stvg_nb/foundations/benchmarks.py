@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import InputError
+from .files import InputError
 from .annotations import Benchmark, Format, read_annotations
 from .mask_readers import Mevis
 from .samples import Sample

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..core import InputError, decode_mask
+from .files import InputError
+from .masks import decode_mask
 
 # %% ../../nbs/foundations/boundaries.ipynb #cell-010
 def boundary(

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..core import DataConfig, InputError, VideoInfo, load_profile, probe
+from .files import InputError
+from .settings import DataConfig, load_profile
+from .video import VideoInfo, probe
 from .annotations import Benchmark
 from .benchmarks import BENCHMARKS, load, locate, video_key
 from .samples import Sample
@@ -294,7 +296,7 @@ def profile_sources(
     skip_bad: bool = False,
 ) -> tuple[list[Source], list[dict]]:  # sources, findings
     "The split of a profile, and the other splits of its folder."
-    if config.benchmark not in BENCHMARKS:
+    if config.source != "files" and config.root is None:  # a source makes its clips itself
         return [], []
     info = BENCHMARKS[config.benchmark]
     if config.root is None:

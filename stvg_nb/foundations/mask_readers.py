@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import InputError, decode_mask, read_json
+from .files import InputError, read_json
+from .masks import decode_mask
 from stvg_nb.foundations.annotations import (
     Benchmark,
     Entry,

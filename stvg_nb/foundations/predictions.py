@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import InputError, Interval, Tube, box_area, read_json, read_jsonl, rle_boxes
+from .files import InputError, read_json, read_jsonl
+from .geometry import Interval, Tube, box_area
+from .masks import rle_boxes
 from .annotations import SetAside
 from .records import check_mask
 

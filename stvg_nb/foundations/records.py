@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import InputError, check_boxes, check_rle
+from .files import InputError
+from .geometry import check_boxes
+from .masks import check_rle
 
 # %% ../../nbs/foundations/records.ipynb #cell-008
 _KINDS = {

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..core import InputError, canonical_json, sha256_bytes, sha256_file
+from .files import InputError, canonical_json, sha256_bytes, sha256_file
 from .annotations import SetAside
 from .benchmarks import find_format, load
 from .predictions import MaskTree, read_predictions

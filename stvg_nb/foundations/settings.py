@@ -71,7 +71,9 @@ class Profile:
     meaningful: bool = True  # False: the numbers only show that everything runs
     seed: int = 0
     device: str = "cpu"  # cpu | cuda
-    policies: dict = field(default_factory=dict)  # role of a table row -> model, e.g. {grpo-0: runs/mine}
+    policies: dict = field(
+        default_factory=dict
+    )  # role of a table row -> model, e.g. {grpo-0: runs/mine}
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     sections: dict = field(default_factory=dict)  # the later chapters' settings, by name

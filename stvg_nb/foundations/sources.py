@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks import BENCHMARKS, Benchmark, load, locate
+from .annotations import Benchmark
+from .benchmarks import BENCHMARKS, load, locate
 from .files import InputError
 from .settings import DataConfig
 from .registries import Registry

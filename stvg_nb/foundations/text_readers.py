@@ -14,7 +14,8 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import InputError, Interval, read_text
+from .files import InputError, read_text
+from .geometry import Interval
 from .annotations import Benchmark, Entry, Format, Note, note_query
 from .records import Record, is_number, need_outermost
 from .samples import Sample

@@ -14,7 +14,8 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import InputError, Interval, Tube, xywh_to_xyxy
+from .files import InputError
+from .geometry import Interval, Tube, xywh_to_xyxy
 from stvg_nb.foundations.annotations import (
     Benchmark,
     Entry,

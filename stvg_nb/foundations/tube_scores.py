@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..core import InputError, Tube
+from .files import InputError
+from .geometry import Tube
 from .samples import Sample
 
 # %% ../../nbs/foundations/tube_scores.ipynb #cell-010

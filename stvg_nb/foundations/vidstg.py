@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import InputError, Interval, Tube, read_json
+from .files import InputError, read_json
+from .geometry import Interval, Tube
 from stvg_nb.foundations.annotations import (
     Benchmark,
     Entry,

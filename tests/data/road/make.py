@@ -28,7 +28,7 @@ def frame(t, colours):
     rng = np.random.default_rng(7)
     out = rng.integers(90, 110, (H, W, 3)).astype(np.uint8)
     for k, colour in enumerate(colours):
-        (x1, y1, x2, y2), = boxes(k, [t])
+        ((x1, y1, x2, y2),) = boxes(k, [t])
         out[y1:y2, x1:x2] = colour
     return out
 
@@ -72,7 +72,7 @@ def vidstg():
         for t in range(T):
             here = []
             for k in range(2):
-                (x1, y1, x2, y2), = boxes(k, [t])
+                ((x1, y1, x2, y2),) = boxes(k, [t])
                 corners = dict(xmin=x1, ymin=y1, xmax=x2, ymax=y2)
                 here.append(dict(tid=k, bbox=corners, generated=0, tracker="none"))
             trajectories.append(here)
@@ -109,7 +109,7 @@ def mevis():
         for k in range(2):
             codes = []
             for t in frames:
-                (x1, y1, x2, y2), = boxes(k, [t])
+                ((x1, y1, x2, y2),) = boxes(k, [t])
                 mask = np.zeros((H, W), bool)
                 mask[y1:y2, x1:x2] = True
                 codes.append(dict(size=[H, W], counts=encode_mask(mask)))
