@@ -30,6 +30,11 @@ def _json_option(p):
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
+def _skip_option(p):
+    text = "set bad records aside by name and count them; without it the first one is an error"
+    p.add_argument("--skip-bad", action="store_true", help=text)
+
+
 def _overwrite_option(p):
     p.add_argument("--overwrite", action="store_true", help="replace an output that exists")
 
@@ -109,6 +114,7 @@ def _evaluate_options(p):
     text = "samples without a prediction (default zero)"
     p.add_argument("--missing", choices=["zero", "drop", "error"], default="zero", help=text)
     p.add_argument("--per-sample", action="store_true", help="scores of each sample too")
+    _skip_option(p)
     _json_option(p)
 
 
@@ -125,6 +131,7 @@ def evaluate_command(options):
         masks=options.masks,
         missing=options.missing,
         per_sample=options.per_sample,
+        skip_bad=options.skip_bad,
     )
     return result, format_result(result), 0
 
@@ -136,6 +143,7 @@ def _doctor_options(p):
     p.add_argument("--train", metavar="FILE", help=text)
     text = "look whether videos exist, without decoding them"
     p.add_argument("--no-decode", action="store_true", help=text)
+    _skip_option(p)
     _json_option(p)
 
 
@@ -145,7 +153,7 @@ def doctor_command(options):
 
     names = ("benchmark", "annotations", "videos", "boxes", "masks", "train")
     files = {n: getattr(options, n) for n in names}
-    extra = dict(decode=not options.no_decode, quiet=options.quiet)
+    extra = dict(decode=not options.no_decode, quiet=options.quiet, skip_bad=options.skip_bad)
     result = doctor(profile=options.profile, overrides=_settings(options), **files, **extra)
     return result, format_doctor(result), 3 if result["missing"] else 0
 
