@@ -9,6 +9,7 @@ __all__ = ['KINDS_FROM_CLIP', 'Misread', 'Trace', 'write_clothes', 'write_compar
 # %% ../../nbs/theatre/traces.ipynb #cell-006
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from fastcore.basics import patch
@@ -352,6 +353,4 @@ def text_only_trace(
     numbers = dict(enumerate((1 + rng.permutation(highest)[:n]).tolist()))
     before, after = encoder.chat(build_prompt("stvg", q["query"], colour=colour))
     trace = Trace(encoder, before[:-1] + after[1:])  # without the tokens around a clip
-    return reasoning_trace(
-        trace, facts, numbers, misread=lambda track: misread_track(track, rng, 0.2)
-    )
+    return reasoning_trace(trace, facts, numbers, misread=partial(misread_track, rng=rng, most=0.2))
