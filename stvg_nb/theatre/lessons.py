@@ -222,6 +222,8 @@ def attention_loss(
     "Do the supervised heads look where they should?"
     import torch
 
+    if not looks:
+        return query.new_zeros(()), (0.0, 0)
     rows = [look.row for look in looks]
     score = torch.einsum("hrd,sd->hrs", query[0, :ATTENTION_HEADS, rows], key[0, 0])
     score = score * query.shape[-1] ** -0.5  # (heads, looks, S)

@@ -281,13 +281,14 @@ pipeline_tag: video-text-to-text
 # The embedded policy: {name}
 
 A `Qwen2_5_VLForConditionalGeneration` of {millions:.2f} million weights (bf16, {megabytes:.1f} MB),
-trained from random weights on {clips} rendered clips of the Puppets training split by `make weights`
-(jobs: {jobs}). No data and no weights of others went into it.
+trained from random weights on {clips} rendered clips of the Puppets training split by
+`make weights` (jobs: {jobs}). No data and no weights of others went into it.
 
-It answers the prompts of `stvg_nb.rewards.build_prompt` about numbered Puppets clips of twenty seconds
-(40 frames of 168 x 112 pixels, green numbers of size 32 painted at this size: profile `tiny`) with a
-short reasoning trace between think tags and the answer between answer tags. It can reason, and mostly
-does not: three in four of the answers that it learned from at the end left the reasoning empty.
+It answers the prompts of `stvg_nb.rewards.build_prompt` about numbered Puppets clips of twenty
+seconds (40 frames of 168 x 112 pixels, green numbers of size 32 painted at this size: profile
+`tiny`) with a short reasoning trace between think tags and the answer between answer tags. It can
+reason, and mostly does not: three in four of the answers that it learned from at the end left the
+reasoning empty.
 
 Measured on {n} clips of the validation split, exact marks in random numbers, greedy: ID accuracy
 {id:.3f}, m_tIoU {tiou:.3f}; mean reward (of 3) of eight samples at temperature 1 on {m} of them:

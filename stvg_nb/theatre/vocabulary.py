@@ -215,7 +215,7 @@ def _text_config(vocab, tokens, hidden, layers, heads, kv_heads, intermediate, r
         pad_token_id=tokens["<|endoftext|>"],
     )
 
-
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-029
 def _vision_config(width, depth, hidden):
     return dict(
         depth=depth,
@@ -228,7 +228,7 @@ def _vision_config(width, depth, hidden):
         initializer_range=0.04,
     )
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-029
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-030
 def new_model(
     vocab: int,  # tokens
     tokens: dict,  # {special token: id}
