@@ -1,9 +1,7 @@
-"""Train and ship the package's own weights; finished units are kept.
+"""Train and ship the package's own weights: `python scripts/weights.py [--rows] [--list] [--only JOB]`.
 
-    python scripts/weights.py [--rows] [--list] [--only UNIT]
-
-Without --rows: the detector and the base policy with its earlier stages. With --rows: what the
-tables compare, trained from the shipped base.
+Finished jobs are kept. Without --rows: the detector and the base policy with its earlier stages.
+With --rows: what the tables compare, trained from the shipped base.
 """
 
 import argparse, sys, time
@@ -11,130 +9,140 @@ from dataclasses import asdict
 
 
 def chosen(base, rows, which):
-    "The units of a run: the base and what is shipped from nothing else, or those of the rows."
-    known = {u.name for u in base}
-    return list(rows) if which else [*base, *(u for u in rows if u.needs and set(u.needs) <= known)]
+    "The jobs of a run: those of the base and what is shipped from it alone, or those of the rows."
+    if which:
+        return list(rows)
+    known = {job.name for job in base}
+    return [*base, *(job for job in rows if job.needs and set(job.needs) <= known)]
 
 
-def done(unit, keys):
-    from stvg_nb import embedded as E
+def done(job, keys):
+    from stvg_nb.theatre.jobs import job_done, job_folder
 
-    return E.unit_done(E.unit_folder(unit.name, keys[unit.name]))
+    return job_done(job_folder(job.name, keys[job.name]))
 
 
 def take_shipped(base, keys):
-    "In a clone without `runs/`, the shipped base policy stands for its unit, if the same made it."
-    from stvg_nb import embedded as E
-    from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_json
+    """In a clone without `runs/`, the base policy that is shipped stands for its job.
 
-    unit = next(u for u in base if u.name == "policy-base")
-    if done(unit, keys):
+    It does if the provenance shipped with it names the jobs that it needs, with the same settings;
+    `curriculum.recorded_keys` gives their keys under the names that the provenance uses.
+    """
+    from stvg_nb.core import InputError, read_json, sha256_file, write_json
+    from stvg_nb.theatre.curriculum import is_recorded, recorded_keys
+    from stvg_nb.theatre.jobs import job_folder
+    from stvg_nb.theatre.policy import weights_dir
+
+    jobs = {job.name: job for job in base}
+    job = jobs["policy-base"]
+    if done(job, keys):
         return
     try:
-        made = read_json(E.weights_dir() / "provenance.json")
+        made = read_json(weights_dir() / "provenance.json")
     except InputError:
         return
-    if any(made.get(n, {}).get("key") != keys[n] for n in unit.needs):
+    recorded = recorded_keys(base)
+    if not all(is_recorded(jobs[n], recorded, made) for n in job.needs):
         return
-    write_json(
-        E.unit_folder(unit.name, keys[unit.name]) / "provenance.json",
-        dict(
-            unit=asdict(unit),
-            key=keys[unit.name],
-            needs={n: keys[n] for n in unit.needs},
-            wall_seconds=0,
-            cpu_seconds=0,
-            shipped=True,
-            files={p.name: sha256_file(p) for p in sorted(E.weights_dir().glob("*.safetensors"))},
-        ),
-        indent=1,
+    provenance = dict(
+        unit=asdict(job),
+        key=keys[job.name],
+        needs={n: keys[n] for n in job.needs},
+        wall_seconds=0,
+        cpu_seconds=0,
+        shipped=True,
+        files={p.name: sha256_file(p) for p in sorted(weights_dir().glob("*.safetensors"))},
     )
+    folder = job_folder(job.name, keys[job.name])
+    write_json(folder / "provenance.json", provenance, indent=1)
 
 
-def already_shipped(unit):
-    "Has what this unit ships come with the package?"
-    from stvg_nb import embedded as E
+def already_shipped(job):
+    "Has what this job ships come with the package?"
+    from stvg_nb.theatre.policy import available
 
-    return (
-        set(unit.config.get("bases", ())) <= set(E.available())
-        if unit.function.endswith("ship_bases")
-        else False
-    )
+    if not job.function.endswith("ship_bases"):
+        return False
+    return set(job.config.get("bases", ())) <= set(available())
 
 
-def run(units, base, keys, say):
-    "Run what is not finished, one line a unit; -> names that could not run."
-    from stvg_nb import embedded as E
+def lacking(job, base, keys, left):
+    "Why a job cannot run: (unfinished jobs of the base, a job that could not run)."
+    known = {j.name: j for j in base}
+    absent = [n for n in job.needs if n in known and not done(known[n], keys)]
+    if job.name in known or done(job, keys):
+        absent = []
+    return absent, next((n for n in job.needs if n in left), None)
 
-    known, left = {u.name: u for u in base}, []
-    for k, u in enumerate(units, 1):
-        began, absent = (
-            time.perf_counter(),
-            [n for n in u.needs if n in known and not done(known[n], keys)],
-        )
-        if u.name not in known and absent and not done(u, keys):
-            if already_shipped(u):
-                say(f"[{k}/{len(units)}] {u.name}: kept as it is shipped, 0 s")
-                continue
-            left.append(u.name)
-            say(f"[{k}/{len(units)}] {u.name}: needs {', '.join(absent)}, run `make weights` first")
-            continue
-        if waiting := [n for n in u.needs if n in left]:
-            left.append(u.name)
-            say(f"[{k}/{len(units)}] {u.name}: needs {waiting[0]}, which could not run")
-            continue
-        trained = E.run_unit(u, keys)
-        say(
-            f"[{k}/{len(units)}] {u.name}: {'made' if trained else 'kept'}, "
-            f"{time.perf_counter() - began:.0f} s"
-        )
+
+def run(jobs, base, keys, log):
+    "Run what is not finished, one line a job; -> names of the jobs that could not run."
+    from stvg_nb.theatre.jobs import run_job
+
+    left = []
+    for k, job in enumerate(jobs, 1):
+        head, began = f"[{k}/{len(jobs)}] {job.name}", time.perf_counter()
+        absent, stopped = lacking(job, base, keys, left)
+        if absent and already_shipped(job):
+            log(f"{head}: kept as it is shipped, 0 s")
+        elif absent:
+            left.append(job.name)
+            log(f"{head}: needs {', '.join(absent)}, run `make weights` first")
+        elif stopped:
+            left.append(job.name)
+            log(f"{head}: needs {stopped}, which could not run")
+        else:
+            word = "made" if run_job(job, keys) else "kept"
+            log(f"{head}: {word}, {time.perf_counter() - began:.0f} s")
     return left
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--rows", action="store_true", help="the rows of the tables, in place of the base"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="name the units and say which are finished"
-    )
-    parser.add_argument(
-        "--only", metavar="UNIT", help="run this unit alone, of the base or of the rows"
-    )
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--rows", action="store_true", help="the rows of the tables, in place of the base")
+    add("--list", action="store_true", help="name the jobs and say which are finished")
+    add("--only", metavar="JOB", help="run this job alone, of the base or of the rows")
+    return parser.parse_args()
+
+
+def selected(args, base, rows):
+    "The jobs that the command line asks for."
+    every = [*base, *rows]
+    if args.only:
+        names = [job.name for job in every]
+        if args.only not in names:
+            known = ", ".join(names)
+            sys.exit(f"weights: error: --only {args.only}: no such job; there are {known}")
+        return [job for job in every if job.name == args.only]
+    return every if args.list and not args.rows else chosen(base, rows, args.rows)
+
+
+def main():
+    args = arguments()
     import torch
 
     torch.set_num_threads(1)
-    from stvg_nb import ablations as A, embedded as E
-    from stvg_nb.foundations.files import InputError
+    from stvg_nb import ablations
+    from stvg_nb.core import InputError
+    from stvg_nb.theatre.curriculum import training_jobs
+    from stvg_nb.theatre.jobs import job_keys
 
-    base, rows = E.plan(), A.row_units()
-    every = [*base, *rows]
-    keys, names = E.unit_keys(every), [u.name for u in every]
-    if args.only and args.only not in names:
-        sys.exit(f"weights: error: --only {args.only}: no such unit; there are {', '.join(names)}")
-    if not args.list:
-        take_shipped(base, keys)
-    units = (
-        [u for u in every if u.name == args.only]
-        if args.only
-        else chosen(base, rows, args.rows)
-        if args.rows or not args.list
-        else every
-    )
+    base, rows = training_jobs(), ablations.row_units()
+    keys, jobs = job_keys([*base, *rows]), selected(args, base, rows)
     if args.list:
-        for u in units:
-            print(f"{u.name:14} {keys[u.name][7:17]} {'finished' if done(u, keys) else 'to do'}")
+        for job in jobs:
+            state = "finished" if done(job, keys) else "to do"
+            print(f"{job.name:17} {keys[job.name][7:17]} {state}")
         return
+    take_shipped(base, keys)
     try:
-        left = run(units, base, keys, lambda line: print(line, flush=True))
+        left = run(jobs, base, keys, lambda line: print(line, flush=True))
     except InputError as e:
         sys.exit(f"weights: error: {e}")
     if left:
-        sys.exit(
-            f"weights: error: {len(left)} of {len(units)} units could not run ({', '.join(left)})"
-        )
+        names = ", ".join(left)
+        sys.exit(f"weights: error: {len(left)} of {len(jobs)} jobs could not run ({names})")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,30 @@
-"The embedded policy: its words, the form of its answers, its shipped weights, units that resume, differences that survive a round trip."
+"The embedded policy: its words, its traces, its features and losses, jobs that resume, its weights."
 
+import copy
 import json
 
+import numpy as np
 import pytest
 
-from stvg_nb import embedded as E
 from stvg_nb import puppets as P
 from stvg_nb.foundations.files import InputError, package_dir, read_json, sha256_file
 from stvg_nb.foundations.geometry import Interval
 from stvg_nb.rewards import Target, build_prompt, parse, score
+from stvg_nb.theatre import curriculum, facts, features, jobs, lessons, policy, traces
+from stvg_nb.theatre.seeing import PAIRS, RenderedClips, render_clips
+from stvg_nb.theatre.vocabulary import (
+    VERBS,
+    TextEncoder,
+    new_model,
+    new_processor,
+    special_ids,
+    spoken_interval,
+)
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return E.new_processor()
+    return new_processor()
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +37,25 @@ def scripts():
     ]
 
 
+def asked(script):
+    return facts.clip_questions(script, P.Dice("test", script.name), 4)
+
+
+# ------------------------------------------------------------------------------ words and traces
+
+
 def test_tokenizer_knows_every_query_and_prompt(processor, scripts):
     tokens, plain = processor.tokenizer, set("a?.,-")
-    for s in scripts:
-        for text in [
-            s.query,
-            s.question,
-            *(q["query"] for q in E.questions(s, P.Dice("test", s.name), 4)),
-        ]:
-            for task in ("stvg", "vtg"):
-                for think in (True, False):
-                    prompt = build_prompt(task, text, think=think, colour="green")
-                    ids = tokens(prompt)["input_ids"]
-                    assert tokens.decode(ids) == prompt
-                    spelt = {tokens.decode([i]) for i in ids if i < 256}
-                    assert spelt <= plain, (text, spelt)
-                    assert len(ids) < 40
+    texts = [t for s in scripts for t in (s.query, s.question, *(q["query"] for q in asked(s)))]
+    for text in texts:
+        for task in ("stvg", "vtg"):
+            for think in (True, False):
+                prompt = build_prompt(task, text, think=think, colour="green")
+                ids = tokens(prompt)["input_ids"]
+                assert tokens.decode(ids) == prompt
+                spelt = {tokens.decode([i]) for i in ids if i < 256}
+                assert spelt <= plain, (text, spelt)
+                assert len(ids) < 40
 
 
 @pytest.mark.parametrize(
@@ -51,106 +65,103 @@ def test_tokenizer_takes_any_text(processor, text):
     assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
 
 
-def test_reply_earns_everything(processor, scripts):
-    tokens, speech = processor.tokenizer, E.Speech(processor)
+def test_a_trace_fits_its_tokens(processor, scripts):
+    tokens, encoder = processor.tokenizer, TextEncoder(processor)
     for s in scripts:
-        numbers = {k: n for k, n in enumerate((7, 2, 9, 1, 4, 3)[: len(s.puppets)])}
-        for q in E.questions(s, P.Dice("test", s.name), 4):
-            told = E.tell(E.Telling(speech), E.study(s, q["form"], q["answer"]), numbers)
-            ids = tokens(told.text)["input_ids"]
-            assert (
-                tokens.decode(ids) == told.text
-                and told.ids == [*ids, speech.end]
-                and min(ids) > 40
-                and len(ids) <= 320
-            )
-            assert len(told.ids) == len(told.weights) == len(told.kinds) and all(
-                0 <= t < len(ids) and (p is None or 0 <= p < E.STEPS) for t, p, _ in told.looks
-            )
+        numbers = dict(enumerate((7, 2, 9, 1, 4, 3)[: len(s.puppets)]))
+        for q in asked(s):
+            about = facts.trace_facts(s, q["form"], q["answer"])
+            trace = traces.reasoning_trace(traces.Trace(encoder), about, numbers)
+            ids = tokens(trace.text)["input_ids"]
+            assert tokens.decode(ids) == trace.text
+            assert trace.ids == [*ids, encoder.end]
+            assert min(ids) > 40 and len(ids) <= 320
+            assert len(trace.ids) == len(trace.truth) == len(trace.weights) == len(trace.kinds)
+            for token, pair, _ in trace.attend:
+                assert 0 <= token < len(ids)
+                assert pair is None or 0 <= pair < PAIRS
+            at_once = traces.trace_text(encoder, about, numbers, think=False)
+            assert at_once == trace.text[trace.text.index("<answer>") :]
+
+
+def test_a_true_trace_earns_everything(processor, scripts):
+    encoder = TextEncoder(processor)
+    for s in scripts:
+        numbers = dict(enumerate((7, 2, 9, 1, 4, 3)[: len(s.puppets)]))
+        for q in asked(s):
+            text = traces.trace_text(encoder, facts.trace_facts(s, q["form"], q["answer"]), numbers)
             k, a, b = q["answer"]
-            start, end = E.span(a, b, s.fps)
-            target = Target(
-                (numbers[k],),
-                Interval(start, end),
-                s.duration,
-                s.fps,
-                visible={numbers[k]: ((a, b),)},
-            )
-            assert score(told.text, target)["total"] == 3.0
-            assert parse(told.text, "stvg", "strict").id == numbers[k]
-            assert (
-                E.reply(speech, E.study(s, q["form"], q["answer"]), numbers, think=False)
-                == told.text[told.text.index("<answer>") :]
-            )
+            spoken = Interval(*spoken_interval(a, b, s.fps))
+            visible = {numbers[k]: ((a, b),)}
+            target = Target((numbers[k],), spoken, s.duration, s.fps, visible=visible)
+            assert score(text, target)["total"] == 3.0
+            assert parse(text, "stvg", "strict").id == numbers[k]
             real = Interval(a / s.fps, b / s.fps)
-            assert Interval(start, end).iou(real) > (0.75 if b - a >= 15 else 0.4)
+            assert spoken.iou(real) > (0.75 if b - a >= 15 else 0.4)
 
 
 def test_reasoning_judges_right(scripts):
     for s in scripts:
-        facts = E.study(s, s.form, (s.target, s.start, s.end))
+        about = facts.trace_facts(s, s.form, (s.target, s.start, s.end))
         hits = [
             k
-            for k, events in facts["events"].items()
-            if facts["fits"][k] and any(e[-1] for e in events)
+            for k, events in about.events.items()
+            if about.fits[k] and any(e.is_answer for e in events)
         ]
         assert s.target in hits
         if "order" not in s.form:
             assert hits == [s.target]
 
 
-def test_strips_say_what_the_script_does(scripts):
+def test_action_tracks_say_what_the_script_does(scripts):
     for s in scripts:
-        for k, strip in E.strips(s).items():
-            assert len(strip) == E.STEPS
-            for e in (
-                e
-                for e in s.events
-                if e.puppet == k and e.action in E.VERBS and e.end - e.start >= 2 * s.fps
-            ):
-                inside = [
-                    strip[t]
-                    for t in range(E.STEPS)
-                    if t * s.fps >= e.start and (t + 1) * s.fps <= e.end
-                ]
-                assert inside and set(inside) <= {E.VERBS[e.action]}, (s.name, e)
+        tracks = facts.action_tracks(s)
+        assert all(len(track) == PAIRS for track in tracks.values())
+        for e in s.events:
+            if e.action not in VERBS or e.end - e.start < 2 * s.fps:
+                continue
+            inside = [
+                tracks[e.puppet][t]
+                for t in range(PAIRS)
+                if t * s.fps >= e.start and (t + 1) * s.fps <= e.end
+            ]
+            assert inside and set(inside) <= {VERBS[e.action]}, (s.name, e)
+
+
+# ------------------------------------------------------------------------------ features, attention
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     "Two clips as an untrained tower sees them."
     folder = tmp_path_factory.mktemp("seen")
-    needs = {n: folder / n for n in ("clips-train", "poses", "seen-train")}
+    needs = {n: folder / n for n in ("clips-train", "poses", "features-train")}
     for path in needs.values():
         path.mkdir()
-    E.make_clips(needs["clips-train"], {}, domains=("stage",), count=2)
-    learner = E.calm(E.new_learner())
-    E.save_learner(E.new_learner(), needs["poses"] / "weights.safetensors")
-    E.see_clips(needs["seen-train"], needs, rounds=2)
-    return learner, E.Seen(needs["seen-train"], E.Clips(needs["clips-train"]))
+    render_clips(needs["clips-train"], {}, domains=("stage",), count=2)
+    lessons.save_learner(lessons.new_learner(), needs["poses"] / "weights.safetensors")
+    curriculum.extract_features(needs["features-train"], needs, rounds=2)
+    clips = RenderedClips(needs["clips-train"])
+    learner = lessons.scale_tower_output(lessons.new_learner())
+    return learner, features.ClipFeatures(needs["features-train"], clips)
 
 
 @pytest.mark.parametrize("m", [1, 2, 7, 20])
 def test_looks_go_to_the_number_that_is_said(seen, m):
-    "Every look of a scene falls on tokens that carry its number, at the second that the words before it name."
-    import numpy as np
-
+    "Every look falls on tokens that carry its number, at the second that the words before it name."
     learner, kept = seen
-    rng, times = np.random.default_rng(m), learner.speech.times
-    for make in (E.practice_scene, E.collage_scene):
-        scene = make(kept, learner.speech, rng, m)
-        packed, _, seconds, looks = E.pack_scenes(learner, [scene, scene])
-        assert (
-            len(seconds) == 2 * scene.cells.shape[0] * scene.cells.shape[1]
-            and (np.diff(scene.times) > 0).all()
-        )
+    rng, times = np.random.default_rng(m), learner.encoder.times
+    for make in (features.retrieval_example, features.collage_example):
+        example = make(kept, learner.encoder, rng, m)
+        packed, _, seconds, looks = lessons.pack_examples(learner, [example, example])
+        assert len(seconds) == 2 * example.cells.shape[0] * example.cells.shape[1]
+        assert (np.diff(example.times) > 0).all()
+        for trace in example.traces:
+            for token, pair, number in trace.attend:
+                if pair is not None:
+                    before = [t for t in trace.ids[: token + 1] if t in times]
+                    assert times.index(before[-1]) == 2 * example.times[pair]
         rows = packed.layout.keep.tolist()
-        for told in scene.said:
-            for token, pair, number in told.looks:
-                if pair is None:
-                    continue
-                before = [t for t in told.ids[: token + 1] if t in times]
-                assert times.index(before[-1]) == 2 * scene.times[pair]
         for row, right, (a, b) in looks:
             assert row in rows and a <= min(right) <= max(right) < b
         assert len(looks) % 2 == 0
@@ -158,143 +169,137 @@ def test_looks_go_to_the_number_that_is_said(seen, m):
 
 def test_new_numbers_are_consistent(seen):
     "After an exchange of numbers the cells say of each puppet what they said before."
-    import numpy as np
-
-    learner, kept = seen
+    _, kept = seen
     rng = np.random.default_rng(4)
     for i in range(len(kept)):
-        order = rng.permutation(E.STEPS)
-        features, cells, numbers = E.renumbered(kept, i, order, rng, 9)
-        assert features.shape == kept.features[i].shape and np.isfinite(features).all()
+        order = rng.permutation(PAIRS)
+        tokens, cells, numbers = features.swap_ids(kept, i, order, rng, 9)
+        assert tokens.shape == kept.features[i].shape and np.isfinite(tokens).all()
         for k, n in kept.numbers[i].items():
             if n <= 9:
                 assert (cells[..., numbers[k] - 1] == kept.cells[i][order][..., n - 1]).all()
 
 
-def test_scenes_stand_numbers_that_no_token_can_name(seen, monkeypatch):
-    import numpy as np
-
+def test_examples_stand_numbers_that_no_token_can_name(seen, monkeypatch):
     learner, kept = seen
-    monkeypatch.setattr(
-        kept, "numbers", [{k: n + 8 for k, n in row.items()} for row in kept.numbers]
-    )
+    large = [{k: n + 8 for k, n in row.items()} for row in kept.numbers]
+    monkeypatch.setattr(kept, "numbers", large)
     for seed in range(6):
-        scene = E.practice_scene(kept, learner.speech, np.random.default_rng(seed), 20)
-        assert len(scene.said) == 2
-        E.question_scene(kept, learner.speech, np.random.default_rng(seed), 3, "green")
+        rng = np.random.default_rng(seed)
+        example = features.retrieval_example(kept, learner.encoder, rng, 20)
+        assert len(example.traces) == 2
+        rng = np.random.default_rng(seed)
+        features.question_example(kept, learner.encoder, rng, 3, "green")
 
 
-def test_shown_looks_lower_the_looking_loss(seen):
-    "A few steps on the looking loss alone turn the looking heads to the right tokens."
-    import numpy as np
+def test_shown_looks_lower_the_attention_loss(seen):
+    "A few steps on the attention loss alone turn the supervised heads to the right tokens."
     import torch
 
     learner, kept = seen
-    rng = np.random.default_rng(0)
-    scene = E.practice_scene(kept, learner.speech, rng, 2)
+    example = features.retrieval_example(kept, learner.encoder, np.random.default_rng(0), 2)
 
-    def gaze():
-        packed, inputs, _, looks = E.pack_scenes(learner, [scene])
-        learner.looking.watch = True
-        learner.base(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **inputs)
-        return E.gaze_loss(*learner.looking.watch, looks)
+    def loss():
+        packed, inputs, _, looks = lessons.pack_examples(learner, [example])
+        _, recorded = lessons.record_attention(learner, packed, inputs)
+        return lessons.attention_loss(*recorded, looks)[0]
 
-    optimizer = torch.optim.AdamW(learner.words().values(), lr=2e-3)
-    first = gaze()[0].item()
+    optimizer = torch.optim.AdamW(learner.language_weights().values(), lr=2e-3)
+    first = loss().item()
     for _ in range(15):
         optimizer.zero_grad()
-        gaze()[0].backward()
+        loss().backward()
         optimizer.step()
-    assert gaze()[0].item() < 0.7 * first
+    assert loss().item() < 0.7 * first
 
 
 def test_size_of_the_model(processor):
-    tokens = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in E.SPECIALS}
-    model = E.new_model(len(processor.tokenizer), tokens)
+    model = new_model(len(processor.tokenizer), special_ids(processor))
     n = sum(p.numel() for p in model.parameters())
     assert 2_000_000 < n and 2 * n <= 6_000_000 and len(processor.tokenizer) < 1000
 
 
-def test_clips_are_made_once_and_units_resume(tmp_path, monkeypatch):
+# ------------------------------------------------------------------------------ jobs
+
+
+def test_jobs_resume(tmp_path, monkeypatch):
     calls = []
 
     def work(out, needs, value):
         calls.append(value)
         (out / "result.txt").write_text(str(value))
 
-    monkeypatch.setattr(E, "work_of_test", work, raising=False)
+    monkeypatch.setattr(jobs, "work_of_test", work, raising=False)
 
-    def units(a, b):
+    def pair(a, b):
+        path = "stvg_nb.theatre.jobs.work_of_test"
         return [
-            E.Unit("a", "stvg_nb.embedded.work_of_test", dict(value=a)),
-            E.Unit("b", "stvg_nb.embedded.work_of_test", dict(value=b), ("a",)),
+            jobs.TrainingJob("a", path, dict(value=a)),
+            jobs.TrainingJob("b", path, dict(value=b), ("a",)),
         ]
 
     def run(a, b):
-        plan = units(a, b)
-        keys = E.unit_keys(plan)
-        return [E.run_unit(u, keys, tmp_path) for u in plan]
+        keys = jobs.job_keys(pair(a, b))
+        return [jobs.run_job(job, keys, tmp_path) for job in pair(a, b)]
 
-    assert run(1, 2) == [True, True] and run(1, 2) == [False, False] and calls == [1, 2]
+    assert run(1, 2) == [True, True]
+    assert run(1, 2) == [False, False] and calls == [1, 2]
     assert run(1, 3) == [False, True]
-    assert run(5, 3) == [True, True] and calls == [
-        1,
-        2,
-        3,
-        5,
-        3,
-    ]  # what a unit needs is part of its hash
+    assert run(5, 3) == [True, True]  # what a job needs is part of its key
+    assert calls == [1, 2, 3, 5, 3]
     done = sorted(tmp_path.glob("*/provenance.json"))
-    assert len(done) == 5 and all(json.loads(p.read_text())["cpu_seconds"] >= 0 for p in done)
+    assert len(done) == 5
+    assert all(json.loads(p.read_text())["cpu_seconds"] >= 0 for p in done)
     with pytest.raises(InputError, match="not finished"):
-        E.run_unit(units(8, 9)[1], E.unit_keys(units(8, 9)), tmp_path)
+        jobs.run_job(pair(8, 9)[1], jobs.job_keys(pair(8, 9)), tmp_path)
     with pytest.raises(InputError, match="come before"):
-        E.unit_keys(units(1, 2)[1:])
+        jobs.job_keys(pair(1, 2)[1:])
 
 
 def test_two_processes_train_one_model(tmp_path):
-    "Together they make one batch; one of them writes, and both counted their CPU time."
-    E.make_clips(tmp_path, {}, domains=("stage",), count=2)
-    (tmp_path / "provenance.json").write_text("{}")
+    "Together they make one batch; one of them writes."
     from safetensors.torch import load_file
 
-    lines, weights = {}, {}
-    for processes in (1, 2):
-        unit, out = (
-            E.Unit(
-                "marks",
-                "stvg_nb.embedded.learn_marks",
-                dict(steps=2, batch=4),
-                ("clips-train",),
-                processes,
-            ),
-            tmp_path / f"by-{processes}",
-        )
+    render_clips(tmp_path, {}, domains=("stage",), count=2)
+    lines, weights, keys = {}, {}, {}
+    path, settings = "stvg_nb.theatre.curriculum.train_marks", dict(steps=2, batch=4)
+    for n in (1, 2):
+        job = jobs.TrainingJob("marks", path, settings, ("clips-train",), n)
+        out = tmp_path / f"by-{n}"
         out.mkdir()
-        E.work(unit, out, {"clips-train": tmp_path})
-        lines[processes] = [
-            json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()
-        ]
-        weights[processes] = load_file(out / "weights.safetensors")
-    assert [len(v) for v in lines.values()] == [1, 1] and all(
-        v[0]["loss"] > 0 for v in lines.values()
-    )
-    assert weights[1].keys() == weights[2].keys() and all(
-        v.isfinite().all() for v in weights[2].values()
-    )
-    keys = [
-        E.unit_keys([E.Unit("marks", "stvg_nb.embedded.learn_marks", {}, (), n)])["marks"]
-        for n in (1, 2)
-    ]
-    assert keys[0] != keys[1]
+        jobs.run_function(job, out, {"clips-train": tmp_path})
+        lines[n] = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        weights[n] = load_file(out / "weights.safetensors")
+        keys[n] = jobs.job_keys([jobs.TrainingJob("marks", path, {}, (), n)])["marks"]
+    assert [len(v) for v in lines.values()] == [1, 1]
+    assert all(v[0]["loss"] > 0 for v in lines.values())
+    assert weights[1].keys() == weights[2].keys()
+    assert all(v.isfinite().all() for v in weights[2].values())
+    assert keys[1] != keys[2]
+
+
+def test_every_job_of_the_shipped_base_is_one_of_todays():
+    "Nothing but names has changed since the shipped base was trained: settings and defaults count."
+    made = read_json(policy.weights_dir() / "provenance.json")
+    listed = curriculum.training_jobs()
+    keys = curriculum.recorded_keys(listed)
+    same = [job.name for job in listed if curriculum.is_recorded(job, keys, made)]
+    assert len(same) == len(made)
+    assert {job.name for job in listed} - set(same) == {"detector", "policy-base"}
+
+
+# ------------------------------------------------------------------------------ weights
+
+
+def distance(a, b):
+    pairs = zip(a.parameters(), b.parameters())
+    return sum(float((x - y).detach().square().sum()) for x, y in pairs)
 
 
 def test_difference_round_trip(processor, tmp_path):
-    import copy
     import torch
 
-    tokens = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in E.SPECIALS}
-    base = E.new_model(len(processor.tokenizer), tokens)
+    base = new_model(len(processor.tokenizer), special_ids(processor))
     trained = copy.deepcopy(base)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -303,90 +308,71 @@ def test_difference_round_trip(processor, tmp_path):
                 p += torch.randn(p.shape[0], 4) @ torch.randn(4, p.shape[1]) * 0.01
             if p.ndim == 1:
                 p += 0.01 * torch.randn_like(p)
-    told = E.save_delta(trained, base, tmp_path / "delta.safetensors")
-    assert told["bytes"] <= E.DELTA_BYTES and told["share"] > 0.999
-    back = E.add_delta(copy.deepcopy(base), tmp_path / "delta.safetensors")
-    far = sum(
-        float((a - b).detach().square().sum())
-        for a, b in zip(trained.parameters(), base.parameters())
-    )
-    left = sum(
-        float((a - b).detach().square().sum())
-        for a, b in zip(trained.parameters(), back.parameters())
-    )
-    assert left < 1e-4 * far
+    written = policy.save_delta(trained, base, tmp_path / "delta.safetensors")
+    assert written["bytes"] <= policy.DELTA_BYTES and written["share"] > 0.999
+    back = policy.add_delta(copy.deepcopy(base), tmp_path / "delta.safetensors")
+    assert distance(trained, back) < 1e-4 * distance(trained, base)
 
 
 def test_a_difference_of_full_rank_keeps_to_its_bytes(processor, tmp_path):
-    import copy
     import torch
 
-    base = E.new_model(
-        len(processor.tokenizer),
-        {t: processor.tokenizer.convert_tokens_to_ids(t) for t in E.SPECIALS},
-    )
-    trained = copy.deepcopy(base)
+    base = new_model(len(processor.tokenizer), special_ids(processor))
+    trained, path = copy.deepcopy(base), tmp_path / "delta.safetensors"
     torch.manual_seed(1)
     with torch.no_grad():
         for p in trained.parameters():
             p += 0.01 * torch.randn_like(p)
-    told = E.save_delta(trained, base, tmp_path / "delta.safetensors")
-    assert (
-        0.9 * E.DELTA_BYTES
-        < told["bytes"]
-        == (tmp_path / "delta.safetensors").stat().st_size
-        <= E.DELTA_BYTES
-        and 0 < told["share"] < 1
-    )
-
-
-def test_unknown_name_is_refused():
-    with pytest.raises(InputError, match="make weights"):
-        E.load("no such policy")
+    written = policy.save_delta(trained, base, path)
+    assert 0.9 * policy.DELTA_BYTES < written["bytes"] <= policy.DELTA_BYTES
+    assert written["bytes"] == path.stat().st_size
+    assert 0 < written["share"] < 1
 
 
 def test_shipped_files():
-    if "base" not in E.available():  # then its absence is said in one line
+    if "base" not in policy.available():  # then its absence is said in one line
         with pytest.raises(InputError, match="make weights"):
-            E.load("base")
+            policy.load("base")
         return
     import torch
     from safetensors import safe_open
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    folder = E.weights_dir()
+    folder = policy.weights_dir()
     assert (folder / "model.safetensors").stat().st_size <= 6_000_000
     with safe_open(folder / "model.safetensors", "pt") as f:
         assert {f.get_tensor(k).dtype for k in f.keys()} == {torch.bfloat16}
-    model, processor = (
-        AutoModelForImageTextToText.from_pretrained(folder),
-        AutoProcessor.from_pretrained(folder),
-    )
-    assert (
-        type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
-        and type(processor).__name__ == "Qwen2_5_VLProcessor"
-    )
-    assert model.generation_config.eos_token_id == processor.tokenizer.convert_tokens_to_ids(
-        "<|im_end|>"
-    )
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
+    assert type(processor).__name__ == "Qwen2_5_VLProcessor"
+    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert model.generation_config.eos_token_id == end
     assert "license" in (folder / "README.md").read_text().lower()
-    assert (
-        sum(p.stat().st_size for p in (package_dir() / "weights").rglob("*") if p.is_file()) < 60e6
-    )
+    files = [p for p in (package_dir() / "weights").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 60e6
+
+
+def test_shipped_tokenizer_is_todays(processor):
+    "A word more or less in the vocabulary would give every shipped weight another meaning."
+    shipped = policy.load("base")[1]
+    assert shipped.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    assert shipped.chat_template == processor.chat_template
 
 
 def test_shipped_differences_are_small_and_load():
     import torch
     from stvg_nb.ablations import BASES
 
-    base = dict(E.load("base")[0].named_parameters()) if "base" in E.available() else {}
-    for name in set(E.available()) - {"base"}:
-        folder = E.weights_dir(name)
-        assert (folder / "delta.safetensors").stat().st_size <= (
-            3e6 if name in BASES else E.DELTA_BYTES
-        ), name
-        assert read_json(folder / "provenance.json")["base"] == sha256_file(
-            E.weights_dir() / "model.safetensors"
-        ), f"{name} is a difference to another base"
-        model = E.load(name)[0]
+    base = {}
+    if "base" in policy.available():
+        base = dict(policy.load("base")[0].named_parameters())
+    for name in set(policy.available()) - {"base"}:
+        folder = policy.weights_dir(name)
+        limit = 3e6 if name in BASES else policy.DELTA_BYTES
+        assert (folder / "delta.safetensors").stat().st_size <= limit, name
+        of_base = sha256_file(policy.weights_dir() / "model.safetensors")
+        recorded = read_json(folder / "provenance.json")["base"]
+        assert recorded == of_base, f"{name} is a difference to another base"
+        model = policy.load(name)[0]
         assert any(not torch.equal(p, base[n]) for n, p in model.named_parameters()), name
