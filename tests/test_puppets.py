@@ -7,29 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb import puppets
 from stvg_nb.benchmarks import load
 from stvg_nb.core import InputError, MaskDatabase, probe, sha256_file
-from stvg_nb.puppets import (
-    COLOURS,
-    DOMAINS,
-    HELD_OUT,
-    SIZES,
-    SPLITS,
-    Options,
-    Script,
-    expressions,
-    is_puppets,
-    layout_options,
-    make_script,
-    manifest,
-    manifest_hash,
-    pixel_hash,
-    render,
-    script_hash,
-    truth,
-    write_split,
-)
+from stvg_nb.theatre import files, stories
+from stvg_nb.theatre.files import is_puppets, layout_options, write_split
+from stvg_nb.theatre.scenes import pixel_hash, render
+from stvg_nb.theatre.scripts import COLOURS, DOMAINS, SIZES, SPLITS, Script, script_hash
+from stvg_nb.theatre.sentences import HELD_OUT, expressions
+from stvg_nb.theatre.staging import Options
+from stvg_nb.theatre.stories import make_script
+from stvg_nb.theatre.truth import manifest, manifest_hash, truth
 
 CLIPS = [("test", "stage", 5), ("open", "street", 12), ("train", "street", 3)]
 
@@ -377,7 +364,7 @@ SHORT = Options(duration=12.0, fps=5)
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     whole = write_split(tmp_path / "a", "train", "stage", 3, options=SHORT, progress=False)
-    original, calls = puppets.write_video, []
+    original, calls = files.write_video, []
 
     def breaks(frames):
         for i, frame in enumerate(frames):
@@ -389,7 +376,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         calls.append(path)
         return original(path, breaks(frames) if len(calls) == 2 else frames, *args, **kwargs)
 
-    monkeypatch.setattr(puppets, "write_video", stops)
+    monkeypatch.setattr(files, "write_video", stops)
     with pytest.raises(KeyboardInterrupt):
         write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
     left = {p.name for p in (tmp_path / "b").rglob("*") if p.is_file()}
@@ -424,6 +411,6 @@ def test_unknown_names_are_refused(args, word):
 
 
 def test_options_no_scene_fits_are_refused(monkeypatch):
-    monkeypatch.setattr(puppets, "ATTEMPTS", 20)
+    monkeypatch.setattr(stories, "ATTEMPTS", 20)
     with pytest.raises(InputError, match="allow more seconds"):
         make_script("train", "stage", 1, Options(duration=2.0))
