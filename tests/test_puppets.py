@@ -26,7 +26,10 @@ CLIPS = [("test", "stage", 5), ("open", "street", 12), ("train", "street", 3)]
 @pytest.mark.parametrize("seed", ["0", "12345"])
 def test_same_hashes_in_another_process(seed):
     code = (
-        "import json, sys; from stvg_nb.puppets import *\n"
+        "import json, sys\n"
+        "from stvg_nb.theatre.scripts import script_hash\n"
+        "from stvg_nb.theatre.scenes import pixel_hash\n"
+        "from stvg_nb.theatre.stories import make_script\n"
         "print(json.dumps([[script_hash(s), pixel_hash(s)] for s in (make_script(*c) for c in json.loads(sys.argv[1]))]))"
     )
     out = subprocess.run(
@@ -386,10 +389,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.undo()
     again = write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
     assert (again["written"], again["kept"]) == (2, 1) and whole["written"] == 3
-    files = lambda root: {
+    hashes = lambda root: {
         str(p.relative_to(root)): sha256_file(p) for p in root.rglob("*") if p.is_file()
     }
-    assert files(tmp_path / "a") == files(tmp_path / "b"), "the same bytes, interrupted or not"
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b"), "the same bytes, interrupted or not"
 
 
 def test_changed_options_and_missing_videos_are_written_again(tmp_path):
