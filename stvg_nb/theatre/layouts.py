@@ -190,11 +190,6 @@ def st_align_record(
     return names | dict(meta=meta, conversations=question)
 
 # %% ../../nbs/theatre/layouts.ipynb #cell-041
-def _annotation_id(script, k):
-    "A number of its own for label value `k` of a clip."
-    return script.index * 16 + k
-
-
 def _rle_rows(masks, number, frames):
     "Run-length codes of one object as MeViS keeps them, None where nothing is seen."
     codes, (height, width) = masks.masks[number], masks.size
@@ -206,15 +201,17 @@ def mevis_record(
     script: Script,
     facts: dict,  # of `truth`, with masks
     frames: list[int] | None = None,  # frames of the clip that are kept; None: all
+    first_id: int | None = None,  # annotation ID of label value 0; None: 16 times the index
 ) -> tuple[dict, dict]:
     "(video entry of meta_expressions.json, its part of mask_dict.json)."
     frames = list(range(script.frames)) if frames is None else frames
+    zero = script.index * 16 if first_id is None else first_id
     entry = {}
     for i, (text, group) in enumerate(expressions(script)):
-        ids = [_annotation_id(script, k) for k in group]
+        ids = [zero + k for k in group]
         entry[str(i)] = dict(exp=text, obj_id=group, anno_id=ids)
     masks = {
-        str(_annotation_id(script, k)): _rle_rows(facts["masks"], number, frames)
+        str(zero + k): _rle_rows(facts["masks"], number, frames)
         for k, number in enumerate(facts["numbers"][: len(script.puppets)], 1)
     }
     return dict(expressions=entry, frames=[f"{f:05d}" for f in frames]), masks
