@@ -1,37 +1,23 @@
 """Puppets: what the chapter cannot hold. Other processes, an independent judge of every query, the real loaders, interrupted runs."""
 
 import json, os, subprocess, sys
+from functools import cache
 from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb import puppets
-from stvg_nb.foundations.benchmarks import load
-from stvg_nb.foundations.files import InputError, sha256_file
-from stvg_nb.foundations.masks import MaskDatabase
-from stvg_nb.foundations.video import probe
-from stvg_nb.puppets import (
-    COLOURS,
-    DOMAINS,
-    HELD_OUT,
-    SIZES,
-    SPLITS,
-    Options,
-    Script,
-    expressions,
-    is_puppets,
-    layout_options,
-    make_script,
-    manifest,
-    manifest_hash,
-    pixel_hash,
-    render,
-    script_hash,
-    truth,
-    write_split,
-)
+from stvg_nb.benchmarks import load, locate
+from stvg_nb.core import InputError, MaskDatabase, probe, sha256_file
+from stvg_nb.theatre import files, stories
+from stvg_nb.theatre.files import LAYOUTS, is_puppets, layout_options, play, write_split
+from stvg_nb.theatre.scenes import pixel_hash, render
+from stvg_nb.theatre.scripts import COLOURS, DOMAINS, SIZES, SPLITS, Script, script_hash
+from stvg_nb.theatre.sentences import HELD_OUT, expressions, thing_question
+from stvg_nb.theatre.staging import Options
+from stvg_nb.theatre.stories import make_script
+from stvg_nb.theatre.truth import full_boxes, manifest, manifest_hash, truth
 
 CLIPS = [("test", "stage", 5), ("open", "street", 12), ("train", "street", 3)]
 
@@ -41,7 +27,10 @@ CLIPS = [("test", "stage", 5), ("open", "street", 12), ("train", "street", 3)]
 @pytest.mark.parametrize("seed", ["0", "12345"])
 def test_same_hashes_in_another_process(seed):
     code = (
-        "import json, sys; from stvg_nb.puppets import *\n"
+        "import json, sys\n"
+        "from stvg_nb.theatre.scripts import script_hash\n"
+        "from stvg_nb.theatre.scenes import pixel_hash\n"
+        "from stvg_nb.theatre.stories import make_script\n"
         "print(json.dumps([[script_hash(s), pixel_hash(s)] for s in (make_script(*c) for c in json.loads(sys.argv[1]))]))"
     )
     out = subprocess.run(
@@ -379,7 +368,7 @@ SHORT = Options(duration=12.0, fps=5)
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     whole = write_split(tmp_path / "a", "train", "stage", 3, options=SHORT, progress=False)
-    original, calls = puppets.write_video, []
+    original, calls = files.write_video, []
 
     def breaks(frames):
         for i, frame in enumerate(frames):
@@ -391,7 +380,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         calls.append(path)
         return original(path, breaks(frames) if len(calls) == 2 else frames, *args, **kwargs)
 
-    monkeypatch.setattr(puppets, "write_video", stops)
+    monkeypatch.setattr(files, "write_video", stops)
     with pytest.raises(KeyboardInterrupt):
         write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
     left = {p.name for p in (tmp_path / "b").rglob("*") if p.is_file()}
@@ -401,10 +390,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.undo()
     again = write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
     assert (again["written"], again["kept"]) == (2, 1) and whole["written"] == 3
-    files = lambda root: {
+    hashes = lambda root: {
         str(p.relative_to(root)): sha256_file(p) for p in root.rglob("*") if p.is_file()
     }
-    assert files(tmp_path / "a") == files(tmp_path / "b"), "the same bytes, interrupted or not"
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b"), "the same bytes, interrupted or not"
 
 
 def test_changed_options_and_missing_videos_are_written_again(tmp_path):
@@ -426,6 +415,207 @@ def test_unknown_names_are_refused(args, word):
 
 
 def test_options_no_scene_fits_are_refused(monkeypatch):
-    monkeypatch.setattr(puppets, "ATTEMPTS", 20)
+    monkeypatch.setattr(stories, "ATTEMPTS", 20)
     with pytest.raises(InputError, match="allow more seconds"):
         make_script("train", "stage", 1, Options(duration=2.0))
+
+
+# seven benchmarks in one folder ----------------------------------------------------------------------------------------------------------
+
+PLAYED = [("hcstvg", s) for s in ("train", "val", "test", "v2-train", "v2-test")]
+PLAYED += [("vidstg", s) for s in ("train", "val", "test")]
+PLAYED += [("st-align", "stvg"), ("st-align", "svg"), ("mevis", "train"), ("mevis", "valid_u")]
+PLAYED += [("mevis", "test"), ("charades-sta", "train"), ("charades-sta", "test")]
+PLAYED += [("tvgbench", "test"), ("mme-videoocr", "test")]
+FIRST = 17  # in the test split: 15 frames per second, a window, a thing that is handled
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    "A clip of each domain for every benchmark and split, and how often a clip was painted."
+    folder, painted = tmp_path_factory.mktemp("played"), []
+    original = files.render
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "render", lambda s: painted.append(s.name) or original(s))
+        for benchmark, split in PLAYED:
+            report = play(benchmark, split, folder, 2, "both", FIRST, progress=False)
+            assert (report["written"], report["kept"]) == (2, 0)
+            assert report["load"] == locate(benchmark, folder, split)
+        for benchmark, split in PLAYED:
+            assert play(benchmark, split, folder, 2, "both", FIRST, progress=False)["kept"] == 2
+    return folder, painted
+
+
+def told(sample):
+    "Script of the clip that a sample of a played benchmark is about."
+    name = sample.video.split("/")[-1].split(".")[0].removesuffix("_sign")
+    _, domain, split, index = name.split("_")
+    return make_script(split, domain, int(index))
+
+
+@cache
+def true_tubes(name):
+    _, domain, split, index = name.split("_")
+    return truth(make_script(split, domain, int(index)), masks=False)
+
+
+def read_back(played, benchmark, split):
+    bench = load(**locate(benchmark, played[0], split))
+    assert {told(s).name for s in bench} == {
+        f"puppets_{d}_{LAYOUTS[benchmark].splits[split]}_{FIRST:05d}" for d in DOMAINS
+    }
+    assert not [w for w in bench.warnings if w["kind"] != "box-outside"]
+    return bench
+
+
+def near(tube, wanted, slack):
+    "The tube has a box on every frame of the wanted one, at most `slack` pixels away."
+    boxes, has = tube.at(wanted.frames)
+    return has.all() and np.abs(boxes - wanted.boxes).max() <= slack
+
+
+def test_every_clip_is_painted_once_for_all_benchmarks(played):
+    folder, painted = played
+    assert len(painted) == len(set(painted)) == 3 * 2
+    assert sorted(painted) == sorted(
+        p.stem for p in folder.glob("videos/*.mp4") if not p.stem.endswith("_sign")
+    )
+    assert set(LAYOUTS) == {benchmark for benchmark, _ in PLAYED}
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "v2-train"])
+def test_played_hcstvg_is_the_script(played, split):
+    bench = read_back(played, "hcstvg", split)
+    assert len(bench) == 2
+    for sample in bench:
+        s, info = told(sample), probe(bench.video_path(sample))
+        assert (sample.interval.start, sample.interval.end) == (s.start, s.end)
+        assert (sample.query, sample.query_type, sample.fps) == (s.query, s.type, s.fps)
+        assert (info.fps, info.frame_count) == (sample.fps, sample.frame_count)
+        assert near(sample.tube, true_tubes(s.name)["tube"], 0.006)
+        assert sample.tube.frames.tolist() == list(range(s.start, s.end))
+
+
+def test_played_hcstvg_queries_have_no_truth(played):
+    for sample in read_back(played, "hcstvg", "v2-test"):
+        assert sample.query == told(sample).query and sample.tube is None
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_played_vidstg_is_the_script(played, split):
+    bench, things = read_back(played, "vidstg", split), 0
+    for sample in bench:
+        s = told(sample)
+        tubes = true_tubes(s.name)["tubes"]
+        target = sample.extra["target_id"]
+        inside = tubes[target + 1]
+        inside = type(inside)(s.start, s.end, inside.frames, inside.boxes)
+        assert sample.query in (s.query, s.question, thing_question(s))
+        assert sample.extra["temporal_gt"] == (s.start, s.end)
+        assert sample.window[0] <= s.start and s.end <= sample.window[1] <= s.frames
+        kept = (inside.frames >= s.start) & (inside.frames < s.end)
+        boxes, has = sample.tube.at(inside.frames[kept])
+        assert has.all() and np.array_equal(boxes, inside.boxes[kept])
+        assert bench.video_path(sample).is_file()
+        things += target >= len(s.puppets)
+    assert {s.group for s in bench} == {"declarative", "interrogative"}
+    assert things == sum(thing_question(told(s)) is not None for s in bench if "#d" in s.key)
+
+
+@pytest.mark.parametrize("split", ["stvg", "svg"])
+def test_played_st_align_is_the_script(played, split):
+    for sample in read_back(played, "st-align", split):
+        s = told(sample)
+        assert sample.query == s.query and sample.task == split
+        assert sample.window == ((s.start, s.end) if split == "svg" else (0, s.frames))
+        if split == "stvg":
+            assert (sample.interval.start, sample.interval.end) == (s.start, s.end)
+        boxes = full_boxes(true_tubes(s.name)["tube"])
+        assert sample.tube.frames.tolist() == list(range(s.start, s.end))
+        assert np.abs(sample.tube.boxes - boxes).max() <= 0.006
+
+
+@pytest.mark.parametrize("split", ["train", "valid_u", "test"])
+def test_played_mevis_is_the_script(played, split):
+    import cv2
+
+    bench = read_back(played, "mevis", split)
+    assert any(len(s.extra["obj_id"]) > 1 for s in bench), "several targets"
+    for video in sorted({s.video for s in bench}):
+        own = [s for s in bench if s.video == video]
+        s = told(own[0])
+        labels = [label for _, label in render(s)]
+        frames = [int(f) for f in own[0].extra["frames"]]
+        assert [(b.query, b.extra["obj_id"]) for b in own] == expressions(s)
+        assert frames == list(range(0, s.frames, round(s.fps / 5)))
+        for sample in own:
+            for f, mask in list(zip(frames, bench.masks(sample)))[::9]:
+                assert (mask == np.isin(labels[f], sample.extra["obj_id"])).all()
+        picture = cv2.imread(str(bench.video_path(own[0]) / f"{frames[3]:05d}.jpg"))[..., ::-1]
+        painted = next(p for f, (p, _) in enumerate(render(s)) if f == frames[3])
+        assert np.abs(picture.astype(int) - painted).mean() < 8, "the same frame, coded twice"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_played_charades_is_the_script(played, split):
+    for sample in read_back(played, "charades-sta", split):
+        s = told(sample)
+        assert (sample.query, sample.extra["duration"]) == (s.query, 20.0)
+        assert (sample.interval.start, sample.interval.end) == (s.start / s.fps, s.end / s.fps)
+
+
+def test_played_tvgbench_is_the_script(played):
+    bench = read_back(played, "tvgbench", "test")
+    for sample in bench:
+        s, first = told(sample), sample.window[0] if sample.window else 0
+        assert sample.query == s.query and bench.video_path(sample).is_file()
+        assert sample.interval.start + first == pytest.approx(s.start / s.fps)
+        assert sample.interval.end + first == pytest.approx(s.end / s.fps)
+        assert not sample.window or 0 <= first < sample.window[1] <= 20
+    assert any(s.window for s in bench)
+
+
+def test_played_signs_are_in_the_videos_that_are_asked_about(played):
+    bench = read_back(played, "mme-videoocr", "test")
+    assert len(bench) == 4 and {s.extra["eval_method"] for s in bench} == {
+        "containment_match",
+        "multiple_choice",
+    }
+    for free, choice in zip(bench[::2], bench[1::2]):
+        letter = choice.extra["answer"]
+        assert f"{letter}. {free.extra['answer']}" in choice.extra["option"]
+        assert len(set(choice.extra["option"])) == 4
+        assert is_puppets(bench.video_path(free)) and free.video.endswith("_sign.mp4")
+
+
+def test_an_interrupted_play_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    original, calls = files.write_video, []
+
+    def stops(path, frames, *args, **kwargs):
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(path, frames, *args, **kwargs)
+
+    ask = dict(options=SHORT, progress=False)
+    monkeypatch.setattr(files, "write_video", stops)
+    with pytest.raises(KeyboardInterrupt):
+        play("vidstg", "train", tmp_path, 2, **ask)
+    assert not (tmp_path / "train_annotations.json").exists(), "nothing half-written"
+    assert len(list(tmp_path.glob("videos/*"))) == 1
+    monkeypatch.undo()
+    report = play("vidstg", "train", tmp_path, 2, **ask)
+    assert (report["written"], report["kept"]) == (1, 1)
+    next(tmp_path.glob("vidor/training/*/*.json")).unlink()
+    assert play("vidstg", "train", tmp_path, 2, **ask)["written"] == 1
+    assert len(load(**locate("vidstg", tmp_path, "train"))) >= 4
+
+
+def test_a_shared_folder_holds_clips_of_one_kind(tmp_path):
+    play("tvgbench", "test", tmp_path, 1, options=SHORT, progress=False)
+    with pytest.raises(InputError, match="other options"):
+        play("charades-sta", "test", tmp_path, 1, options=Options(12.0, 6), progress=False)
+    with pytest.raises(InputError, match="img_num / 20"):
+        play("hcstvg", "test", tmp_path, 1, options=SHORT, progress=False)
+    with pytest.raises(InputError, match="valid"):
+        play("mevis", "valid", tmp_path, 1, options=SHORT, progress=False)
