@@ -1,10 +1,11 @@
-"""SAM2 with every frame encoded once, against three ways of driving the sam2 package's own predictor.
+"""SAM2 with every frame encoded once, against three ways of driving the sam2 package's predictor.
 
     python bench/tracking.py [--quick] [--device cpu] [--json FILE]
 
-60 frames at 256 px, SAM2.1 hiera-tiny with random weights; 4 objects in frame 0 and one more at frames 12, 24, 36 and 48.
-Each way runs in a process of its own, so that its peak memory is its own; ways alternate, times are process CPU seconds
-(device events on a GPU). Equality is per object and frame, on logits at video size, in both directions.
+60 frames at 256 px, SAM2.1 hiera-tiny with random weights; 4 objects in frame 0 and one more at
+frames 12, 24, 36 and 48. Each way runs in a process of its own, so that its peak memory is its own;
+ways alternate, times are process CPU seconds (device events on a GPU). Equality is per object and
+frame, on logits at video size, in both directions.
 """
 
 import json, resource, statistics, subprocess, sys, tempfile, time
@@ -12,7 +13,8 @@ import json, resource, statistics, subprocess, sys, tempfile, time
 from common import finish, parse_arguments
 import numpy as np
 
-from stvg_nb.tracking import Sam2Tracker, count_work, load_sam2, official_tracks, work_of
+from stvg_nb.sam2_tracker import Sam2Tracker, count_work, load_sam2, official_tracks
+from stvg_nb.sessions import work_of
 
 CONFIG, T, SIDE, ARRIVALS = "sam2.1_hiera_t", 60, 256, {0: 4, 12: 1, 24: 1, 36: 1, 48: 1}
 BUDGET = 32 << 20  # bytes of encodings kept in memory; 60 frames need more
@@ -127,7 +129,7 @@ def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-# ---- what runs in processes of its own ------------------------------------------------------------------------------------
+# what runs in processes of its own --------------------------------------------------------------
 def work(device, way, kind, path):
     "One way once; logits go to `path` as they come, so that they are not counted as its memory."
     model, prompts = load_sam2(CONFIG, device=device, image_size=SIDE), arrivals(kind)
@@ -144,7 +146,7 @@ def work(device, way, kind, path):
 
 
 def length(device, n):
-    "Peak memory of a long video: one object, one arrival, both directions; what exceeds the budget lies on disk."
+    "Peak memory of a long video: one object, one arrival, both directions; the rest lies on disk."
     prompts = {0: {1: mask_of(0, 0)}, n // 2: {2: mask_of(1, n // 2)}}
     masks = sum(
         1
@@ -161,7 +163,7 @@ def length(device, n):
 
 
 def state(device, n):
-    "Bytes a track keeps after n frames; all frames are one picture, encoded once, as the encoder has no part in it."
+    "Bytes a track keeps after n frames; all frames are one picture, which is encoded once."
     model, first, kept = load_sam2(CONFIG, device=device, image_size=SIDE), next(frames(1)), {}
     encode = model.forward_image
 
@@ -194,9 +196,9 @@ def spawn(*args):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# ---- the comparison -------------------------------------------------------------------------------------------------------
+# the comparison ---------------------------------------------------------------------------------
 def compare(a, b, known):
-    "Largest difference of logits, and share of pixels whose sign differs, over the objects and frames that both ways give."
+    "Largest difference of logits, share of pixels whose sign differs, where both ways give masks."
     a, b = (np.memmap(p, np.float32, "r", shape=(N, T, SIDE, SIDE)) for p in (a, b))
     pairs = [(a[k, f], b[k, f]) for k, f in known]
     return max(float(np.abs(x - y).max()) for x, y in pairs), sum(

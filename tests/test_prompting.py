@@ -1,38 +1,33 @@
 """Numbering videos: many at once, interrupted, broken; marks in pixels; what is refused."""
 
-import json, os, shutil, signal, subprocess, sys, time
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stvg_nb import prompting, puppets
-from stvg_nb.foundations.files import InputError, read_json
-from stvg_nb.foundations.masks import MaskDatabase, mask_box
-from stvg_nb.foundations.video import probe, write_video
+from stvg_nb.core import InputError, MaskDatabase, mask_box, probe, read_json, write_video
+from stvg_nb.foundations.detections import Detections, exact_detections, select
+from stvg_nb.foundations.identity import identity_report
+from stvg_nb.foundations.mark_drawing import draw_marks, mark_place, visible_marks
+from stvg_nb.foundations.prompting_config import variant
 from stvg_nb.prompting import (
-    Detections,
-    Region,
     build_database,
     choose_detector,
-    draw_marks,
-    drawn,
-    drawn_marks,
-    exact_detections,
-    identity_report,
-    is_new,
-    is_new_code,
     key_frames,
     list_videos,
-    mark_place,
-    mark_text,
-    preset,
     prompt_many,
     prompt_video,
-    read_mark,
-    select,
-    shipped_detector,
 )
+from stvg_nb.theatre import puppets_detector
+from stvg_nb.theatre.puppets_detector import shipped_detector
 
 
 def stvg(*argv, cwd=None):
@@ -83,7 +78,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-# many videos ------------------------------------------------------------------------------------------
+# many videos ------------------------------------------------------------------------------------
 
 
 def test_broken_videos_are_set_aside_and_the_others_done(folder):
@@ -158,7 +153,7 @@ def test_a_list_of_videos(folder):
         list_videos(folder / "gone.txt")
 
 
-# one video --------------------------------------------------------------------------------------------
+# one video --------------------------------------------------------------------------------------
 
 
 def test_reuse_takes_a_fitting_database_and_refuses_another(folder):
@@ -248,7 +243,7 @@ def test_no_objects_and_many(tmp_path, count):
     )
     assert db.ids == list(range(1, count + 1)) and identity_report(db)["n_objects"] == count
     if count:
-        assert len(drawn_marks(db, [0])[0]) == 120
+        assert len(visible_marks(db, [0])[0]) == 120
 
 
 def test_frames_without_objects_stay_empty(tmp_path):
@@ -256,47 +251,76 @@ def test_frames_without_objects_stay_empty(tmp_path):
     write_video(
         path, (np.full((90, 160, 3), 40 if f < 15 else 40, np.uint8) for f in range(31)), 10
     )
-    db, _ = build_database(path, preset(detector="motion"))
-    assert len(db) == 0 and drawn_marks(db, range(31)) == {f: set() for f in range(31)}
+    db, _ = build_database(path, variant(detector="motion"))
+    assert len(db) == 0 and visible_marks(db, range(31)) == {f: set() for f in range(31)}
 
 
-def test_presets_number_a_puppets_clip(clip):
+def test_variants_number_a_puppets_clip(clip):
     path, truth = clip
     seen = exact_detections(truth, key_frames(100, 15), labels=["puppet"])
     dbs = {
-        name: build_database(path, preset(name, classes="all"), detections=dict(seen))[0]
-        for name in ("ours", "code")
+        name: build_database(path, variant(name, classes="all"), detections=dict(seen))[0]
+        for name in ("paper", "release")
     }
-    for id in dbs["code"].ids:  # a label map: masks exclude each other
-        for other in dbs["code"].ids:
+    for id in dbs["release"].ids:  # a label map: masks exclude each other
+        for other in dbs["release"].ids:
             if other > id:
                 assert not any(
-                    (dbs["code"].mask(id, f) & dbs["code"].mask(other, f)).any()
-                    for f in set(dbs["code"].masks[id]) & set(dbs["code"].masks[other])
+                    (dbs["release"].mask(id, f) & dbs["release"].mask(other, f)).any()
+                    for f in set(dbs["release"].masks[id]) & set(dbs["release"].masks[other])
                 )
-    late = [i for i in dbs["code"].ids if dbs["code"].objects[i]["source"] == "new"]
+    late = [i for i in dbs["release"].ids if dbs["release"].objects[i]["source"] == "new"]
     assert all(
-        min(dbs["code"].masks[i]) % 15 == 0 for i in late if dbs["code"].masks[i]
+        min(dbs["release"].masks[i]) % 15 == 0 for i in late if dbs["release"].masks[i]
     )  # no backward pass
 
 
-# detectors --------------------------------------------------------------------------------------------
+def test_a_class_that_no_detector_knows_is_refused_in_one_line(folder):
+    video, out = folder / "in" / "good0.mp4", folder / "n.mp4"
+    r = stvg("prompt", video, "--output", out, "--set", "prompting.classes=Movign, person")
+    assert r.returncode == 2 and r.stderr.count("\n") == 1 and not out.exists()
+    assert "motion has no class 'Movign' (nearest: moving), 'person'" in r.stderr
+    r = stvg("prompt", video, "--output", out, "--set", "prompting.classes= MOVING,")
+    assert r.returncode == 0 and out.exists()
+
+
+@pytest.mark.parametrize("offline", ["true", "false"])
+def test_weights_that_are_not_there_are_not_looked_for(folder, offline, monkeypatch):
+    monkeypatch.setenv("YOLO_OFFLINE", offline)
+    monkeypatch.setitem(sys.modules, "ultralytics", None)  # it is not even imported
+    config = variant(detector="yolo", detector_weights="yolo12x.pt")
+    with pytest.raises(InputError, match="yolo12x.pt: no such weights file"):
+        choose_detector(config, probe(folder / "in" / "good0.mp4"))
+
+
+def test_a_zero_shot_model_runs_no_code_of_its_own(tmp_path):
+    marker = tmp_path / "ran"
+    (tmp_path / "config.json").write_text(
+        json.dumps(dict(model_type="mine", auto_map={"AutoConfig": "code.Config"}))
+    )
+    (tmp_path / "code.py").write_text(f"open({str(marker)!r}, 'w').close()")
+    with pytest.raises(InputError, match="zero-shot"):
+        choose_detector(variant(detector="zero-shot", detector_weights=str(tmp_path)), None)
+    assert not marker.exists()
+
+
+# detectors --------------------------------------------------------------------------------------
 
 
 def test_auto_says_what_it_takes_and_why(clip, folder):
-    detector, sentence = choose_detector(preset(), probe(clip[0]))
+    detector, sentence = choose_detector(variant(), probe(clip[0]))
     assert "puppets-yolo12n" in sentence and "Puppets clip" in sentence
     found = detector([next(puppets.render(puppets.make_script("test", "street", 0)))[0]])[0]
     assert set(found.labels) == {"puppet"} and len(found)
-    _, sentence = choose_detector(preset(), probe(folder / "in" / "good0.mp4"))
+    _, sentence = choose_detector(variant(), probe(folder / "in" / "good0.mp4"))
     assert "motion" in sentence and "no detector weights" in sentence
     with pytest.raises(InputError, match="detector_weights"):
-        choose_detector(preset(detector="yolo"), probe(clip[0]))
+        choose_detector(variant(detector="yolo"), probe(clip[0]))
 
 
 def test_a_tampered_detector_is_not_opened(tmp_path, monkeypatch):
-    shutil.copytree(prompting.package_dir() / "weights", tmp_path / "weights")
-    monkeypatch.setattr(prompting, "package_dir", lambda: tmp_path)
+    shutil.copytree(puppets_detector.package_dir() / "weights", tmp_path / "weights")
+    monkeypatch.setattr(puppets_detector, "package_dir", lambda: tmp_path)
     assert shipped_detector().size == 320
     path = tmp_path / "weights" / "puppets-yolo12n.pt"
     data = bytearray(path.read_bytes())
@@ -311,7 +335,7 @@ def test_a_tampered_detector_is_not_opened(tmp_path, monkeypatch):
 
 
 def test_the_shipped_detector_is_what_its_note_says():
-    folder = prompting.package_dir() / "weights"
+    folder = puppets_detector.package_dir() / "weights"
     note = read_json(folder / "puppets-yolo12n.json")
     assert (
         (folder / "puppets-yolo12n.pt").stat().st_size < 7e6
@@ -327,45 +351,7 @@ def test_the_shipped_detector_is_what_its_note_says():
     )
 
 
-# the rules' golden values -----------------------------------------------------------------------------
-
-
-def region(x, y, w, h):
-    mask = np.zeros((200, 200), bool)
-    mask[y : y + h, x : x + w] = True
-    return Region(mask_box(mask), mask)
-
-
-def test_new_instance_rule():
-    assert region(20, 20, 30, 30).compare(region(0, 0, 100, 100)) == pytest.approx((0.09, 1.0))
-    assert not is_new(region(20, 20, 30, 30), [region(0, 0, 100, 100)])
-    assert region(50, 0, 100, 100).compare(region(0, 0, 100, 100)) == pytest.approx(
-        (1 / 3, 0.5)
-    ) and is_new(region(50, 0, 100, 100), [region(0, 0, 100, 100)])
-    assert is_new_code(region(0, 0, 100, 100), {1: region(20, 20, 30, 30)}) == (
-        True,
-        [1],
-    ) and is_new(region(0, 0, 9, 9), [])
-
-
-def test_mask_filter():
-    areas, labels = (
-        {1: 900, 2: 300, 3: 299, 4: 50},
-        {1: "person", 2: "person", 3: "person", 4: "dog"},
-    )
-    assert (
-        drawn(areas, labels) == {1, 2, 4}
-        and drawn(areas, labels, scope="all") == {1, 2}
-        and drawn(areas, labels, 0) == {1, 2, 3, 4}
-    )
-    assert (
-        drawn({}, {}) == set()
-        and drawn({1: 0}, {1: "x"}) == set()
-        and drawn({1: 9, 2: 1}, {}) == {1}
-    )
-
-
-# marks, in pixels -------------------------------------------------------------------------------------
+# marks, in pixels -------------------------------------------------------------------------------
 
 
 def painted(id, size=20, kind="number", shape=(252, 336), place=None, **more):
@@ -377,7 +363,7 @@ def painted(id, size=20, kind="number", shape=(252, 336), place=None, **more):
         draw_marks(
             np.zeros((*shape, 3), np.uint8),
             {id: mask},
-            preset(mark_size=size, mark_type=kind, **more),
+            variant(mark_size=size, mark_type=kind, **more),
         ).any(-1)
     )
 
@@ -398,35 +384,6 @@ def test_size_in_pixels(size):
     assert large[3] - large[1] == pytest.approx(
         2 * (small[3] - small[1]), abs=5
     )  # grows with the frame
-
-
-def test_texts():
-    assert [mark_text(i, "upper") for i in (1, 26, 27, 52, 53, 702, 703)] == [
-        "A",
-        "Z",
-        "AA",
-        "AZ",
-        "BA",
-        "ZZ",
-        "AAA",
-    ]
-    assert [mark_text(i, "mix") for i in (9, 10, 35, 36)] == ["9", "A", "Z", "AA"] and mark_text(
-        2, "lower"
-    ) == "b"
-    for kind in ("number", "upper", "lower", "mix"):
-        assert all(read_mark(mark_text(i, kind), kind) == i for i in range(1, 200))
-    assert read_mark("b3") is None and read_mark("") is None and read_mark("7", "upper") is None
-
-
-@pytest.mark.parametrize("size", [10, 20, 30, 40])
-@pytest.mark.parametrize("corner", [(0, 0), (0, 335), (251, 0), (251, 335)])
-def test_two_digits_stay_inside(size, corner):
-    inside, there = painted(88, size), painted(88, size, place=corner)
-    assert (
-        there[2] - there[0] == inside[2] - inside[0]
-        and there[3] - there[1] == inside[3] - inside[1]
-    )
-    assert there[0] >= 0 and there[1] >= 0 and there[2] <= 336 and there[3] <= 252
 
 
 def test_marks_sit_in_the_middle():

@@ -1,30 +1,19 @@
-"""Trackers: SAM2 with nothing done twice equals the official predictor; both trackers keep the protocol; faults are refused."""
+"""Trackers: SAM2 equals the official predictor; both trackers keep the protocol; faults are refused."""
 
 import numpy as np
 import pytest
 
-from stvg_nb.foundations.files import InputError
-from stvg_nb.foundations.masks import mask_box, mask_iou
-from stvg_nb.foundations.settings import resolve
-from stvg_nb.tracking import (
-    FlowTracker,
-    FrameStore,
-    Sam2Tracker,
-    box_mask,
-    carry,
-    check_sam2,
-    count_work,
-    load_sam2,
-    match_tracks,
-    official_tracks,
-    work_of,
-)
+from stvg_nb.core import InputError, mask_box, mask_iou
+from stvg_nb.flow import box_mask, carry, match_tracks
+from stvg_nb.flow_tracker import FlowTracker
+from stvg_nb.sam2_tracker import Sam2Tracker, check_sam2, count_work, load_sam2, official_tracks
+from stvg_nb.sessions import FrameStore, drive, work_of
 
 H, W = 60, 80
 
 
 def scene(T, seed=0, n=4):
-    "Textured squares over a textured ground, later ones in front: frames, visible masks (n, T, H, W)."
+    "Textured squares, later ones in front: frames, visible masks (n, T, H, W)."
     rng = np.random.default_rng(seed)
     ground, looks = (
         rng.integers(60, 120, (H, W, 3)).astype(np.uint8),
@@ -40,20 +29,10 @@ def scene(T, seed=0, n=4):
     return frames, masks
 
 
-def run(tracker, frames, prompts, backward=True, **options):
-    "As the pipeline drives it: {(frame, id): mask or logits}, counts."
-    out = {}
-    with tracker.open(
-        iter(frames), *frames.shape[1:3], len(frames), backward=backward, **options
-    ) as s:
-        for stop in sorted({*prompts, len(frames) - 1}):
-            for f, found in s.advance(stop):
-                out |= {(f, id): x for id, x in found.items()}
-            for id, p in prompts.get(stop, {}).items():
-                out[stop, id] = s.add(id, stop, **{"mask" if np.ndim(p) == 2 else "box": p})
-        for f, found in s.backward():
-            out |= {(f, id): x for id, x in found.items()}
-        return out, s.counts
+def _run(tracker, frames, prompts, **options):
+    "{(frame, id): mask or logits}, counts."
+    found, session = drive(tracker, frames, prompts, **options)
+    return found, session.counts
 
 
 def official(model, frames, prompts, **options):
@@ -79,7 +58,7 @@ def tiny():
     return load_sam2("sam2.1_hiera_t", image_size=128)
 
 
-# ---- SAM2 against the official predictor ----------------------------------------------------------------------------------
+# SAM2 against the official predictor ------------------------------------------------------------
 def test_equal_to_official_at_256():
     "Mask and box prompts, three arrivals, both directions; then with objects that vanish."
     model, T = load_sam2("sam2.1_hiera_t", image_size=256), 8
@@ -88,7 +67,7 @@ def test_equal_to_official_at_256():
     with count_work(model) as slow:
         expected = official(model, frames, prompts)
     with count_work(model) as fast:
-        found, counts = run(Sam2Tracker(model=model), frames, prompts, logits=True)
+        found, counts = _run(Sam2Tracker(model=model), frames, prompts, logits=True)
     assert_equal(expected, found)
     assert slow == work_of("competent", T, {f: len(p) for f, p in prompts.items()})
     assert (
@@ -110,7 +89,7 @@ def test_equal_when_objects_vanish(tiny):
     try:
         expected, (found, _) = (
             official(tiny, frames, prompts),
-            run(Sam2Tracker(model=tiny), frames, prompts, logits=True),
+            _run(Sam2Tracker(model=tiny), frames, prompts, logits=True),
         )
     finally:
         hook.remove()
@@ -124,7 +103,7 @@ def test_released_way_gives_the_same_forward_masks(tiny):
     prompts = {0: {1: masks[0, 0]}, 3: {2: masks[1, 3]}}
     with count_work(tiny) as work:
         expected = official(tiny, frames, prompts, way="released")
-    found, counts = run(Sam2Tracker(model=tiny), frames, prompts, backward=False, logits=True)
+    found, counts = _run(Sam2Tracker(model=tiny), frames, prompts, backward=False, logits=True)
     assert work == work_of("released", 8, {0: 1, 3: 1}) and counts == work_of(
         "ours", 8, {0: 1, 3: 1}, backward=False
     )
@@ -138,20 +117,20 @@ def test_other_configurations(config):
     prompts = {1: {1: masks[0, 1], 2: mask_box(masks[1, 1])}}
     assert_equal(
         official(model, frames, prompts),
-        run(Sam2Tracker(model=model), frames, prompts, logits=True)[0],
+        _run(Sam2Tracker(model=model), frames, prompts, logits=True)[0],
     )
 
 
 def test_batches_spill_and_lookahead_change_nothing(tiny, tmp_path):
     frames, masks = scene(8)
     prompts = mixed(masks, 8)
-    expected, _ = run(Sam2Tracker(model=tiny), frames, prompts, logits=True)
+    expected, _ = _run(Sam2Tracker(model=tiny), frames, prompts, logits=True)
     for options in (
         dict(chunk=1),
         dict(budget=0, folder=tmp_path),
         dict(budget=10**6, lookahead=3, chunk=2),
     ):
-        found, counts = run(Sam2Tracker(model=tiny, **options), frames, prompts, logits=True)
+        found, counts = _run(Sam2Tracker(model=tiny, **options), frames, prompts, logits=True)
         assert_equal(expected, found)
         assert counts["encodings"] == 8
     assert not list(tmp_path.iterdir())  # nothing is left behind
@@ -159,13 +138,13 @@ def test_batches_spill_and_lookahead_change_nothing(tiny, tmp_path):
 
 def test_frames_without_objects_are_encoded_only_when_needed(tiny):
     frames, masks = scene(8)
-    assert run(Sam2Tracker(model=tiny), frames, {5: {1: masks[0, 5]}}, backward=False)[1] == dict(
+    assert _run(Sam2Tracker(model=tiny), frames, {5: {1: masks[0, 5]}}, backward=False)[1] == dict(
         encodings=3, object_frames=3
     )
-    assert run(Sam2Tracker(model=tiny), frames, {5: {1: masks[0, 5]}})[1] == dict(
+    assert _run(Sam2Tracker(model=tiny), frames, {5: {1: masks[0, 5]}})[1] == dict(
         encodings=8, object_frames=8
     )
-    assert run(Sam2Tracker(model=tiny), frames, {}) == ({}, dict(encodings=0, object_frames=0))
+    assert _run(Sam2Tracker(model=tiny), frames, {}) == ({}, dict(encodings=0, object_frames=0))
 
 
 def test_state_does_not_grow(tiny):
@@ -221,14 +200,10 @@ def test_unsupported_options_are_refused(tiny, option):
     check_sam2(tiny)
 
 
-# ---- the protocol ---------------------------------------------------------------------------------------------------------
+# the protocol -----------------------------------------------------------------------------------
 @pytest.fixture(params=["sam2", "flow"])
 def tracker(request, tiny):
-    return (
-        Sam2Tracker(model=tiny)
-        if request.param == "sam2"
-        else resolve("stvg_nb.tracking.FlowTracker")()
-    )
+    return Sam2Tracker(model=tiny) if request.param == "sam2" else FlowTracker()
 
 
 def test_protocol(tracker):
@@ -254,7 +229,7 @@ def test_protocol(tracker):
 def test_backward_at_discovery_equals_backward_at_the_end(tracker):
     frames, masks = scene(9)
     prompts = {0: {1: masks[0, 0]}, 3: {2: masks[1, 3]}, 6: {3: masks[2, 6]}}
-    late, _ = run(tracker, frames, prompts)
+    late, _ = _run(tracker, frames, prompts)
     early = {}
     with tracker.open(frames, H, W, 9) as s:
         for stop in (0, 3, 6, 8):
@@ -302,7 +277,7 @@ def test_odd_boxes(tracker, box):
         list(s.advance(2))
 
 
-# ---- frames beyond the budget ---------------------------------------------------------------------------------------------
+# frames beyond the budget -----------------------------------------------------------------------
 def test_store_keeps_to_its_budget(tmp_path):
     store = FrameStore(
         25,
@@ -331,7 +306,7 @@ def test_store_keeps_to_its_budget(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- optical flow ---------------------------------------------------------------------------------------------------------
+# optical flow -----------------------------------------------------------------------------------
 def moving(T=30, gap=0, speed=4, seed=0):
     "One square that crosses the frame; a wall of `gap` px in its way."
     rng = np.random.default_rng(seed)
@@ -351,7 +326,7 @@ def moving(T=30, gap=0, speed=4, seed=0):
 @pytest.mark.parametrize("gap", [0, 8, 40])
 def test_flow_follows_through_cover(gap):
     frames, masks = moving(gap=gap)
-    found, counts = run(FlowTracker(), frames, {0: {1: masks[0]}})
+    found, counts = _run(FlowTracker(), frames, {0: {1: masks[0]}})
     score = [
         mask_iou(found.get((f, 1), np.zeros_like(m)), m)
         for f, m in enumerate(masks)
@@ -375,7 +350,7 @@ def test_flow_works_at_its_own_size():
             for m in masks
         ]
     )
-    found, _ = run(FlowTracker(side=160), large, {0: {1: big[0]}})
+    found, _ = _run(FlowTracker(side=160), large, {0: {1: big[0]}})
     assert (
         found[29, 1].shape == (270, 480)
         and np.mean([mask_iou(found[f, 1], big[f]) for f in range(30)]) > 0.85
@@ -384,7 +359,7 @@ def test_flow_works_at_its_own_size():
 
 def test_flow_disappears_with_the_object():
     frames, masks = moving(T=42)  # out of the frame from step 38 on
-    found, _ = run(FlowTracker(), frames, {0: {1: masks[0]}})
+    found, _ = _run(FlowTracker(), frames, {0: {1: masks[0]}})
     assert mask_iou(found[36, 1], masks[36]) > 0.5 and all(
         (f, 1) not in found for f in (39, 40, 41)
     )
@@ -423,7 +398,7 @@ def test_match_needs_place_and_colour():
 
 def test_same_masks_every_time():
     frames, masks = moving(gap=8)
-    once, again = (run(FlowTracker(), frames, {0: {1: mask_box(masks[0])}})[0] for _ in range(2))
+    once, again = (_run(FlowTracker(), frames, {0: {1: mask_box(masks[0])}})[0] for _ in range(2))
     assert all((once[k] == again[k]).all() for k in once) and set(once) == set(again)
     assert (
         box_mask(frames[0], mask_box(masks[0])) == box_mask(frames[0], mask_box(masks[0]))

@@ -1,4 +1,4 @@
-"""Real pedestrians: OpenCV's sample video through the notebook, from there to an answer, its tube and its score."""
+"""Real pedestrians: OpenCV's sample video through the notebook, to an answer, its tube and score."""
 
 import json, os, subprocess, sys
 from pathlib import Path
@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stvg_nb.foundations.files import read_json, write_json
-from stvg_nb.foundations.geometry import Interval, Tube
-from stvg_nb.foundations.masks import MaskDatabase
-from stvg_nb.foundations.video import probe
-from stvg_nb.foundations.scoring import evaluate
-from stvg_nb.prompting import drawn_marks, preset, report_path
+from stvg_nb.core import Interval, MaskDatabase, Tube, probe, read_json, write_json
+from stvg_nb.metrics import evaluate
+from stvg_nb.foundations.mark_drawing import visible_marks
+from stvg_nb.foundations.prompting_config import variant
+from stvg_nb.prompting import report_path
 from stvg_nb.repair import answer_tube, no_answer
 from stvg_nb.voting import upper_bound, vote
 
@@ -101,7 +100,7 @@ def test_numbers_come_and_go_with_the_people(numbered):
 def test_from_a_question_to_a_score(numbered, person, tmp_path):
     given, truth = person
     db = MaskDatabase.open(numbered / "vtest.numbered.masks.json.gz")
-    chosen = vote(db, truth, drawn_marks(db, range(truth.start, truth.end), preset()))
+    chosen = vote(db, truth, visible_marks(db, range(truth.start, truth.end), variant()))
     assert not chosen.missed and not chosen.unmarked and chosen.vote_share > 0.8
     assert upper_bound(db, truth, chosen)["all"] > 0.5
     said = Interval(25.4, 30.0)  # what a model would answer, in seconds
