@@ -54,7 +54,7 @@ def missing_parameters(nbs):
 
 def artefact_parameters(nbs):
     "Each chapter that writes artefacts can be told its profile."
-    from stvg_nb.reproduce import ARTEFACTS
+    from stvg_nb.plan import ARTEFACTS
 
     def told(chapter):
         return any(

@@ -28,7 +28,7 @@ def take_shipped(base, keys):
     It does if the provenance shipped with it names the jobs that it needs, with the same settings;
     `curriculum.recorded_keys` gives their keys under the names that the provenance uses.
     """
-    from stvg_nb.core import InputError, read_json, sha256_file, write_json
+    from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_json
     from stvg_nb.theatre.curriculum import is_recorded, recorded_keys
     from stvg_nb.theatre.jobs import job_folder
     from stvg_nb.theatre.policy import weights_dir
@@ -124,7 +124,7 @@ def main():
 
     torch.set_num_threads(1)
     from stvg_nb import ablations
-    from stvg_nb.core import InputError
+    from stvg_nb.foundations.files import InputError
     from stvg_nb.theatre.curriculum import training_jobs
     from stvg_nb.theatre.jobs import job_keys
 

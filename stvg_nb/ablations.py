@@ -21,7 +21,8 @@ from stvg_nb.foundations.files import (
     write_text,
 )
 from .foundations.settings import load_profile
-from .embedded import Unit, cpu_seconds, save_delta, weights_dir
+from .theatre.jobs import TrainingJob, cpu_seconds
+from .theatre.policy import save_delta, weights_dir
 from .evaluate import METRICS, Row, in_turn, measure, ready_split, score
 from .rewards import format_answer, parse
 from .tables import TRAINED
@@ -88,7 +89,7 @@ def train_row(
     lessons=LESSONS,
     **settings,  # further settings of `train`
 ) -> dict:  # facts, also in metrics.json
-    "Unit: one seed of a trained row, and its difference to the base."
+    "TrainingJob: one seed of a trained row, and its difference to the base."
     from stvg_nb.train import train
 
     profile = lesson_profile(
@@ -113,7 +114,7 @@ def train_row(
 # %% ../nbs/08_ablations.ipynb #cell-012-2
 def difference(checkpoint, path):  # -> of `save_delta`
     "A checkpoint as a difference to the shipped base."
-    from stvg_nb.embedded import load
+    from stvg_nb.theatre.policy import load
     from stvg_nb.models import load_policy
 
     return save_delta(load_policy(str(checkpoint)).model, load("base")[0], path)
@@ -145,7 +146,7 @@ def better(tried):
 
 # %% ../nbs/08_ablations.ipynb #cell-014-2
 def try_rates(out, needs, rates, steps, seed=0, lessons=LESSONS):
-    "Unit: SFT with several learning rates, each scored on validation clips."
+    "TrainingJob: SFT with several learning rates, each scored on validation clips."
     from stvg_nb.train import train
 
     def one(rate):
@@ -180,7 +181,7 @@ def train_sft(
     short=None,  # units: the one to be equalled, one that tells what a step costs
     lessons=LESSONS,
 ):
-    "Unit: SFT at the rate that was found best."
+    "TrainingJob: SFT at the rate that was found best."
     rate = read_json(needs["sft-rates"] / "metrics.json")["rate"]
     if steps:
         return train_row(
@@ -227,15 +228,15 @@ VARIED = dict(
 )  # variant -> name
 
 
-def row_units(steps=40, rates=(3e-4, 1e-3, 3e-3)):  # -> list of Unit
+def row_units(steps=40, rates=(3e-4, 1e-3, 3e-3)):  # -> list of TrainingJob
     "The units of all trained rows; they follow those of the base."
     here, base = "stvg_nb.ablations.", ("policy-base", "lessons")
 
     def unit(name, function, needs=(), **config):
-        return Unit(name, here + function, config, (*base, *needs))
+        return TrainingJob(name, here + function, config, (*base, *needs))
 
     units = [
-        Unit("lessons", here + "number_lessons"),
+        TrainingJob("lessons", here + "number_lessons"),
         unit("sft-rates", "try_rates", rates=list(rates), steps=steps),
     ]
     for k in SEEDS:
@@ -260,21 +261,21 @@ def row_units(steps=40, rates=(3e-4, 1e-3, 3e-3)):  # -> list of Unit
     trained = [u.name for u in units if u.name not in ("lessons", "sft-rates")]
     return [
         *units,
-        *(Unit(f"policy-{name}", here + "ship_row", dict(name=name), (name,)) for name in trained),
-        Unit(
+        *(TrainingJob(f"policy-{name}", here + "ship_row", dict(name=name), (name,)) for name in trained),
+        TrainingJob(
             "policy-bases", here + "ship_bases", dict(bases=BASES), ("policy-base", *BASES.values())
         ),
     ]
 
 # %% ../nbs/08_ablations.ipynb #cell-015-1
 def number_lessons(out, needs):
-    "Unit: the clips that rows are trained on, rendered and numbered."
+    "TrainingJob: the clips that rows are trained on, rendered and numbered."
     profile = lesson_profile()
     write_json(out / "metrics.json", dict(samples=len(lessons(profile, profile.train))))
 
 
 def train_on(out, needs, start, **settings):
-    "Unit: a row that goes on from the checkpoint of another one, `start`."
+    "TrainingJob: a row that goes on from the checkpoint of another one, `start`."
     return train_row(out, needs, **settings, base=str(needs[start] / "run/final"))
 
 # %% ../nbs/08_ablations.ipynb #cell-017
@@ -282,8 +283,10 @@ BASES = dict(early="replies", reasoning="replies-3")  # name -> unit of its trai
 
 
 def ship_bases(out, needs, bases):
-    "Unit: the language models of other points of the pretraining, as differences to the base."
-    from stvg_nb.embedded import lineage, load, load_learner, new_learner
+    "TrainingJob: the language models of other points of the pretraining, as differences to the base."
+    from stvg_nb.theatre.jobs import lineage
+    from stvg_nb.theatre.lessons import load_learner, new_learner
+    from stvg_nb.theatre.policy import load
 
     facts = {}
     for name, unit in bases.items():
@@ -347,7 +350,7 @@ WHAT = {
 
 
 def ship_row(out, needs, name):
-    "Unit: put a trained row into the package."
+    "TrainingJob: put a trained row into the package."
     from stvg_nb.runlog import say_ends
 
     folder, to = needs[name], weights_dir(name)
@@ -414,7 +417,7 @@ TABLE10 = [
 
 # %% ../nbs/08_ablations.ipynb #cell-048-0
 def with_seeds(row):  # the seeds that are shipped
-    from stvg_nb.embedded import available
+    from stvg_nb.theatre.policy import available
 
     there = tuple(
         k for k in SEEDS if row.policy.format(seed=k).removeprefix("embedded:") in available()

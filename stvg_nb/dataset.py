@@ -29,8 +29,8 @@ from stvg_nb.foundations.samples import (
     sample_record,
 )
 from .foundations.store import content_hash, kept, kept_lines, parse_shard
+from .foundations.prompting_config import PromptingConfig
 from stvg_nb.prompting import (
-    PromptingConfig,
     build_database,
     choose_detector,
     choose_tracker,

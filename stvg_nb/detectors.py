@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import InputError, iter_frames, mask_box, sha256_file
+from .foundations.files import InputError, sha256_file
+from .foundations.masks import mask_box
+from .foundations.video import iter_frames
 from .foundations.detections import Detections, named_classes, no_detections
 from .foundations.prompting_config import PromptingConfig
 

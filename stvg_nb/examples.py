@@ -30,7 +30,9 @@ from stvg_nb.foundations.samples import (
 )
 from .foundations.sources import load_split
 from .foundations.store import content_hash, kept_lines
-from .prompting import check_config, drawn_marks, model_size, prompted_clip
+from .foundations.mark_drawing import model_size, prompted_clip
+from .foundations.prompting_config import check_config
+from .prompting import drawn_marks
 from stvg_nb.rewards import (
     VARIANTS,
     Target,

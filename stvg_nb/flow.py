@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .core import box_iou, mask_box
+from .foundations.geometry import box_iou
+from .foundations.masks import mask_box
 
 # %% ../nbs/01d_flow.ipynb #cell-010
 def colour_bins(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .core import mask_box
+from .foundations.masks import mask_box
 from stvg_nb.flow import (
     anchored,
     box_mask,

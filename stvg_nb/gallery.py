@@ -35,7 +35,8 @@ from .foundations.masks import MaskDatabase, decode_mask, mask_box
 from .foundations.video import iter_frames, probe, sample_indices
 from .foundations.boundaries import rle_jf
 from .foundations.predictions import read_predictions, read_record, to_tube
-from .prompting import draw_marks, drawn_marks, prompted_clip
+from .foundations.mark_drawing import draw_marks, prompted_clip
+from .prompting import drawn_marks
 
 # %% ../nbs/09_gallery.ipynb #cell-008
 TRUE, SAID, FAINT = "#2b8a3e", "#e03131", "#868e96"
@@ -279,19 +280,19 @@ def _place(fig, strip, left, top, width, beside):  # inches from the upper left 
 
 # %% ../nbs/09_gallery.ipynb #cell-024
 def film(
-    strips,  # list of Strip
-    columns=1,  # strips side by side
+    action_tracks,  # list of Strip
+    columns=1,  # action_tracks side by side
     width=10.5,  # of the figure, inches
     beside=0.0,  # inches kept for text beside the frames
     heading="",  # over all of them
 ):
-    "A sheet of strips, as one matplotlib figure."
+    "A sheet of action_tracks, as one matplotlib figure."
     import matplotlib.pyplot as plt
 
-    if not strips:
+    if not action_tracks:
         raise InputError("film", "needs at least one strip")
     each = (width - 0.2 - 0.3 * (columns - 1)) / columns
-    rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
+    rows = [action_tracks[i : i + columns] for i in range(0, len(action_tracks), columns)]
     heights = [max(_height(s, each, beside) for s in row) for row in rows]
     top = 0.35 if heading else 0.05
     fig = plt.figure(figsize=(width, sum(heights) + _GAP * (len(rows) - 1) + top + 0.05))
@@ -432,7 +433,9 @@ def case_of(
 # %% ../nbs/09_gallery.ipynb #cell-033-0
 def clip_folder(script, options=None) -> Path:
     "Where a script's video is kept."
-    from stvg_nb.puppets import Options, make_script, script_hash
+    from stvg_nb.theatre.scripts import script_hash
+    from stvg_nb.theatre.staging import Options
+    from stvg_nb.theatre.stories import make_script
 
     frozen = options in (None, Options()) and script_hash(script) == script_hash(
         make_script(script.split, script.domain, script.index)
@@ -452,7 +455,8 @@ def puppet_case(
 ) -> Case:
     "A Puppets clip, numbered."
     from stvg_nb.evaluate import number_clip
-    from stvg_nb.puppets import full_boxes, truth, write_clip
+    from stvg_nb.theatre.files import write_clip
+    from stvg_nb.theatre.truth import full_boxes, truth
 
     video, labels = clip_folder(script, options) / "videos" / f"{script.name}.mp4", None
     if not video.is_file():
@@ -482,7 +486,8 @@ def first_script(
     among=300,  # clips that are looked at
 ):
     "The first clip of a split that fits, as a Script."
-    from stvg_nb.puppets import Options, make_script
+    from stvg_nb.theatre.staging import Options
+    from stvg_nb.theatre.stories import make_script
 
     for index in range(among):
         script = make_script(split, domain, index, options or Options())
@@ -663,7 +668,7 @@ def event_bars(case: Case) -> list:  # of Bar
     "What each numbered puppet does; the number is voted for on the frames of the action."
     if case.db is None:
         return []
-    from stvg_nb.puppets import ACTIONS
+    from stvg_nb.theatre.scripts import ACTIONS
     from stvg_nb.voting import vote
 
     out = {}
@@ -1073,7 +1078,7 @@ def at_hand(
 
 # %% ../nbs/09_gallery.ipynb #cell-087
 def _data(cases):  # entry of a provenance
-    from stvg_nb.puppets import script_hash
+    from stvg_nb.theatre.scripts import script_hash
 
     scripts = {script_hash(c.script): c.script for c in cases if c.script is not None}
     where = sorted({f"{s.split}/{s.domain}" for s in scripts.values()})
@@ -1096,7 +1101,7 @@ def _data(cases):  # entry of a provenance
 # %% ../nbs/09_gallery.ipynb #cell-089
 def _keep_predictions(name, shown, profile):  # -> files for the provenance
     from stvg_nb.evaluate import keep, prediction_path
-    from stvg_nb.puppets import hcstvg_record
+    from stvg_nb.theatre.layouts import hcstvg_record
 
     out, tubes = [], [c for _, c, _ in shown if c.task in ("stvg", "vtg") and c.script is not None]
     if tubes:
@@ -1166,7 +1171,7 @@ def publish(
 # %% ../nbs/09_gallery.ipynb #cell-099
 def group_questions(case: Case) -> list:  # of Case
     "The same clip with the questions that several puppets fulfil; the truth is their masks."
-    from stvg_nb.puppets import expressions
+    from stvg_nb.theatre.sentences import expressions
 
     own = case.facts["masks"].masks
     counts = lambda group: [
@@ -1190,7 +1195,7 @@ def group_questions(case: Case) -> list:  # of Case
 # %% ../nbs/09_gallery.ipynb #cell-100
 def voted(case: Case) -> dict:  # record
     "The oracle's answer to a question about several: the numbers of the true puppets by majority vote."
-    from stvg_nb.puppets import expressions
+    from stvg_nb.theatre.sentences import expressions
     from stvg_nb.voting import vote
 
     group = next(g for text, g in expressions(case.script) if text == case.query)
@@ -1317,8 +1322,8 @@ class Told:
 # %% ../nbs/09_gallery.ipynb #cell-124-1
 def _words_of(part):  # of one number's part -> Told
     import re
-    from stvg_nb.embedded import VERBS
-    from stvg_nb.puppets import COLOURS, HATS
+    from stvg_nb.theatre.vocabulary import VERBS
+    from stvg_nb.theatre.scripts import COLOURS, HATS
 
     worn = re.match("({0}) ({0}) ({1})( |$)".format("|".join(COLOURS), "|".join(HATS)), part)
     words, verbs, actions = [*part.split(), "", ""], {*VERBS.values(), "seen"}, []
@@ -1347,11 +1352,11 @@ def told_by(text: str) -> dict:  # number -> Told
 # %% ../nbs/09_gallery.ipynb #cell-125-1
 def true_of(case: Case) -> dict:  # number -> Told; empty for a number that is on no puppet
     "The same from the script: what a number's puppet wears, and what it does in the seconds in which it carries the number."
-    from stvg_nb.embedded import clothes_of, strips
+    from stvg_nb.theatre.facts import action_tracks, clothes_of
     from stvg_nb.voting import vote
 
     done, cast, out = (
-        strips(case.script),
+        action_tracks(case.script),
         {k: t for k, t in case.facts["tubes"].items() if k <= len(case.script.puppets)},
         {},
     )

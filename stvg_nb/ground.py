@@ -21,7 +21,8 @@ from .foundations.samples import Sample, answer_record, open_database
 from .models import Policy, load_policy
 from .policies import AnswerConfig, direct, prepare
 from .predict import complete
-from .prompting import build_database, check_config, choose_detector, choose_tracker
+from .foundations.prompting_config import check_config
+from .prompting import build_database, choose_detector, choose_tracker
 from .rewards import TASKS
 
 # %% ../nbs/06c_ground.ipynb #cell-007

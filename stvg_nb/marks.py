@@ -42,16 +42,16 @@ from stvg_nb.evaluate import (
     verdict,
 )
 from .policies import still_frames
-from stvg_nb.prompting import (
-    colour,
+from stvg_nb.foundations.mark_drawing import (
     draw_marks,
-    drawn_marks,
     mark_place,
     mark_style,
     mark_text,
     model_size,
-    shipped_detector,
 )
+from .foundations.prompting_config import colour
+from .prompting import drawn_marks
+from .theatre.puppets_detector import shipped_detector
 from .voting import Tracks, vote
 
 # %% ../nbs/08a_marks.ipynb #cell-008

@@ -42,7 +42,8 @@ from .models import Family, InternVL, Policy, Qwen25
 from .models import load_model as load_model
 from .models import load_policy as load_policy
 from .models import toy_family as toy_family
-from .prompting import PromptingConfig, prompted_clip
+from .foundations.mark_drawing import prompted_clip
+from .foundations.prompting_config import PromptingConfig
 from .rewards import Parsed, build_box_prompt, build_prompt, parse
 from .voting import Tracks
 

@@ -16,19 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    VideoInfo,
-    config_hash,
-    iter_frames,
-    load_profile,
-    probe,
-    read_json,
-    sha256_file,
-    write_json,
-    write_video,
-)
+from .foundations.files import InputError, config_hash, read_json, sha256_file, write_json
+from .foundations.masks import MaskDatabase
+from .foundations.settings import load_profile
+from .foundations.video import VideoInfo, iter_frames, probe, write_video
 from .foundations.detections import Detections, Region, check_classes, region_of, select
 from .foundations.identity import appearance, identity_report, stitch
 from .foundations.mark_drawing import marked_frame, visible_marks

@@ -21,7 +21,7 @@ import numpy as np
 from .foundations.files import InputError
 from .foundations.geometry import Interval, Tube, box_iou
 from .foundations.masks import MaskDatabase
-from .prompting import mark_text, read_mark
+from .foundations.mark_drawing import mark_text, read_mark
 from .voting import drawn_on, normalise_query
 
 # %% ../nbs/03_rewards.ipynb #cell-011

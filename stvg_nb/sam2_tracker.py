@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .core import InputError
+from .foundations.files import InputError
 from .foundations.prompting_config import PromptingConfig
 from .sessions import FrameStore, Session
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .core import InputError
+from .foundations.files import InputError
 
 # %% ../nbs/01b_sessions.ipynb #cell-006
 _COLOURS = np.array([[200, 60, 50], [60, 80, 210], [230, 190, 60], [110, 140, 110]])

@@ -25,19 +25,16 @@ from stvg_nb.foundations.files import (
 from .foundations.geometry import box_iou
 from .foundations.masks import MaskDatabase
 from .foundations.video import probe
-from stvg_nb.prompting import (
-    PromptingConfig,
-    build_database,
-    choose_detector,
-    detect,
-    drawn_marks,
-    preset,
-    shipped_detector,
-    stitch,
-)
-from .puppets import VERSION, make_script, truth, write_clip
+from .foundations.identity import stitch
+from .foundations.prompting_config import PromptingConfig
+from .prompting import build_database, choose_detector, detect, drawn_marks, preset
+from .theatre.puppets_detector import shipped_detector
+from .theatre.files import write_clip
+from .theatre.scripts import VERSION
+from .theatre.stories import make_script
+from .theatre.truth import truth
 from .repair import answer_tube
-from .tracking import FlowTracker
+from .flow_tracker import FlowTracker
 from .voting import Tracks, upper_bound, vote
 
 # %% ../nbs/06a_tracks.ipynb #cell-007

@@ -41,7 +41,7 @@ from .examples import numbered_reader as numbered_reader
 from .foundations.store import locked
 from .grpo import clip_inputs, pack, toy_model, toy_processor, vision_language
 from .models import POLICIES, load_model
-from .prompting import check_config
+from .foundations.prompting_config import check_config
 from stvg_nb.runlog import (
     _run_log,
     base_facts,

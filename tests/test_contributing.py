@@ -22,7 +22,7 @@ def examples():
 
 
 def test_the_detector(examples):
-    from stvg_nb.prompting import PromptingConfig
+    from stvg_nb.foundations.prompting_config import PromptingConfig
 
     look = examples["Bright"](PromptingConfig(confidence=0.5))
     dark, light = np.zeros((2, 7, 9, 3), np.uint8)
@@ -61,7 +61,7 @@ def test_the_seams_that_are_named_exist():
     from stvg_nb.metrics import PROTOCOLS, metric_list
     from stvg_nb.models import Family, Policy, load_policy
     from stvg_nb.policies import FAMILIES
-    from stvg_nb.tracking import FlowTracker
+    from stvg_nb.flow_tracker import FlowTracker
 
     assert "clean" in PROTOCOLS["hcstvg"] and all(issubclass(f, Family) for f in FAMILIES.values())
     assert all(map(callable, (metric_list, score_tubes, truth_tube, load_policy)))

@@ -14,16 +14,14 @@ from stvg_nb.foundations.geometry import Tube
 from stvg_nb.foundations.masks import MaskDatabase, encode_mask
 from stvg_nb.foundations.settings import load_profile
 from stvg_nb.foundations.video import write_video
+from stvg_nb.explorer import Explorer, Frames, SHOWN, open_collection
 from stvg_nb.gallery import (
-    SHOWN,
     Asked,
-    Bar,
-    Case,
-    Explorer,
-    Frames,
+    Example,
+    Overlay,
     Renamed,
     Strip,
-    Thing,
+    TimelineBar,
     ask,
     caption_cases,
     caption_strip,
@@ -31,17 +29,19 @@ from stvg_nb.gallery import (
     head_camera,
     missed_by,
     moments,
-    open_collection,
     publish,
     scores_of,
     spoken,
-    strip_of,
+    strip,
     told_by,
     true_of,
 )
 from stvg_nb.foundations.scoring import evaluate
-from stvg_nb.prompting import Detections, no_detections
-from stvg_nb.puppets import Options, full_boxes, make_script, truth, write_clip, write_split
+from stvg_nb.foundations.detections import Detections, no_detections
+from stvg_nb.theatre.files import write_clip, write_split
+from stvg_nb.theatre.staging import Options
+from stvg_nb.theatre.stories import make_script
+from stvg_nb.theatre.truth import full_boxes, truth
 
 SHORT = Options(duration=8.0)
 
@@ -53,7 +53,7 @@ def case(tmp_path_factory):
     video = tmp_path_factory.mktemp("gallery") / "videos" / f"{script.name}.mp4"
     facts = truth(script, write_clip(video, script))
     facts["masks"].save(video.parent.parent / "masks" / f"{script.name}.masks.json.gz")
-    return Case(
+    return Example(
         video.name,
         script.query,
         video,
@@ -103,9 +103,9 @@ def test_nothing_on_a_sheet_overlaps(n, columns, k, bars, title):
         (24, 32),
         list(range(k)),
         [grey] * k,
-        [[Thing("red", (3, 3, 20, 20))]] * k,
+        [[Overlay("red", (3, 3, 20, 20))]] * k,
         10.0,
-        [Bar("row", "red", [(1, 2)])] * bars,
+        [TimelineBar("row", "red", [(1, 2)])] * bars,
         "tIoU 0.00",
     )
     fig = film([strip] * n, columns)
@@ -169,14 +169,14 @@ def test_a_strip_shows_what_was_answered_where_it_was_answered(case):
         boxes=case.truth.to_dict(),
         target_id=case.facts["answer_id"],
     )
-    strip = strip_of(case, record, profile)
+    strip = strip(case, record, profile)
     inside = [case.truth.start / case.fps <= t < case.truth.end / case.fps for t in strip.times]
     assert any(inside) and not all(inside)
     assert [sum(t.colour == gallery.SAID for t in things) for things in strip.things] == [
         int(i) for i in inside
     ]
     assert strip.right == "tIoU 1.00, vIoU 1.00" and strip.bars[0].spans == strip.bars[1].spans
-    nothing = strip_of(case, dict(key=case.key, start_frame=None, end_frame=None), profile)
+    nothing = strip(case, dict(key=case.key, start_frame=None, end_frame=None), profile)
     assert nothing.right == "tIoU 0.00, vIoU 0.00" and nothing.bars[1].spans == []
 
 
@@ -270,28 +270,27 @@ def test_policies_on_plain_frames_get_no_database(case):
 
 
 def test_reasoning_is_read_as_it_is_taught():
-    from stvg_nb.embedded import (
-        Speech,
+    from stvg_nb.theatre.facts import (
+        action_tracks,
+        clip_questions,
         clothes_of,
-        new_processor,
-        presence,
-        questions,
-        reply,
-        strips,
-        study,
+        presence_tracks,
+        trace_facts,
     )
-    from stvg_nb.puppets import Dice
+    from stvg_nb.theatre.traces import trace_text
+    from stvg_nb.theatre.vocabulary import TextEncoder, new_processor
+    from stvg_nb.theatre.scripts import Dice
 
-    dressed, acted, speech = 0, 0, Speech(new_processor())
+    dressed, acted, speech = 0, 0, TextEncoder(new_processor())
     for index in range(8):
         script = make_script("train", ("stage", "street")[index % 2], index)
-        for q in questions(script, Dice("told", index), 4):
+        for q in clip_questions(script, Dice("told", index), 4):
             numbers, form = {k: k + 1 for k in range(len(script.puppets))}, q["form"]
-            told = told_by(reply(speech, study(script, form, q["answer"]), numbers))
+            told = told_by(trace_text(speech, trace_facts(script, form, q["answer"]), numbers))
             should = (
-                strips(script)
+                action_tracks(script)
                 if form.get("action")
-                else {k: [""] * len(v) for k, v in presence(script).items()}
+                else {k: [""] * len(v) for k, v in presence_tracks(script).items()}
             )  # "seen" is no action
             assert sorted(told) == [k + 1 for k in range(len(script.puppets))]
             for n, t in told.items():
@@ -369,7 +368,7 @@ def turn_every_knob(explorer):
 
 def test_explorer_on_hcstvg_with_two_files(case, tmp_path):
     root = case.video.parent.parent
-    from stvg_nb.puppets import hcstvg_record
+    from stvg_nb.theatre.layouts import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     record = dict(
@@ -468,7 +467,7 @@ def test_bad_input_is_named(case, tmp_path):
         Frames(tmp_path / "empty")
     with pytest.raises(InputError, match="no such video"):
         Frames(tmp_path / "none.mp4")
-    from stvg_nb.puppets import hcstvg_record
+    from stvg_nb.theatre.layouts import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     write_json(
@@ -495,7 +494,7 @@ def test_masks_of_several_numbers_are_joined(case):
     for i, m in ((1, left), (2, right)):
         db.add_object(i)
         db.add(i, 0, m)
-    both = Case(
+    both = Example(
         "k",
         "all",
         case.video,
@@ -515,7 +514,7 @@ def test_masks_of_several_numbers_are_joined(case):
 
 
 def test_a_database_of_another_size_is_refused(case, tmp_path):
-    from stvg_nb.puppets import hcstvg_record
+    from stvg_nb.theatre.layouts import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     write_json(

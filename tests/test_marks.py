@@ -12,8 +12,10 @@ from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.settings import load_profile
 from stvg_nb.evaluate import Estimate, Ready, Row, Scores, annotate, prediction_path, score
 from stvg_nb.foundations.scoring import evaluate
-from stvg_nb.prompting import Detections, colour, draw_marks, mark_text
-from stvg_nb.puppets import write_split
+from stvg_nb.foundations.detections import Detections
+from stvg_nb.foundations.mark_drawing import draw_marks, mark_text
+from stvg_nb.foundations.prompting_config import colour
+from stvg_nb.theatre.files import write_split
 
 SIZE = (112, 168)
 TINY = load_profile("tiny")

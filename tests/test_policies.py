@@ -39,7 +39,7 @@ from stvg_nb.policies import (
     still_frames,
     two_stage,
 )
-from stvg_nb.prompting import model_size
+from stvg_nb.foundations.mark_drawing import model_size
 from stvg_nb.rewards import format_answer, parse
 
 torch.set_num_threads(1)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from stvg_nb import prompting, puppets
-from stvg_nb.core import InputError, MaskDatabase, mask_box, probe, read_json, write_video
+from stvg_nb.foundations.files import InputError, read_json
+from stvg_nb.foundations.masks import MaskDatabase, mask_box
+from stvg_nb.foundations.video import probe, write_video
 from stvg_nb.foundations.detections import Detections, exact_detections, select
 from stvg_nb.foundations.identity import identity_report
 from stvg_nb.foundations.mark_drawing import draw_marks, mark_place, visible_marks

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb.benchmarks import load, locate
-from stvg_nb.core import InputError, MaskDatabase, probe, sha256_file
+from stvg_nb.foundations.benchmarks import load, locate
+from stvg_nb.foundations.files import InputError, sha256_file
+from stvg_nb.foundations.masks import MaskDatabase
+from stvg_nb.foundations.video import probe
 from stvg_nb.theatre import files, stories
 from stvg_nb.theatre.files import LAYOUTS, is_puppets, layout_options, play, write_split
 from stvg_nb.theatre.scenes import pixel_hash, render

@@ -9,7 +9,9 @@ from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.evaluate import Ready, Row, annotate, finished, measured_rows, score
 from stvg_nb.policies import reply_record, row_of
 from stvg_nb.foundations.benchmarks import load
-from stvg_nb.puppets import expressions, make_script, thing_question, write_split
+from stvg_nb.theatre.files import write_split
+from stvg_nb.theatre.sentences import expressions, thing_question
+from stvg_nb.theatre.stories import make_script
 from stvg_nb.rewards import parse
 from stvg_nb.evaluate import masks_beside
 from stvg_nb.tables import (

@@ -54,7 +54,7 @@ def test_the_frozen_values_are_all_there():
 
 
 def test_every_table_is_still_declared():
-    from stvg_nb.reproduce import ARTEFACTS
+    from stvg_nb.plan import ARTEFACTS
 
     assert sorted(set(THEN) - set(ARTEFACTS) - set(LEFT_OUT)) == []
 

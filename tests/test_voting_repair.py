@@ -16,7 +16,7 @@ from stvg_nb.foundations.masks import MaskDatabase, decode_mask
 from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.repair import (
     FLAGS,
-    MODES,
+    VARIANTS,
     answer_tube,
     fragment,
     fragmentation_study,
@@ -328,7 +328,7 @@ def repair_case(r):
 
 
 @pytest.mark.parametrize(
-    "mode, literal", [*((m, False) for m in MODES), ("paper", True), ("no_largest", True)]
+    "mode, literal", [*((m, False) for m in VARIANTS), ("paper", True), ("no_largest", True)]
 )
 def test_repair_against_a_second_implementation(mode, literal):
     r, seen = random.Random(2), Counter()

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stvg_nb.core import Interval, MaskDatabase, Tube, probe, read_json, write_json
-from stvg_nb.metrics import evaluate
+from stvg_nb.foundations.files import read_json, write_json
+from stvg_nb.foundations.geometry import Interval, Tube
+from stvg_nb.foundations.masks import MaskDatabase
+from stvg_nb.foundations.video import probe
+from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.foundations.mark_drawing import visible_marks
 from stvg_nb.foundations.prompting_config import variant
 from stvg_nb.prompting import report_path

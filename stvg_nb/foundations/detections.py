@@ -13,16 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    box_area,
-    box_iou,
-    box_overlap,
-    mask_box,
-    mask_iou,
-    mask_overlap,
-)
+from .files import InputError
+from .geometry import box_area, box_iou, box_overlap
+from .masks import MaskDatabase, mask_box, mask_iou, mask_overlap
 
 # %% ../../nbs/foundations/detections.ipynb #cell-005
 @dataclass(eq=False)

@@ -8,7 +8,8 @@ __all__ = ['appearance', 'similarity', 'merge_candidates', 'stitch', 'visible_ru
 # %% ../../nbs/foundations/identity.ipynb #cell-003
 import numpy as np
 
-from ..core import MaskDatabase, Tube, box_iou, box_overlap, mask_box, mask_iou
+from .geometry import Tube, box_iou, box_overlap
+from .masks import MaskDatabase, mask_box, mask_iou
 
 # %% ../../nbs/foundations/identity.ipynb #cell-009
 def appearance(

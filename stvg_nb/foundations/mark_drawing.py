@@ -11,18 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
-    PIXELS_MIN,
+from .masks import MaskDatabase, mask_box, rle_areas
+from .settings import SamplingConfig, load_profile
+from stvg_nb.foundations.video import (
     Clip,
-    MaskDatabase,
-    SamplingConfig,
+    PIXELS_MIN,
     fit_frame,
     iter_frames,
-    load_profile,
-    mask_box,
     pixel_limit,
     probe,
-    rle_areas,
     sample_indices,
 )
 from .prompting_config import PromptingConfig, colour, variant

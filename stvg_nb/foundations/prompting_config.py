@@ -9,7 +9,7 @@ __all__ = ['DRAWING', 'VARIANTS', 'COLOURS', 'DETECTORS', 'TRACKERS', 'Prompting
 # %% ../../nbs/foundations/prompting_config.ipynb #cell-003
 from dataclasses import dataclass
 
-from ..core import InputError
+from .files import InputError
 from .registries import Registry
 
 # %% ../../nbs/foundations/prompting_config.ipynb #cell-006

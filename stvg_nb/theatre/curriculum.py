@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import config_hash, write_json
-from ..detector import train_detector
+from ..foundations.files import config_hash, write_json
+from .detector import train_detector
 from ..grpo import correct_positions, share_prefix
 from ..prompting import preset
 from stvg_nb.theatre.features import (

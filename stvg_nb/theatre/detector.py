@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stvg_nb.core import (
+from ..foundations.artefacts import environment
+from stvg_nb.foundations.files import (
     InputError,
     atomic_path,
-    box_iou,
     config_hash,
-    environment,
     package_dir,
     read_json,
     runs_dir,
@@ -26,7 +25,11 @@ from stvg_nb.core import (
     write_bytes,
     write_json,
 )
-from ..prompting import WEIGHTS, YoloDetector, key_frames, select
+from ..foundations.geometry import box_iou
+from ..detectors import YoloDetector
+from ..foundations.detections import select
+from ..prompting import key_frames
+from .puppets_detector import WEIGHTS
 from .scenes import render
 from .scripts import DOMAINS, VERSION, Dice
 from .stories import make_script

@@ -12,22 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stvg_nb.puppets import (
+from stvg_nb.theatre.scripts import (
     ACTIONS,
-    KEYS,
     Dice,
     Event,
     Script,
-    Speaker,
-    _choose,
     _passes,
     answers,
     doing,
     fits,
-    phrase,
     positions,
     the_one,
 )
+from .sentences import Speaker, phrase
+from .staging import KEYS, _choose
 from .labels import ACTION_CLASSES, action_labels, sampled_frames
 from .seeing import RenderedClips
 from .vocabulary import VERBS, spoken_interval

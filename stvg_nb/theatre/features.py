@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import read_json, write_json
-from ..prompting import PromptingConfig
+from ..foundations.files import read_json, write_json
+from ..foundations.prompting_config import PromptingConfig
 from ..rewards import build_box_prompt, build_prompt
 from .facts import action_tracks, clothes_of, training_questions
 from stvg_nb.theatre.seeing import (

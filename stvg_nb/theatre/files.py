@@ -16,19 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmarks import BENCHMARKS, locate
-from stvg_nb.core import (
+from ..foundations.benchmarks import BENCHMARKS, locate
+from stvg_nb.foundations.files import (
     InputError,
-    MaskDatabase,
     config_hash,
-    iter_frames,
     read_json,
     runs_dir,
     write_bytes,
     write_json,
     write_text,
-    write_video,
 )
+from ..foundations.masks import MaskDatabase
+from ..foundations.video import iter_frames, write_video
 from ..foundations.store import locked
 
 # %% ../../nbs/theatre/files.ipynb #cell-003

@@ -11,18 +11,17 @@ import inspect, resource, tempfile, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from stvg_nb.core import (
+from ..foundations.artefacts import environment, git_state
+from stvg_nb.foundations.files import (
     InputError,
     config_hash,
-    environment,
-    git_state,
     read_json,
-    resolve,
     runs_dir,
     sha256_file,
     write_json,
 )
-from ..puppets import VERSION
+from ..foundations.settings import resolve
+from .scripts import VERSION
 
 # %% ../../nbs/theatre/jobs.ipynb #cell-008
 @dataclass(frozen=True)

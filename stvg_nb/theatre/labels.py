@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core import sample_indices
-from ..prompting import PromptingConfig
-from ..puppets import COLOURS, HATS, Script, cosine, positions, sine, skeleton, views
+from ..foundations.video import sample_indices
+from ..foundations.prompting_config import PromptingConfig
+from .figures import skeleton
+from .scenes import views
+from .scripts import COLOURS, HATS, Script, cosine, positions, sine
 from stvg_nb.theatre.seeing import (
     GRID,
     PAIRS,

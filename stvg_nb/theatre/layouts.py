@@ -9,7 +9,7 @@ __all__ = ['SIGN_WORDS', 'hcstvg_record', 'hcstvg_v2_record', 'segment', 'asked_
 # %% ../../nbs/theatre/layouts.ipynb #cell-002
 import numpy as np
 
-from ..core import Tube
+from ..foundations.geometry import Tube
 from .scripts import VERSION, Dice, Event, Script
 from .sentences import expressions, thing_question
 from .truth import full_boxes

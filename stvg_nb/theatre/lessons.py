@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import atomic_path
+from ..foundations.files import atomic_path
 from stvg_nb.grpo import (
     Prompt,
     Video,
@@ -28,7 +28,8 @@ from stvg_nb.grpo import (
     shared_prefix,
     vision_language,
 )
-from ..prompting import PromptingConfig, preset
+from ..foundations.prompting_config import PromptingConfig
+from ..prompting import preset
 from .features import ClipExample
 from .labels import PROBE_HEADS, new_probe, numbered_batch, probe_loss
 from .seeing import GRID, MARK_SETTINGS, PAIRS, RenderedClips, progress

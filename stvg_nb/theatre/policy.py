@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import InputError, Interval, atomic_path, package_dir, write_text
+from ..foundations.files import InputError, atomic_path, package_dir, write_text
+from ..foundations.geometry import Interval
 from ..grpo import encode_clip, encode_prompt, rollout
-from ..prompting import PromptingConfig
+from ..foundations.prompting_config import PromptingConfig
 from ..rewards import build_prompt, parse
 from .lessons import Learner
 from .seeing import RenderedClips, numbered_clip

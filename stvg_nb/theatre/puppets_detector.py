@@ -8,10 +8,10 @@ __all__ = ['WEIGHTS', 'shipped_detector', 'recognises_puppets', 'make_puppets']
 # %% ../../nbs/theatre/puppets_detector.ipynb #cell-003
 from pathlib import Path
 
-from ..core import InputError, package_dir, read_json
+from ..foundations.files import InputError, package_dir, read_json
 from ..detectors import YoloDetector
 from ..foundations.prompting_config import PromptingConfig
-from ..puppets import is_puppets
+from .files import is_puppets
 
 # %% ../../nbs/theatre/puppets_detector.ipynb #cell-005
 WEIGHTS = {"puppets": "puppets-yolo12n.pt"}  # files in weights/; hash and origin beside them as .json

@@ -11,7 +11,7 @@ __all__ = ['VERSION', 'SPLITS', 'DOMAINS', 'SIZES', 'COLOURS', 'HATS', 'PROPS', 
 import math, zlib
 from dataclasses import asdict, dataclass, field
 import numpy as np
-from ..core import canonical_json, sha256_bytes
+from ..foundations.files import canonical_json, sha256_bytes
 
 # %% ../../nbs/theatre/scripts.ipynb #cell-005
 VERSION = 1  # of the benchmark: any change of scripts or pixels raises it

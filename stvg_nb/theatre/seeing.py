@@ -15,32 +15,27 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import read_json, sample_indices, write_json
-from ..prompting import PromptingConfig, colour, mark_place, mark_style
-from stvg_nb.puppets import (
+from ..foundations.files import read_json, write_json
+from ..foundations.video import sample_indices
+from ..foundations.mark_drawing import mark_place, mark_style
+from ..foundations.prompting_config import PromptingConfig, colour
+from .figures import figure, paint_prop, paint_puppet, skeleton
+from .scenes import _look, backdrop, paint_scenery, prop_places, views
+from stvg_nb.theatre.scripts import (
     ACTIONS,
     BODY,
-    BRIEF,
     COLOURS,
-    HATS,
-    PROPS,
     Dice,
     Event,
+    HATS,
+    PROPS,
     Prop,
     Puppet,
     Script,
-    _look,
-    backdrop,
-    figure,
-    make_script,
-    paint_prop,
-    paint_puppet,
-    paint_scenery,
     positions,
-    prop_places,
-    skeleton,
-    views,
 )
+from .staging import BRIEF
+from .stories import make_script
 
 # %% ../../nbs/theatre/seeing.ipynb #cell-009
 FRAMES = 40  # sampled frames of a clip of 20 seconds, two a second

@@ -12,7 +12,9 @@ from pathlib import Path
 from ..foundations.files import InputError, config_hash, read_json, runs_dir, write_json
 from ..foundations.settings import DataConfig
 from ..foundations.store import locked
-from ..puppets import DOMAINS, Options, write_split
+from .files import write_split
+from .scripts import DOMAINS
+from .staging import Options
 
 # %% ../../nbs/theatre/source.ipynb #cell-005
 SPLITS = {"train": "train", "val": "val", "test": "test"}

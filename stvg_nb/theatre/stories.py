@@ -8,7 +8,7 @@ __all__ = ['DIRECT', 'ATTEMPTS', 'direct_attribute_action', 'direct_action', 'di
 
 # %% ../../nbs/theatre/stories.ipynb #cell-002
 import numpy as np
-from ..core import InputError
+from ..foundations.files import InputError
 from stvg_nb.theatre.scripts import (
     ACTIONS,
     DOMAINS,

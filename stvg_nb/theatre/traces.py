@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from fastcore.basics import patch
 
-from ..puppets import COLOURS, HATS
+from .scripts import COLOURS, HATS
 from ..rewards import build_prompt
 from .facts import CLOTHES, EventFacts, TraceFacts, training_questions
 from .seeing import PAIRS, RenderedClips

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..core import Interval, MaskDatabase, Tube, config_hash, package_dir, read_json
+from ..foundations.files import config_hash, package_dir, read_json
+from ..foundations.geometry import Interval, Tube
+from ..foundations.masks import MaskDatabase
 from .scenes import joint_boxes, numbers, pixel_hash, render
 from stvg_nb.theatre.scripts import (
     DOMAINS,

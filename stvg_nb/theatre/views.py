@@ -14,15 +14,10 @@ from ..foundations.files import read_json, write_json
 from ..foundations.geometry import Tube
 from ..foundations.samples import Sample, open_database
 from ..foundations.video import sample_indices
-from stvg_nb.puppets import (
-    DOMAINS,
-    Dice,
-    expressions,
-    full_boxes,
-    make_script,
-    thing_question,
-    truth,
-)
+from .scripts import DOMAINS, Dice
+from .sentences import expressions, thing_question
+from .stories import make_script
+from .truth import full_boxes, truth
 from ..rows import NumberedSplit, masks_beside
 from ..voting import vote
 

@@ -12,7 +12,8 @@ import math
 from functools import lru_cache
 
 from ..grpo import SPECIALS, Video, encode_prompt
-from ..puppets import COLOURS, HATS, PHRASES, PROPS, RARE, third
+from .scripts import COLOURS, HATS, PROPS
+from .sentences import PHRASES, RARE, third
 from ..rewards import build_box_prompt, build_prompt
 from .seeing import SIZE
 
