@@ -1091,7 +1091,7 @@ def _data(cases):  # entry of a provenance
                 n_samples=len(scripts),
                 synthetic=True,
                 licence="Apache-2.0",
-                source="stvg_nb.puppets",
+                source="Puppets",
             )
         ]
         if scripts

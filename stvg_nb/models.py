@@ -651,7 +651,7 @@ def _bytes(x, processor):  # undo the normalisation
     return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 # %% ../nbs/04b_models.ipynb #cell-075
-POLICIES = Registry("policy", {"embedded": "stvg_nb.embedded.load"})  # prefix -> name -> model
+POLICIES = Registry("policy", {"embedded": "stvg_nb.theatre.policy.load"})  # prefix -> name -> model
 
 
 def _loaded(where, load, remedy):
@@ -739,7 +739,7 @@ def _registered(name, dtype):  # embedded:base, or any prefix of `POLICIES`
     try:
         load = POLICIES[prefix]
     except InputError:
-        why = f"no policy of the kind {prefix!r} comes with this installation"
+        why = f"no policy of the kind {prefix!r} comes with this installation (`make weights`)"
         raise InputError(name, f"{why}; known are {', '.join(POLICIES)}") from None
     model, processor = load(rest or "base")
     return model.to(dtype or torch.float32), processor

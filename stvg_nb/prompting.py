@@ -486,7 +486,6 @@ from stvg_nb.foundations.mark_drawing import (
     read_mark,
 )
 from .foundations.prompting_config import VARIANTS, colour
-from .theatre.puppets_detector import WEIGHTS, shipped_detector
 
 # %% ../nbs/01_prompting.ipynb #cell-073
 PRESETS = VARIANTS

@@ -334,7 +334,7 @@ def peak_memory(
     import json, subprocess, sys
 
     code = (
-        "import json, re, sys, tempfile\nfrom pathlib import Path\nfrom stvg_nb import prompting as p, puppets as q\n"
+        "import json, re, sys, tempfile\nfrom pathlib import Path\nfrom stvg_nb import prompting as p\nfrom stvg_nb.theatre import puppets as q\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024\n"  # ru_maxrss would begin at the parent's
         f"script = q.make_script('val', {domain!r}, {index}, q.Options(duration={float(seconds)}))\n"
         "with tempfile.TemporaryDirectory() as d:\n"

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from stvg_nb import puppets as P
+from stvg_nb.theatre import puppets as P
 from stvg_nb.foundations.files import InputError, package_dir, read_json, sha256_file
 from stvg_nb.foundations.geometry import Interval
 from stvg_nb.rewards import Target, build_prompt, parse, score

@@ -307,15 +307,15 @@ def test_load_policy_embedded(monkeypatch):
         asked.append(name)
         return toy_family("qwen2_5_vl")
 
-    fake = types.ModuleType("stvg_nb.embedded")
+    fake = types.ModuleType("stvg_nb.theatre.policy")
     fake.load = load
-    monkeypatch.setitem(sys.modules, "stvg_nb.embedded", fake)
+    monkeypatch.setitem(sys.modules, "stvg_nb.theatre.policy", fake)
     assert (
         load_policy("embedded:base").name == "embedded:base"
         and load_policy("embedded:grpo").model.dtype == torch.float32
     )
     assert asked == ["base", "grpo"]
-    monkeypatch.setitem(sys.modules, "stvg_nb.embedded", None)
+    monkeypatch.setitem(sys.modules, "stvg_nb.theatre.policy", None)
     refused("embedded:base", "make weights")
 
 

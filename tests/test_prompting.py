@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stvg_nb import prompting, puppets
+from stvg_nb import prompting
+from stvg_nb.theatre import puppets
 from stvg_nb.foundations.files import InputError, read_json
 from stvg_nb.foundations.masks import MaskDatabase, mask_box
 from stvg_nb.foundations.video import probe, write_video

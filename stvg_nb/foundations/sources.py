@@ -70,7 +70,7 @@ SOURCES = Registry(
     "source", {"files": files_source, "puppets": "stvg_nb.theatre.source.puppets_source"}
 )
 # who makes clips with their truth: (folder, split, domain, count, ...) -> files
-CLIPS = Registry("clips", {"puppets": "stvg_nb.puppets.write_split"})
+CLIPS = Registry("clips", {"puppets": "stvg_nb.theatre.puppets.write_split"})
 # each benchmark's own name means its files
 for _name in BENCHMARKS:
     SOURCES.register(_name, files_source)
