@@ -362,10 +362,11 @@ def plan(
     except InputError:
         there = set()  # an installed package has no notebooks
     artefacts = []
-    for name, made_from in INGREDIENTS.items():
+    for name in ARTEFACTS:
         needs = _needs(name, settings, there)
         runs = all(n["there"] for n in needs)
-        artefacts.append(dict(name=name, title=made_from.title, needs=needs, runs=runs))
+        title = INGREDIENTS[name].title
+        artefacts.append(dict(name=name, title=title, needs=needs, runs=runs))
     return dict(schema="stvg.plan/1", profile=settings.name, artefacts=artefacts)
 
 # %% ../nbs/11a_plan.ipynb #cell-054

@@ -7,7 +7,7 @@ __all__ = ['LONGEST', 'MISSING', 'MEASUREMENTS', 'code_cells', 'parameters', 'ch
            'execute', 'hears_interrupts', 'shortened', 'reason_of', 'same_result', 'snapshot', 'settle', 'became',
            'freshness', 'Running']
 
-# %% ../nbs/11a_process.ipynb #cell-005
+# %% ../nbs/11a_process.ipynb #cell-006
 import contextlib
 import json
 import os
@@ -38,7 +38,7 @@ from stvg_nb.core import (
 )
 from .plan import ARTEFACTS
 
-# %% ../nbs/11a_process.ipynb #cell-008
+# %% ../nbs/11a_process.ipynb #cell-009
 def code_cells(path: Path | str) -> list:  # of cells as the notebook file has them
     "The code cells of a notebook."
     cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
@@ -48,7 +48,7 @@ def code_cells(path: Path | str) -> list:  # of cells as the notebook file has t
 def _source(cells):
     return "\n".join("".join(c["source"]) for c in cells)
 
-# %% ../nbs/11a_process.ipynb #cell-010
+# %% ../nbs/11a_process.ipynb #cell-011
 def parameters(
     path: Path | str,  # notebook
     profile: Profile,
@@ -63,7 +63,7 @@ def parameters(
         values |= dict(every=True, recompute=True)
     return {k: v for k, v in values.items() if k in named}
 
-# %% ../nbs/11a_process.ipynb #cell-014
+# %% ../nbs/11a_process.ipynb #cell-015
 def _package_files():
     "What every chapter depends on: {name: file}."
     package = package_dir()
@@ -89,7 +89,7 @@ def chapter_key(
         )
     )
 
-# %% ../nbs/11a_process.ipynb #cell-017
+# %% ../nbs/11a_process.ipynb #cell-018
 def written(
     folder: Path | str,  # of figures
 ) -> dict:  # name -> stamp of its provenance, which is the last file that an artefact writes
@@ -106,7 +106,7 @@ def _is_from(name, path):
     word = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
     return re.search(word, _source(code_cells(path))) is not None
 
-# %% ../nbs/11a_process.ipynb #cell-018
+# %% ../nbs/11a_process.ipynb #cell-019
 def files_of(
     names: list,  # artefacts
     folder: Path,  # of figures
@@ -117,7 +117,7 @@ def files_of(
     own = [p for p in found if re.split(r"--|\.", p.name)[0] in names]
     return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(own)}
 
-# %% ../nbs/11a_process.ipynb #cell-021
+# %% ../nbs/11a_process.ipynb #cell-022
 def _record(path, profile):
     return runs_dir(profile.name, f"{Path(path).stem}.record.json")
 
@@ -138,7 +138,7 @@ def finished(
         return None
     return known if all(same(f, h) for f, h in known["files"].items()) else None
 
-# %% ../nbs/11a_process.ipynb #cell-024
+# %% ../nbs/11a_process.ipynb #cell-025
 def _end_with_parent():
     "Wait until standard input ends, then end this process and all that it started."
     while os.read(0, 1):
@@ -150,7 +150,7 @@ def _end_with_parent():
             p.kill()
     os._exit(1)
 
-# %% ../nbs/11a_process.ipynb #cell-025
+# %% ../nbs/11a_process.ipynb #cell-026
 def execute():
     "What a chapter's process does: `argv` holds notebook, executed copy and parameters as JSON."
     import threading
@@ -173,12 +173,12 @@ def execute():
     except papermill.PapermillExecutionError:
         sys.exit(1)  # the executed copy has the traceback
 
-# %% ../nbs/11a_process.ipynb #cell-027
+# %% ../nbs/11a_process.ipynb #cell-028
 def hears_interrupts():
     "For `preexec_fn`: SIGINT interrupts the child, however this process was started."
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-# %% ../nbs/11a_process.ipynb #cell-030
+# %% ../nbs/11a_process.ipynb #cell-031
 LONGEST = 400  # lines of one output that an executed notebook keeps
 
 
@@ -193,7 +193,7 @@ def shortened(
     left_out = f"... {len(lines) - LONGEST} more lines, all of them in {log} ...\n"
     return "".join([*lines[:half], left_out, *lines[-half:]])
 
-# %% ../nbs/11a_process.ipynb #cell-033
+# %% ../nbs/11a_process.ipynb #cell-034
 MISSING = re.compile(
     "|".join(
         (
@@ -210,7 +210,7 @@ MISSING = re.compile(
     )
 )
 
-# %% ../nbs/11a_process.ipynb #cell-035
+# %% ../nbs/11a_process.ipynb #cell-036
 def reason_of(
     notebook: Path,  # executed copy, whole or cut off
     log: Path,
@@ -228,7 +228,7 @@ def reason_of(
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"ended without a result{': ' + lines[-1][:200] if lines else ''}"
 
-# %% ../nbs/11a_process.ipynb #cell-038
+# %% ../nbs/11a_process.ipynb #cell-039
 _OF_ONE_RUN = ("git", "created", "seconds")  # of a provenance
 _OF_ONE_ROW = ("status", "checked", "differing", "seconds")
 
@@ -245,7 +245,7 @@ def same_result(
 
     return facts(a) == facts(b)
 
-# %% ../nbs/11a_process.ipynb #cell-041
+# %% ../nbs/11a_process.ipynb #cell-042
 MEASUREMENTS = ("x-preprocessing",)  # artefacts whose numbers are seconds and megabytes
 
 
@@ -262,7 +262,7 @@ def snapshot(
         out[name] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
     return {name: files for name, files in out.items() if files}
 
-# %% ../nbs/11a_process.ipynb #cell-042
+# %% ../nbs/11a_process.ipynb #cell-043
 def settle(
     before: dict,  # `snapshot` of the start
     names: list,  # artefacts that the run wrote
@@ -284,7 +284,7 @@ def settle(
             write_bytes(folder / file, content)
     return aside
 
-# %% ../nbs/11a_process.ipynb #cell-045
+# %% ../nbs/11a_process.ipynb #cell-046
 def became(
     made: dict,  # provenance
 ) -> str:  # "recomputed" or "re-scored (n of m ... asked again are equal)"
@@ -301,7 +301,7 @@ def became(
     new = len(parts) - len(again)
     return text + (f", {new} rows recomputed" if new else "")
 
-# %% ../nbs/11a_process.ipynb #cell-046
+# %% ../nbs/11a_process.ipynb #cell-047
 def freshness(
     made: dict,  # provenance, as the run wrote it
 ) -> dict:  # {"became": text, "differing": keys}
@@ -309,7 +309,7 @@ def freshness(
     differing = sorted({k for r in made["rows"] for k in r.get("differing", [])})
     return dict(became=became(made), differing=differing)
 
-# %% ../nbs/11a_process.ipynb #cell-049
+# %% ../nbs/11a_process.ipynb #cell-050
 class Running:
     "A chapter in a process of its own."
 
@@ -334,7 +334,7 @@ class Running:
         self.files = snapshot([n for n in self.before if _is_from(n, self.path)], folder)
         self.process = self._start()
 
-# %% ../nbs/11a_process.ipynb #cell-050
+# %% ../nbs/11a_process.ipynb #cell-051
 @patch
 def _start(self: Running):
     told = parameters(self.path, self.profile, self.full, self.told)
@@ -354,7 +354,7 @@ def _start(self: Running):
             env=usual | places | dict(STVG_PROFILE=self.told, PYTHONUNBUFFERED="1"),
         )
 
-# %% ../nbs/11a_process.ipynb #cell-051
+# %% ../nbs/11a_process.ipynb #cell-052
 @patch
 def cells(self: Running) -> tuple:  # (done, of all)
     "How far it is, as far as the executed copy tells."
@@ -378,7 +378,7 @@ def stop(self: Running):
         self.process.kill()
         self.process.wait()
 
-# %% ../nbs/11a_process.ipynb #cell-054
+# %% ../nbs/11a_process.ipynb #cell-055
 @patch
 def finish(
     self: Running,
@@ -401,7 +401,7 @@ def finish(
     )
     return result | known
 
-# %% ../nbs/11a_process.ipynb #cell-055
+# %% ../nbs/11a_process.ipynb #cell-056
 @patch
 def _made(self: Running):
     "What the run wrote: artefacts, their files after `settle`, and how fresh they are."

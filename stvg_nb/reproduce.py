@@ -6,7 +6,7 @@
 __all__ = ['PAPER', 'METHOD', 'Progress', 'only_run', 'run_chapters', 'usual_jobs', 'same_metric', 'headline', 'beside',
            'list_artefacts', 'reproduce', 'exit_code', 'format_report']
 
-# %% ../nbs/11a_reproduce.ipynb #cell-005
+# %% ../nbs/11a_reproduce.ipynb #cell-006
 import contextlib
 import os
 import re
@@ -28,7 +28,7 @@ from stvg_nb.core import (
 from .plan import ARTEFACTS, WRITTEN_BY, chapters, open_profile
 from .process import Running, finished, freshness, written
 
-# %% ../nbs/11a_reproduce.ipynb #cell-008
+# %% ../nbs/11a_reproduce.ipynb #cell-009
 class Progress:
     "Overall and per chapter, on stderr."
 
@@ -50,7 +50,7 @@ class Progress:
         how = dict(position=place, leave=False, bar_format=shape, file=sys.stderr)
         return tqdm(desc=name, total=total, **how)
 
-# %% ../nbs/11a_reproduce.ipynb #cell-009
+# %% ../nbs/11a_reproduce.ipynb #cell-010
 @patch
 def log(self: Progress, line: str):
     "A line above the bars, or into the log."
@@ -71,7 +71,7 @@ def start(self: Progress, name: str):
     place = min(set(range(1, 9)) - taken, default=9)
     self.bars[name] = self._bar(name, 0, place)
 
-# %% ../nbs/11a_reproduce.ipynb #cell-010
+# %% ../nbs/11a_reproduce.ipynb #cell-011
 @patch
 def cells(self: Progress, name: str, done: int, of: int):
     "How far a chapter is."
@@ -94,14 +94,14 @@ def end(self: Progress, result: dict):
     if self.bars:
         self.bars["all"].update()
 
-# %% ../nbs/11a_reproduce.ipynb #cell-011
+# %% ../nbs/11a_reproduce.ipynb #cell-012
 @patch
 def close(self: Progress):
     "Take the bars away."
     for bar in reversed(self.bars.values()):
         bar.close()
 
-# %% ../nbs/11a_reproduce.ipynb #cell-014
+# %% ../nbs/11a_reproduce.ipynb #cell-015
 @contextlib.contextmanager
 def only_run(profile: str):  # its name
     "Hold the profile's lock; clear away what a killed run left half-written."
@@ -127,7 +127,7 @@ def _clear(folders):
             if time.time() - p.stat().st_mtime > 60:
                 p.unlink()
 
-# %% ../nbs/11a_reproduce.ipynb #cell-018
+# %% ../nbs/11a_reproduce.ipynb #cell-019
 def _kept(path, known):
     "The result of a chapter whose record still holds."
     reason = "kept from an earlier run with the same key"
@@ -170,14 +170,14 @@ def run_chapters(
             job.stop()
     return {p.stem: results[p.stem] for p in todo}
 
-# %% ../nbs/11a_reproduce.ipynb #cell-020
+# %% ../nbs/11a_reproduce.ipynb #cell-021
 def usual_jobs(profile: Profile) -> int:
     "Chapters at a time: one on a GPU, else two where there are two cores."
     known = hasattr(os, "sched_getaffinity")  # not everywhere
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     return 1 if profile.device == "cuda" else min(2, cores)
 
-# %% ../nbs/11a_reproduce.ipynb #cell-023
+# %% ../nbs/11a_reproduce.ipynb #cell-024
 PAPER = {  # label of a row here -> the paper's
     "base": "qwen2.5-vl-7b",
     "marks": "+visualprompt",
@@ -198,7 +198,7 @@ def same_metric(name: str) -> str:
     "One spelling for the several that papers use."
     return name.removeprefix("stvg ").replace("r1@", "tiou@").replace("j&f", "j_and_f")
 
-# %% ../nbs/11a_reproduce.ipynb #cell-025
+# %% ../nbs/11a_reproduce.ipynb #cell-026
 def _main_row(rows):
     "The whole method; else the last row that is no part of the clips and was not told the truth."
     whole = [r for r in rows if set(r["label"].lower().split(", ")) <= METHOD]
@@ -212,7 +212,7 @@ def _number_of(row, metric):
     number = dict(label=row["label"], metric=metric, value=row["metrics"][metric])
     return number | (dict(reference=row["reference"]) if row.get("reference") else {})
 
-# %% ../nbs/11a_reproduce.ipynb #cell-026
+# %% ../nbs/11a_reproduce.ipynb #cell-027
 def headline(
     made: dict,  # provenance
 ) -> dict | None:  # {"measured", "reported" or None, "same_data"}; None without measured rows
@@ -236,7 +236,7 @@ def headline(
         same_data=not any(d.get("synthetic") for d in made["data"]),
     )
 
-# %% ../nbs/11a_reproduce.ipynb #cell-027
+# %% ../nbs/11a_reproduce.ipynb #cell-028
 def _number(n):
     name, value = f"{n['label']} {n['metric']}", n["value"]
     if value is None:
@@ -256,7 +256,7 @@ def beside(
     other = "" if h["same_data"] else " (other data)"
     return f"{measured} | paper reports {_number(h['reported'])}{other}"
 
-# %% ../nbs/11a_reproduce.ipynb #cell-030
+# %% ../nbs/11a_reproduce.ipynb #cell-031
 def list_artefacts(
     profile: str,  # its name
 ) -> dict:  # stvg.reproduce/1
@@ -268,7 +268,7 @@ def list_artefacts(
     ]
     return dict(schema="stvg.reproduce/1", profile=profile, artefacts=listed)
 
-# %% ../nbs/11a_reproduce.ipynb #cell-032
+# %% ../nbs/11a_reproduce.ipynb #cell-033
 def _why_skipped(name, chapter, results, there):
     "The reason why an artefact was not made; None where it was."
     result = results.get(chapter)
@@ -299,7 +299,7 @@ def _artefact(name, chapter, results, folder, there):
         differing=fresh["differing"],
     )
 
-# %% ../nbs/11a_reproduce.ipynb #cell-034
+# %% ../nbs/11a_reproduce.ipynb #cell-035
 def _report(profile, full, only, there, results, before, seconds):  # before: `written` of the start
     "The report of a run, stvg.reproduce/1."
     figures = figures_dir(profile.name)
@@ -320,7 +320,7 @@ def _report(profile, full, only, there, results, before, seconds):  # before: `w
         chapters=[{k: v for k, v in r.items() if k not in hidden} for r in results.values()],
     )
 
-# %% ../nbs/11a_reproduce.ipynb #cell-035
+# %% ../nbs/11a_reproduce.ipynb #cell-036
 def reproduce(
     profile: Path | str | None = None,  # a name or a `.yaml` file; None: the default
     only: list | tuple = (),  # artefact names; empty: all chapters
@@ -350,7 +350,7 @@ def reproduce(
         write_text(runs_dir(settings.name, "report.md"), format_report(report) + "\n")
     return report
 
-# %% ../nbs/11a_reproduce.ipynb #cell-037
+# %% ../nbs/11a_reproduce.ipynb #cell-038
 def exit_code(
     report: dict,  # of `reproduce`
 ) -> int:
@@ -358,7 +358,7 @@ def exit_code(
     states = {c["status"] for c in report["chapters"]}
     return 1 if "failed" in states else 3 if "skipped" in states else 0
 
-# %% ../nbs/11a_reproduce.ipynb #cell-039
+# %% ../nbs/11a_reproduce.ipynb #cell-040
 def _artefact_line(a):
     if a["status"] == "skipped":
         return f"- {a['name']}: skipped, because {a['reason']}"
@@ -372,7 +372,7 @@ def _chapter_line(c):
     because = ", because" if c["status"] == "skipped" else ":"
     return f"- {c['chapter']}: {c['status']}{because} {c['reason']} (log: {c['chapter']}.log)"
 
-# %% ../nbs/11a_reproduce.ipynb #cell-040
+# %% ../nbs/11a_reproduce.ipynb #cell-041
 def format_report(
     report: dict,  # of `reproduce`
 ) -> str:  # Markdown

@@ -88,7 +88,7 @@ def bare_machine(tmp_path, monkeypatch):
 def test_every_artefact_is_planned_under_every_shipped_profile(profile, bare_machine, tmp_path):
     made = plan(profile)
     assert (made["schema"], made["profile"]) == ("stvg.plan/1", profile)
-    assert [a["name"] for a in made["artefacts"]] == [*INGREDIENTS]
+    assert [a["name"] for a in made["artefacts"]] == [*R.ARTEFACTS]
     assert set(INGREDIENTS) == set(R.ARTEFACTS)
     for a in made["artefacts"]:
         assert a["title"] and a["runs"] == all(n["there"] for n in a["needs"])
