@@ -1,47 +1,47 @@
-"""The gallery on files of other benchmarks, on random intervals, and what stands behind a figure."""
+"""The gallery on other benchmarks' files, on random intervals, and what stands behind a figure."""
 
-import json
+import ast, json, re
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings, strategies as st
 
 from stvg_nb import gallery
-from stvg_nb.foundations.files import InputError, write_json
-from stvg_nb.foundations.geometry import Tube
-from stvg_nb.foundations.masks import MaskDatabase, encode_mask
-from stvg_nb.foundations.settings import load_profile
-from stvg_nb.foundations.video import write_video
-from stvg_nb.explorer import Explorer, Frames, SHOWN, open_collection
-from stvg_nb.gallery import (
-    Asked,
-    Example,
-    Overlay,
-    Renamed,
-    Strip,
-    TimelineBar,
-    ask,
-    caption_cases,
-    caption_strip,
-    film,
-    head_camera,
-    missed_by,
-    moments,
-    publish,
-    scores_of,
-    spoken,
-    strip,
-    told_by,
-    true_of,
+from stvg_nb.core import (
+    InputError,
+    MaskDatabase,
+    Tube,
+    encode_mask,
+    load_profile,
+    read_json,
+    write_json,
+    write_video,
 )
-from stvg_nb.foundations.scoring import evaluate
-from stvg_nb.foundations.detections import Detections, no_detections
-from stvg_nb.theatre.files import write_clip, write_split
-from stvg_nb.theatre.staging import Options
-from stvg_nb.theatre.stories import make_script
-from stvg_nb.theatre.truth import full_boxes, truth
+from stvg_nb.explorer import SHOWN, Explorer, Frames, open_collection
+from stvg_nb.gallery import Overlay, Strip, TimelineBar, film, moments, scores_of, strip, tube_of
+from stvg_nb.metrics import evaluate, read_record
+from stvg_nb.prompting import Detections, no_detections
+from stvg_nb.puppets import Options, full_boxes, make_script, truth, write_clip, write_split
+
+
+def chapter():
+    "What the gallery's notebook defines and does not export: its figures' functions and classes."
+    kept, names = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom), dict(vars(gallery))
+    for c in read_json(ROOT / "nbs/09_gallery.ipynb")["cells"]:
+        source = "".join(c["source"])
+        if c["cell_type"] != "code" or source.startswith("#|"):
+            continue
+        for node in ast.parse(source).body:
+            constant = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).isupper()
+            if isinstance(node, kept) or constant:
+                exec(compile(ast.Module([node], []), "09_gallery", "exec"), names)
+    return SimpleNamespace(**names), names
+
+
+C, NAMES = chapter()
 
 SHORT = Options(duration=8.0)
 
@@ -53,7 +53,7 @@ def case(tmp_path_factory):
     video = tmp_path_factory.mktemp("gallery") / "videos" / f"{script.name}.mp4"
     facts = truth(script, write_clip(video, script))
     facts["masks"].save(video.parent.parent / "masks" / f"{script.name}.masks.json.gz")
-    return Example(
+    return C.PuppetExample(
         video.name,
         script.query,
         video,
@@ -68,7 +68,7 @@ def case(tmp_path_factory):
     )
 
 
-# ---------------------------------------------------------------------------- frames and sheets
+# ------------------------------------------------------------------------- frames and sheets
 
 
 @given(
@@ -98,7 +98,7 @@ def test_nothing_on_a_sheet_overlaps(n, columns, k, bars, title):
     import matplotlib.pyplot as plt
 
     grey = np.full((24, 32, 3), 128, np.uint8)
-    strip = Strip(
+    one = Strip(
         title,
         (24, 32),
         list(range(k)),
@@ -108,7 +108,7 @@ def test_nothing_on_a_sheet_overlaps(n, columns, k, bars, title):
         [TimelineBar("row", "red", [(1, 2)])] * bars,
         "tIoU 0.00",
     )
-    fig = film([strip] * n, columns)
+    fig = film([one] * n, columns)
     places = [ax.get_position() for ax in fig.axes]
     plt.close(fig)
     assert len(places) == n * (k + (bars > 0))
@@ -118,17 +118,47 @@ def test_nothing_on_a_sheet_overlaps(n, columns, k, bars, title):
     assert not any(a.overlaps(b) for i, a in enumerate(places) for b in places[i + 1 :])
 
 
+@given(st.text(st.sampled_from("$\\\\{}^_ a1<&") | st.characters(codec="utf-8"), max_size=60))
+def test_text_of_others_is_never_a_formula(text):
+    import matplotlib.pyplot as plt
+
+    drawn = plt.figtext(0, 0, gallery.literal(text))
+    assert drawn._preprocess_math(drawn.get_text()) == (text, False)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("text", [r"$\frac{$", "from $5 to $9", r"\$ and $ $"])
+def test_every_text_of_a_sheet_may_hold_dollars(text):
+    import matplotlib.pyplot as plt
+
+    grey, box = np.full((24, 32, 3), 128, np.uint8), Overlay("red", (3, 3, 20, 20), text=text)
+    bar = TimelineBar(text, "red", [(1, 9)], (text,))
+    shown = Strip(text, (24, 32), [1], [grey], [[box]], 10.0, [bar], text, text)
+    fig = film([shown], beside=1.0, heading=text, width=12)
+    fig.canvas.draw()
+    texts = [t for t in fig.findobj(plt.Text) if "$" in t.get_text() and t.get_visible()]
+    assert len(texts) == 7  # heading, title, right, beside, box, label and text of the bar
+    assert {t._preprocess_math(t.get_text()) for t in texts} == {(text, False)}
+    plt.close(fig)
+
+
+@pytest.mark.parametrize("module", ["gallery", "explorer"])
+def test_what_is_exported_knows_no_puppets(module):
+    source = (ROOT / "stvg_nb" / f"{module}.py").read_text()
+    assert not re.search("puppet|embedded|theatre", source, re.I)
+
+
 @given(st.text(max_size=300))
 def test_any_answer_can_be_printed(text):
-    assert all(c.isprintable() or c == "\n" for c in spoken(text, 30))
+    assert all(c.isprintable() or c == "\n" for c in C.printed(text, 30))
 
 
-# ---------------------------------------------------------------------------- cases
+# ------------------------------------------------------------------------------------- cases
 
 
 def test_a_head_camera_keeps_play_and_truth_together():
     script = make_script("test", "stage", 3, SHORT)
-    moved = head_camera(script)
+    moved = C.head_camera(script)
     views = np.array([v[1:] for v in moved.views])
     assert (views[:, 0] == 1.3).all()
     assert (views[:, 1:] <= 0).all() and (
@@ -147,7 +177,7 @@ def test_a_renamed_detector_changes_names_only():
         np.array([0.9, 0.8, 0.7]),
     )
     plain = SimpleNamespace(name="d", __call__=None)
-    wrong = Renamed(lambda frames: [found, no_detections()], ["bird", "fish"])
+    wrong = C.Renamed(lambda frames: [found, no_detections()], ["bird", "fish"])
     a, b = wrong(["frame", "frame"])
     assert (
         a.labels == ["bird", "fish", "bird"]
@@ -156,7 +186,9 @@ def test_a_renamed_detector_changes_names_only():
         and found.labels == ["puppet"] * 3
     )
     assert (
-        len(b) == 0 and not hasattr(wrong, "prepare") and Renamed(plain, ["x"]).name == "d called x"
+        len(b) == 0
+        and not hasattr(wrong, "prepare")
+        and C.Renamed(plain, ["x"]).name == "d called x"
     )
 
 
@@ -169,26 +201,26 @@ def test_a_strip_shows_what_was_answered_where_it_was_answered(case):
         boxes=case.truth.to_dict(),
         target_id=case.facts["answer_id"],
     )
-    strip = strip(case, record, profile)
-    inside = [case.truth.start / case.fps <= t < case.truth.end / case.fps for t in strip.times]
+    shown = strip(case, record, profile)
+    inside = [case.truth.start / case.fps <= t < case.truth.end / case.fps for t in shown.times]
     assert any(inside) and not all(inside)
-    assert [sum(t.colour == gallery.SAID for t in things) for things in strip.things] == [
+    assert [sum(t.colour == gallery.ANSWER for t in things) for things in shown.overlays] == [
         int(i) for i in inside
     ]
-    assert strip.right == "tIoU 1.00, vIoU 1.00" and strip.bars[0].spans == strip.bars[1].spans
+    assert shown.right == "tIoU 1.00, vIoU 1.00" and shown.bars[0].spans == shown.bars[1].spans
     nothing = strip(case, dict(key=case.key, start_frame=None, end_frame=None), profile)
     assert nothing.right == "tIoU 0.00, vIoU 0.00" and nothing.bars[1].spans == []
 
 
-# ---------------------------------------------------------------------------- artefacts
+# --------------------------------------------------------------------------------- artefacts
 
 
 def test_kept_predictions_score_as_the_figure_says(case, tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
     monkeypatch.setenv("STVG_FIGURES", str(tmp_path))
-    monkeypatch.setattr(
-        gallery, "_policy", lambda name, device: SimpleNamespace(fingerprint="sha256:0")
+    monkeypatch.setitem(
+        NAMES, "cached_policy", lambda name, device: SimpleNamespace(fingerprint="sha256:0")
     )
     record = dict(
         key=case.key,
@@ -197,8 +229,8 @@ def test_kept_predictions_score_as_the_figure_says(case, tmp_path, monkeypatch):
         boxes=case.truth.to_dict(),
         ids=[],
     )
-    asked = Asked("base, numbers", "/some/where/checkpoint")
-    path = publish(
+    asked = C.Answerer("base, numbers", "/some/where/checkpoint")
+    path = C.publish(
         "r1-figure08", plt.figure(), "One clip.", load_profile("smoke"), [(asked, case, record)]
     )
     plt.close("all")
@@ -226,8 +258,8 @@ def test_times_alone_are_kept_so_that_they_score_as_the_figure_says(case, tmp_pa
     import matplotlib.pyplot as plt
 
     monkeypatch.setenv("STVG_FIGURES", str(tmp_path))
-    monkeypatch.setattr(
-        gallery, "_policy", lambda name, device: SimpleNamespace(fingerprint="sha256:0")
+    monkeypatch.setitem(
+        NAMES, "cached_policy", lambda name, device: SimpleNamespace(fingerprint="sha256:0")
     )
     when, record = (
         replace(case, task="vtg"),
@@ -239,12 +271,12 @@ def test_times_alone_are_kept_so_that_they_score_as_the_figure_says(case, tmp_pa
             ids=[],
         ),
     )
-    publish(
+    C.publish(
         "r1-figure11",
         plt.figure(),
         "One clip.",
         load_profile("smoke"),
-        [(Asked("base, plain frames", "b", plain=True), when, record)],
+        [(C.Answerer("base, plain frames", "b", plain=True), when, record)],
     )
     plt.close("all")
     (row,) = json.loads((tmp_path / "r1-figure11.provenance.json").read_text())["rows"]
@@ -257,40 +289,41 @@ def test_times_alone_are_kept_so_that_they_score_as_the_figure_says(case, tmp_pa
     )
     assert list(row["metrics"]) == ["tiou"] and 0 < row["metrics"]["tiou"] < 1
     assert result["metrics"]["m_tiou"] == pytest.approx(row["metrics"]["tiou"])
-    assert missed_by(when, record) == "start 0.4 s late, end 0.3 s late"
+    assert C.interval_error(when, record) == "start 0.4 s late, end 0.3 s late"
 
 
 def test_policies_on_plain_frames_get_no_database(case):
-    assert "database" not in case.row(
-        Asked("a, plain frames", "b", plain=True).marks
-    ) and "database" in case.row(Asked("a, numbers", "b").marks)
+    assert "database" not in C.question_of(
+        case, C.Answerer("a, plain frames", "b", plain=True).marks
+    ) and "database" in C.question_of(case, C.Answerer("a, numbers", "b").marks)
 
 
-# ---------------------------------------------------------------------------- what is said about everybody
+# -------------------------------------------------------------- what is said about everybody
 
 
 def test_reasoning_is_read_as_it_is_taught():
-    from stvg_nb.theatre.facts import (
-        action_tracks,
-        clip_questions,
+    from stvg_nb.embedded import (
+        Speech,
         clothes_of,
-        presence_tracks,
-        trace_facts,
+        new_processor,
+        presence,
+        questions,
+        reply,
+        strips,
+        study,
     )
-    from stvg_nb.theatre.traces import trace_text
-    from stvg_nb.theatre.vocabulary import TextEncoder, new_processor
-    from stvg_nb.theatre.scripts import Dice
+    from stvg_nb.puppets import Dice
 
-    dressed, acted, speech = 0, 0, TextEncoder(new_processor())
+    dressed, acted, speech = 0, 0, Speech(new_processor())
     for index in range(8):
         script = make_script("train", ("stage", "street")[index % 2], index)
-        for q in clip_questions(script, Dice("told", index), 4):
+        for q in questions(script, Dice("told", index), 4):
             numbers, form = {k: k + 1 for k in range(len(script.puppets))}, q["form"]
-            told = told_by(trace_text(speech, trace_facts(script, form, q["answer"]), numbers))
+            told = C.parse_caption(reply(speech, study(script, form, q["answer"]), numbers))
             should = (
-                action_tracks(script)
+                strips(script)
                 if form.get("action")
-                else {k: [""] * len(v) for k, v in presence_tracks(script).items()}
+                else {k: [""] * len(v) for k, v in presence(script).items()}
             )  # "seen" is no action
             assert sorted(told) == [k + 1 for k in range(len(script.puppets))]
             for n, t in told.items():
@@ -306,16 +339,16 @@ def test_reasoning_is_read_as_it_is_taught():
 
 @given(st.text(st.sampled_from("01234. ;ab<>/think"), max_size=200))
 def test_any_reasoning_can_be_read(text):
-    for n, t in told_by(f"<think>{text}").items():
+    for n, t in C.parse_caption(f"<think>{text}").items():
         assert n >= 0 and t.clothes == () and not any(t.actions)
 
 
 def test_a_caption_of_the_truth_is_right_and_a_wrong_word_costs_its_share(case):
-    clothes, actions = caption_cases(case)
-    assert [c.row()["task"] for c in (clothes, actions)] == ["stvg", "stvg"] and len(
+    clothes, actions = C.caption_examples(case)
+    assert [C.question_of(c)["task"] for c in (clothes, actions)] == ["stvg", "stvg"] and len(
         {clothes.key, actions.key, case.key}
     ) == 3
-    true = true_of(case)
+    true = C.true_caption(case)
     assert {n: t.clothes for n, t in true.items()} == {
         n: (p.shirt, p.trousers, p.hat) for n, p in zip(case.facts["numbers"], case.script.puppets)
     }
@@ -324,36 +357,39 @@ def test_a_caption_of_the_truth_is_right_and_a_wrong_word_costs_its_share(case):
         "<think> x ;" + "".join(f" {n} {w} ;" for n, w in words.items()) + "</think>"
     )
     record = dict(key=clothes.key, text=text(worn))
-    assert scores_of(clothes, record) == dict(clothes=1.0)
+    assert C.figure_scores(clothes, record) == dict(clothes=1.0)
     other = next(c for c in ("red", "blue") if c != true[1].clothes[0])
     wrong = text(worn | {1: " ".join((other, *true[1].clothes[1:], "shirt"))})
-    assert scores_of(clothes, record | dict(text=wrong)) == dict(
+    assert C.figure_scores(clothes, record | dict(text=wrong)) == dict(
         clothes=pytest.approx(1 - 1 / (3 * len(true)))
     )
-    strip = caption_strip(
+    shown = C.caption_strip(
         case, [record, dict(key=actions.key, text="")], load_profile("smoke"), k=3
     )
     assert (
-        strip.right == "clothes 1.00, actions 0.00"
-        and len(strip.bars) == 2 * len(true)
-        and len(strip.pictures) == 3
+        shown.right == "clothes 1.00, actions 0.00"
+        and len(shown.bars) == 2 * len(true)
+        and len(shown.pictures) == 3
     )
-    assert all(not b.spans for b in strip.bars[1::2]) and any(b.spans for b in strip.bars[::2])
+    assert all(not b.spans for b in shown.bars[1::2]) and any(b.spans for b in shown.bars[::2])
 
 
 def test_a_missing_policy_is_said_in_one_line():
-    there, why = gallery.at_hand(
-        [Asked("a", "embedded:no-such-policy"), Asked("b", "embedded:no-such-policy", "two_stage")]
+    there, why = C.at_hand(
+        [
+            C.Answerer("a", "embedded:no-such-policy"),
+            C.Answerer("b", "embedded:no-such-policy", "two_stage"),
+        ]
     )
     assert there == [] and len(why) == 1 and "no-such-policy" in why[0] and "\n" not in why[0]
 
 
 def test_an_unknown_policy_stops_the_question(case):
     with pytest.raises(InputError, match="no-such-policy"):
-        ask(Asked("x", "embedded:no-such-policy"), [case], load_profile("smoke"))
+        C.ask(C.Answerer("x", "embedded:no-such-policy"), [case], load_profile("smoke"))
 
 
-# ---------------------------------------------------------------------------- the explorer on other people's files
+# ------------------------------------------------------ the explorer on other people's files
 
 
 def turn_every_knob(explorer):
@@ -368,7 +404,7 @@ def turn_every_knob(explorer):
 
 def test_explorer_on_hcstvg_with_two_files(case, tmp_path):
     root = case.video.parent.parent
-    from stvg_nb.theatre.layouts import hcstvg_record
+    from stvg_nb.puppets import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     record = dict(
@@ -424,10 +460,10 @@ def test_explorer_on_mevis_folders(tmp_path):
     opened = open_collection(
         "mevis", made["annotations"], tmp_path / "p.json", made["videos"], masks=made["masks"]
     )
-    assert opened.keys == [key] and len(Frames(opened.case(key).video)) == len(facts["frames"])
+    assert opened.keys == [key] and len(Frames(opened.example(key).video)) == len(facts["frames"])
     explorer = Explorer(opened, width=320)
     assert (
-        scores_of(opened.case(key), opened.predictions["p.json"][key]) == dict(j=1.0, f=1.0)
+        scores_of(opened.example(key), opened.predictions["p.json"][key]) == dict(j=1.0, f=1.0)
         and "J 1.00, F 1.00" in explorer.text.value
     )
     explorer.time.value = int(next(iter(masks)))
@@ -455,7 +491,7 @@ def test_explorer_on_a_temporal_benchmark(tmp_path):
     )
     bench = json.loads((tmp_path / "a.json").read_text())
     opened = open_collection("charades-sta", tmp_path / "a.json", tmp_path / "p.json", tmp_path)
-    case = opened.case("AAAAA#0")
+    case = opened.example("AAAAA#0")
     assert bench and (case.truth.start, case.truth.end) == (5, 15)
     explorer = Explorer(opened, width=64)
     assert "tIoU 1.00" in explorer.text.value and len(turn_every_knob(explorer)) >= 1
@@ -467,7 +503,7 @@ def test_bad_input_is_named(case, tmp_path):
         Frames(tmp_path / "empty")
     with pytest.raises(InputError, match="no such video"):
         Frames(tmp_path / "none.mp4")
-    from stvg_nb.theatre.layouts import hcstvg_record
+    from stvg_nb.puppets import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     write_json(
@@ -494,7 +530,7 @@ def test_masks_of_several_numbers_are_joined(case):
     for i, m in ((1, left), (2, right)):
         db.add_object(i)
         db.add(i, 0, m)
-    both = Example(
+    both = C.PuppetExample(
         "k",
         "all",
         case.video,
@@ -506,15 +542,15 @@ def test_masks_of_several_numbers_are_joined(case):
         [[encode_mask(left), encode_mask(right)], []],
         "rvos",
     )
-    assert scores_of(both, gallery.finish(both, dict(key="k", ids=[1, 2, 7]))) == dict(j=1.0, f=1.0)
-    assert scores_of(both, gallery.finish(both, dict(key="k", ids=[2])))["j"] == pytest.approx(
+    assert scores_of(both, C.finish(both, dict(key="k", ids=[1, 2, 7]))) == dict(j=1.0, f=1.0)
+    assert scores_of(both, C.finish(both, dict(key="k", ids=[2])))["j"] == pytest.approx(
         0.75
     )  # half of frame 0, and the empty frame 1
-    assert gallery.finish(both, dict(key="k", ids=[1, 7]))["unknown_ids"] == [7]
+    assert C.finish(both, dict(key="k", ids=[1, 7]))["unknown_ids"] == [7]
 
 
 def test_a_database_of_another_size_is_refused(case, tmp_path):
-    from stvg_nb.theatre.layouts import hcstvg_record
+    from stvg_nb.puppets import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     write_json(
@@ -547,8 +583,8 @@ def test_linear_boxes_are_drawn_and_scored_between_the_given_frames(case):
         and many["viou"] > 5 * few["viou"] / 2
     )
     between = int(ends.mean())
-    said = gallery.read_record(record | dict(interpolation="linear"), "x")
+    said = read_record(record | dict(interpolation="linear"), "x")
     assert (
-        gallery.tube_of(case, said).at([between])[1][0]
-        and not gallery.tube_of(case, gallery.read_record(record, "x")).at([between])[1][0]
+        tube_of(case, said).at([between])[1][0]
+        and not tube_of(case, read_record(record, "x")).at([between])[1][0]
     )

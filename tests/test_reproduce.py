@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT, shared_data
 
 from stvg_nb import reproduce as R
-from stvg_nb.foundations.files import read_json
-from stvg_nb.foundations.settings import load_profile
+from stvg_nb.core import load_profile, profiles, read_json, sha256_file
+from stvg_nb.plan import INGREDIENTS, format_plan, plan
+from stvg_nb.process import parameters
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import weights as W  # noqa: E402
@@ -67,8 +68,62 @@ def test_items_are_those_of_the_method_specification():
 def test_chapters_that_are_here_can_be_told_their_profile():
     here = {p.stem: p for p in R.chapters()}
     assert {c for c in R.WRITTEN_BY if c in here} and all(
-        "profile" in R.parameters(here[c], load_profile("smoke")) for c in R.WRITTEN_BY if c in here
+        "profile" in parameters(here[c], load_profile("smoke")) for c in R.WRITTEN_BY if c in here
     )
+
+
+# --- planned, without running anything ----------------------------------------------------------------
+
+
+@pytest.fixture
+def bare_machine(tmp_path, monkeypatch):
+    "Nothing was ever run or downloaded here."
+    for name in ("STVG_RUNS", "STVG_FIGURES", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_every_artefact_is_planned_under_every_shipped_profile(profile, bare_machine, tmp_path):
+    made = plan(profile)
+    assert (made["schema"], made["profile"]) == ("stvg.plan/1", profile)
+    assert [a["name"] for a in made["artefacts"]] == [*R.ARTEFACTS]
+    assert set(INGREDIENTS) == set(R.ARTEFACTS)
+    for a in made["artefacts"]:
+        assert a["title"] and a["runs"] == all(n["there"] for n in a["needs"])
+        assert all([*n] == ["kind", "name", "there"] and n["name"] for n in a["needs"])
+        assert len({n["name"] for n in a["needs"]}) == len(a["needs"])
+    json.dumps(made)
+    missing = {n["kind"] for a in made["artefacts"] for n in a["needs"] if not n["there"]}
+    if load_profile(profile).data.benchmark == "puppets":
+        assert missing <= {"package", "chapter"}
+    else:
+        assert format_plan(made).count("\n") > len(INGREDIENTS) // 2
+    assert [*tmp_path.iterdir()] == []  # nothing is written
+
+
+def test_a_plan_without_a_checkout_lacks_the_chapters(tmp_path):
+    made = plan("smoke", tmp_path)
+    assert not any(a["runs"] for a in made["artefacts"])
+    assert all(n["there"] != (n["kind"] == "chapter") for n in made["artefacts"][1]["needs"])
+
+
+def test_files_of_a_benchmark_are_looked_for_where_the_profile_says(tmp_path):
+    def data(name, root):
+        settings = tmp_path / "mine.yaml"
+        settings.write_text(f"inherits: a100\nname: mine\ndata: {{root: {root}}}\n")
+        (a,) = [a for a in plan(settings)["artefacts"] if a["name"] == name]
+        return {n["name"]: n["there"] for n in a["needs"] if n["kind"] == "data"}
+
+    root = tmp_path / "data"
+    (root / "hcstvg" / "videos").mkdir(parents=True)
+    (root / "hcstvg" / "v1_test.json").write_text("{}")
+    found = data("r1-table07", root)
+    assert len(found) == 2 and all(found.values()) and all(str(root) in n for n in found)
+    assert all(data("r1-table07", root / "hcstvg").values())
+    assert not any(data("r1-table03", root).values())
+    assert all("not set" in n for n in data("r1-table01", "null"))
 
 
 # --- interrupted at random moments --------------------------------------------------------------------
@@ -143,7 +198,7 @@ def whole(tmp):
     for name, p in records.items():
         known = read_json(p)
         assert known["artefacts"] == [f"x-toy-{name[3:]}"] and len(known["files"]) == 3
-        assert all(R.sha256_file(tmp / "figures" / f) == h for f, h in known["files"].items())
+        assert all(sha256_file(tmp / "figures" / f) == h for f, h in known["files"].items())
         assert all(
             c["outputs"] is not None
             for c in nbformat.read(tmp / f"runs/smoke/{name}.ipynb", 4).cells
@@ -241,8 +296,8 @@ def test_headline_of_every_committed_table_keeps_the_two_apart():
         if h["reported"]:
             assert (
                 h["reported"]["reference"]
-                and "paper reports" in R._beside(h)
-                and R._known(h["measured"]["metric"]) == R._known(h["reported"]["metric"])
+                and "paper reports" in R.beside(h)
+                and R.same_metric(h["measured"]["metric"]) == R.same_metric(h["reported"]["metric"])
             )
 
 
@@ -265,25 +320,25 @@ def nothing(out, needs, **config):
 
 
 def units():
-    from stvg_nb.theatre.jobs import TrainingJob
+    from stvg_nb.embedded import Unit
 
     base = [
-        TrainingJob("first", f"{__name__}.nothing"),
-        TrainingJob("second", f"{__name__}.nothing", needs=("first",)),
+        Unit("first", f"{__name__}.nothing"),
+        Unit("second", f"{__name__}.nothing", needs=("first",)),
     ]
     return base, [
-        TrainingJob("row", f"{__name__}.nothing", dict(seed=1), ("second",)),
-        TrainingJob("row-more", f"{__name__}.nothing", needs=("row",)),
-        TrainingJob("alone", f"{__name__}.nothing", dict(seed=2)),
+        Unit("row", f"{__name__}.nothing", dict(seed=1), ("second",)),
+        Unit("row-more", f"{__name__}.nothing", needs=("row",)),
+        Unit("alone", f"{__name__}.nothing", dict(seed=2)),
     ]
 
 
 def test_rows_name_what_they_lack_and_the_others_still_run(tmp_path, monkeypatch):
-    from stvg_nb.theatre.jobs import job_keys
+    from stvg_nb.embedded import unit_keys
 
     monkeypatch.setenv("STVG_RUNS", str(tmp_path))
     base, rows = units()
-    keys, lines = job_keys([*base, *rows]), []
+    keys, lines = unit_keys([*base, *rows]), []
     assert W.run(rows, base, keys, lines.append) == ["row", "row-more"]
     assert lines[0] == "[1/3] row: needs second, run `make weights` first" and re.fullmatch(
         r"\[3/3\] alone: made, \d+ s", lines[2]

@@ -10,10 +10,9 @@ import pytest
 from pycocotools import mask as coco
 
 from conftest import DATA
-from stvg_nb.foundations.benchmarks import load
-from stvg_nb.foundations.geometry import Interval, Tube, xyxy_to_xywh
-from stvg_nb.foundations.masks import MaskDatabase, decode_mask
-from stvg_nb.foundations.scoring import evaluate
+from stvg_nb.benchmarks import load
+from stvg_nb.core import Interval, MaskDatabase, Tube, decode_mask, xyxy_to_xywh
+from stvg_nb.metrics import evaluate
 from stvg_nb.repair import (
     FLAGS,
     VARIANTS,
@@ -244,16 +243,18 @@ def test_worked_votes(winners, ious, answer, share):
 # repair -------------------------------------------------------------------------------------------------
 
 
-def second_repair(video, frames, target, mode, literal=False, iou_min=Q(2, 5), overlap_min=Q(3, 5)):
+def second_repair(
+    video, frames, target, variant, literal=False, iou_min=Q(2, 5), overlap_min=Q(3, 5)
+):
     "Algorithm 1, line by line: per-frame relabelling on a copy. Returns {t: (flag, lender, box)} and the aliases."
     here = {t: dict(video.get(t, {})) for t in frames}
     out = {
         t: ("kept", target, here[t][target]) if target in here[t] else ("none", 0, None)
         for t in frames
     }
-    if mode == "off":
+    if variant == "off":
         return out, []
-    if mode == "code":
+    if variant == "release":
         return second_released(here, frames, target, out), []
     anchor, aliases = {t: target in here[t] for t in frames}, []
 
@@ -278,7 +279,7 @@ def second_repair(video, frames, target, mode, literal=False, iou_min=Q(2, 5), o
                 aliases.append(best)
                 relabel(t, best, "matched")
                 continue
-        if here[t] and mode != "no_largest":
+        if here[t] and variant != "no_largest":
             relabel(t, sorted(here[t], key=lambda i: (-area(here[t][i]), i))[0], "largest")
     return out, aliases
 
@@ -328,15 +329,15 @@ def repair_case(r):
 
 
 @pytest.mark.parametrize(
-    "mode, literal", [*((m, False) for m in VARIANTS), ("paper", True), ("no_largest", True)]
+    "variant, literal", [*((v, False) for v in VARIANTS), ("paper", True), ("no_largest", True)]
 )
-def test_repair_against_a_second_implementation(mode, literal):
+def test_repair_against_a_second_implementation(variant, literal):
     r, seen = random.Random(2), Counter()
     for case in range(CASES):
         video, frames, target = repair_case(r)
-        want, aliases = second_repair(video, frames, target, mode, literal)
+        want, aliases = second_repair(video, frames, target, variant, literal)
         source = tubes_of(video)
-        got = repair(source, target, frames, mode, "literal" if literal else "repaired")
+        got = repair(source, target, frames, variant, "literal" if literal else "repaired")
         assert got.flags.tolist() == [want[t][0] for t in frames], case
         assert got.sources.tolist() == [want[t][1] for t in frames], case
         assert [None if np.isnan(b).any() else tuple(b) for b in got.boxes.tolist()] == [
@@ -356,11 +357,11 @@ def test_repair_against_a_second_implementation(mode, literal):
         off="",
         paper="alias matched largest",
         no_largest="alias matched",
-        code="matched largest copied",
-    )[mode].split()
+        release="matched largest copied",
+    )[variant].split()
     assert min(seen[k] for k in ("kept", "none", "absent", "empty", *expected)) > 100, seen
     assert set(seen) - {"several aliases", "absent", "empty"} <= set(FLAGS) and (
-        mode in ("off", "code") or seen["several aliases"] > 100
+        variant in ("off", "release") or seen["several aliases"] > 100
     )
 
 
@@ -386,7 +387,7 @@ def test_released_repair_sees_only_common_frames():
     assert a.repaired.flags.tolist() == ["kept"] * 3 + ["matched"] * 2 + [
         "none"
     ] * 3 and a.tube.interval == Interval.frames(0, 8)
-    assert a.repaired.mode == "code" and a.tube.frames.tolist() == [0, 1, 2, 3, 4]
+    assert a.repaired.variant == "release" and a.tube.frames.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_box_modes_shift_the_lower_right_corner():
@@ -449,7 +450,7 @@ def test_fragmentation_loses_exactly_what_it_says():
             assert len(fresh) == len(set(fresh)) and set(fresh) <= lost
             assert how == "both" or set(fresh) == (lost if how == "relabel" else set())
     rows = fragmentation_study([(tubes, truth, 3)], shares=(0, 0.5), how="relabel")
-    score = {(r["share"], r["mode"]): r["m_viou"] for r in rows}
+    score = {(r["share"], r["variant"]): r["m_viou"] for r in rows}
     assert (
         score[0, "off"] == 1
         and score[0.5, "off"] == 0.5
