@@ -19,16 +19,12 @@ import torch
 
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
-from stvg_nb.grpo import (
+from stvg_nb.grpo import SavedBytes, clip_inputs, pack, rollout, share_prefix
+from stvg_nb.qwen import (
     VISION_TOKENS,
-    SavedBytes,
-    clip_inputs,
     correct_positions,
     encode_clip,
     encode_prompt,
-    pack,
-    rollout,
-    share_prefix,
     toy_model,
     toy_processor,
     vision_language,
@@ -271,7 +267,8 @@ def train(kind, folder, images, steps, device):
     from datasets import Dataset
     from transformers import PrinterCallback, Qwen2_5_VLForConditionalGeneration
     from trl import GRPOTrainer
-    from stvg_nb.trainer import grpo_config, trainer_class
+    from stvg_nb.trainer import grpo_config
+    from stvg_nb.video_trainers import VideoGRPOTrainer
 
     processor = toy_processor()
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa")
@@ -316,9 +313,8 @@ def train(kind, folder, images, steps, device):
             (np.stack([np.asarray(i)] * 2), 2.0) for i in images
         ]  # a clip of two equal frames is a still
         data = Dataset.from_list([r | dict(prompt=ask) for r in rows])
-        trainer = trainer_class()(
-            model, train_dataset=data, read_video=lambda row: stills, **common
-        )
+        read = lambda row: stills
+        trainer = VideoGRPOTrainer(model, train_dataset=data, read_video=read, **common)
     patches = []
     for m in (trainer.model, trainer.ref_model):
         vision_language(m).visual.patch_embed.register_forward_pre_hook(

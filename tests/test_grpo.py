@@ -13,22 +13,29 @@ import torch
 
 from stvg_nb.foundations.files import InputError, read_json, write_json
 from stvg_nb.grpo import (
+    encode_features,
+    group_advantages,
+    grpo_loss,
+    repeated_logps,
+    rollout,
+    share_prefix,
+    shared_logps,
+)
+from stvg_nb.qwen import (
     CHECKED_RATES,
     VISION_TOKENS,
     check_positions,
     correct_positions,
     encode_clip,
-    encode_features,
     encode_prompt,
-    repeated_logps,
-    rollout,
-    share_prefix,
-    shared_logps,
     toy_model,
     toy_processor,
     vision_language,
 )
-from stvg_nb.trainer import grpo_config, last_checkpoint, toy_policy, trainer_class, two_clips
+from stvg_nb.readers import two_clips
+from stvg_nb.resume import last_checkpoint
+from stvg_nb.trainer import grpo_config, toy_policy
+from stvg_nb.video_trainers import VideoGRPOTrainer, VideoSFTTrainer
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +56,7 @@ def make(folder, policy=None, read=None, reward=None, data=None, ours=None, **se
 
     rows, read_toy, id_right = two_clips()
     model, processor = policy or toy_policy()
-    return trainer_class()(
+    return VideoGRPOTrainer(
         model,
         reward or id_right,
         grpo_config(folder, **BASE | settings),
@@ -332,6 +339,137 @@ def test_groups_split_over_batches_and_accumulation(tmp_path):
         norms.append([x["grad_norm"] for x in log])
     for other in norms[1:]:
         np.testing.assert_allclose(other, norms[0], rtol=1e-5)
+
+
+# ---- the loss is the loss ---------------------------------------------------------------------------------------------------
+def by_hand(trainer, inputs, rewards, old):
+    "The eight lines of chapter 04 on log-probabilities of the plain way."
+    sizes = inputs["completion_mask"].sum(1).tolist()
+    prompts = [trainer._prompts["train"][r] for r in inputs["rows"].tolist()]
+    answers = [[ids[:n].tolist()] for ids, n in zip(inputs["completion_ids"], sizes)]
+    model = trainer.model
+    logp = repeated_logps(model, prompts, answers)
+    off = model.disable_adapter() if trainer.ref_model is None else contextlib.nullcontext()
+    with torch.no_grad(), off:
+        ref = repeated_logps(trainer.ref_model or model, prompts, answers)
+    mask = (torch.arange(logp.shape[1]) < torch.tensor(sizes)[:, None]).float()
+    advantages = group_advantages(torch.tensor(rewards).view(-1, 8)).flatten()
+    ours = grpo_loss(logp, advantages, mask, old=old, ref=ref, beta=0.04, epsilon=0.2)
+    return ours, logp.detach()
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_the_trainer_steps_on_the_loss_of_the_paper(tmp_path, iterations, lora):
+    "Value and gradient, policy and reference different, on-policy and on the second use of a batch."
+    from peft import LoraConfig
+
+    model, processor = toy_policy()
+    model.save_pretrained(tmp_path / "base")
+    policy = type(model).from_pretrained(tmp_path / "base"), processor
+    adapter = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    rewards, seen = [], []
+
+    def noisy(completions, **_):
+        rewards[:] = [len(c[0]["content"]) + i % 5 / 4 for i, c in enumerate(completions)]
+        return list(rewards)
+
+    trainer = make(
+        tmp_path / "run",
+        policy,
+        reward=noisy,
+        max_steps=4,
+        num_iterations=iterations,
+        beta=0.04,
+        learning_rate=3e-3,
+        ours=dict(peft_config=adapter) if lora else {},
+    )
+    torch.manual_seed(1)
+    parts = [p for p in trainer.model.parameters() if p.requires_grad]
+    for p in parts:  # away from the reference
+        p.data += 0.05 * torch.randn_like(p)
+    real, old = trainer._compute_loss, None
+
+    def both(model, inputs):
+        nonlocal old
+        loss = real(model, inputs)
+        old = None if trainer._step % iterations == 0 else old
+        ours, logp = by_hand(trainer, inputs, rewards, old)
+        moved = 0.0 if old is None else ((logp - old).exp() - 1).abs().max().item()
+        old = logp if old is None else old
+        a, b = (torch.autograd.grad(x, parts, retain_graph=True) for x in (loss, ours))
+        gap = torch.cat([(x - y).flatten() for x, y in zip(a, b)]).norm()
+        seen.append(
+            (
+                loss.item() - ours.item(),
+                (gap / torch.cat([*map(torch.ravel, b)]).norm()).item(),
+                moved,
+            )
+        )
+        return loss
+
+    trainer._compute_loss = both
+    log = run(trainer)
+    values, gradients, moved = zip(*seen)
+    assert max(map(abs, values)) < 1e-5 and max(gradients) < 1e-4
+    assert min(x["kl"] for x in log) > 1e-5
+    assert (max(moved) > 0.2) == (iterations == 2)  # the clip is at work only on the second use
+
+
+# ---- identity ---------------------------------------------------------------------------------------------------------------
+def test_windows_of_one_file_have_features_of_their_own(tmp_path):
+    "Two windows, several clips in one prompt, a second run: each clip has one file of features, the right one."
+    film = np.random.default_rng(0).integers(0, 256, (16, 28, 56, 3), np.uint8)
+    part = lambda s: (film[s : s + 4], 2.0)
+    ask = lambda n: [
+        {
+            "role": "user",
+            "content": [{"type": "video", "text": None}] * n + [{"type": "text", "text": "?"}],
+        }
+    ]
+    data = [dict(key=f"w{s}", video="film", start=s, prompt=ask(1), answer="1") for s in (0, 8)]
+    data.append(dict(key="both", video="film", start=4, prompt=ask(2), answer="1"))
+    read = lambda row: part(row["start"]) if row["key"] != "both" else [part(4), part(12)]
+    ours = dict(frozen_tower=True, feature_cache=str(tmp_path / "f"))
+    model, processor = toy_policy(steps=0)
+    trainer = make(tmp_path, (model, processor), data=data, read=read, ours=ours)
+    built = trainer.build(data)
+    assert len(list((tmp_path / "f").glob("*"))) == 4
+    for prompt, starts in zip(built, ((0,), (8,), (4, 12))):
+        for video, s in zip(prompt.videos, starts, strict=True):
+            plain = encode_features(trainer.model, encode_clip(processor, *part(s)))
+            torch.testing.assert_close(video.features, plain.features)
+    trainer.read_video = None  # found again without a reader
+    again = trainer.build(data)
+    assert all(
+        torch.equal(a.videos[0].features, b.videos[0].features) for a, b in zip(built, again)
+    )
+
+
+def test_a_changed_file_is_another_clip(tmp_path):
+    "The feature cache goes by the content of a file, not by its name."
+    from stvg_nb.readers import clip_identity, content_name, read_clip
+
+    row = dict(key="a", video=str(tmp_path / "v.mp4"))
+    names = []
+    for content in (b"one", b"other"):
+        (tmp_path / "v.mp4").write_bytes(content)
+        names.append(content_name(clip_identity(read_clip, row)))
+    assert names[0] != names[1] and all(n.startswith("sha256:") for n in names)
+
+
+def test_sft_refuses_reserved_words_and_learns(tmp_path):
+    from transformers import TrainingArguments
+
+    rows, read, _ = two_clips()
+    args = TrainingArguments(
+        str(tmp_path), use_cpu=True, report_to="none", max_steps=1, disable_tqdm=True
+    )
+    model, processor = toy_policy(steps=0)
+    bad = [dict(rows[0], answer="1<|video_pad|>"), rows[1]]
+    trainer = VideoSFTTrainer(model, args, bad, processing_class=processor, read_video=read)
+    with pytest.raises(InputError, match=r"^clip1: holds the reserved text <\|video_pad\|>"):
+        run(trainer)
 
 
 # ---- learning from the video ------------------------------------------------------------------------------------------------

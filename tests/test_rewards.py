@@ -1,40 +1,39 @@
 """What the rewards chapter cannot hold: thousands of messy answers, a second reading of the specification, hostile texts."""
 
-import itertools, json, math, random, re, time
+import itertools, json, math, random, re
 from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb.foundations.files import InputError
-from stvg_nb.foundations.geometry import Interval, Tube
-from stvg_nb.foundations.masks import MaskDatabase
-from stvg_nb.foundations.settings import resolve
-from stvg_nb.foundations.spans import parse_span
-from stvg_nb.rewards import (
+from stvg_nb.core import InputError, Interval, MaskDatabase, Tube, resolve
+from stvg_nb.metrics import parse_span
+from stvg_nb.questions import (
     FLAGS,
     MARKS,
     TASKS,
+    answer_blocks,
+    build_prompt,
+    format_answer,
+    has_format,
+    parse,
+)
+from stvg_nb.rewards import (
     VARIANTS,
     Target,
     Variant,
-    answer_blocks,
     as_target,
-    build_prompt,
     completion_text,
-    format_answer,
-    has_format,
     log_outcomes,
     make_target,
     outcome,
-    parse,
     reward_paths,
     score,
     target_json,
 )
 
-MODES = ("lenient", "strict", "code")
+MODES = ("lenient", "strict", "release")
 SETTINGS = list(itertools.product(TASKS, MODES, MARKS))
 
 # a small scene whose rewards can be counted by hand ------------------------------------------------------------------------------
@@ -262,9 +261,9 @@ def check(text, task, mode, mark_type):
         assert (p.end < p.start) == ("reversed" in p.flags) and (p.end > 10.005) == (
             "overrun" in p.flags
         )
-        if mode != "code":
+        if mode != "release":
             assert max(p.start, p.end) <= 1e6
-    if mode != "code":
+    if mode != "release":
         assert all(i < 10**6 for i in p.ids)
     if task == "vtg":
         assert not p.ids
@@ -276,16 +275,16 @@ def check(text, task, mode, mark_type):
         assert p.start is not None
     if mode != "lenient":
         assert p.complete or p.failed  # all or nothing
-    assert p.ok_format == has_format(text, mode == "code")
+    assert p.ok_format == has_format(text, mode == "release")
     if has_format(text):
-        assert has_format(text, code=True)
+        assert has_format(text, release=True)
     return p
 
 
 def check_all(text, tasks=TASKS, kinds=tuple(MARKS)):
     for task, kind in itertools.product(tasks, kinds):
         strict, lenient = check(text, task, "strict", kind), check(text, task, "lenient", kind)
-        check(text, task, "code", kind)
+        check(text, task, "release", kind)
         if strict.complete:
             assert (strict.ids, strict.start, strict.end, strict.ok_format, strict.flags) == (
                 lenient.ids,
@@ -396,11 +395,11 @@ TABLE = [  # body, (ID, start, end) as the release reads it, as ours does: IDs, 
 ]
 
 
-@pytest.mark.parametrize("body, code, ours, flag", TABLE)
-def test_table_of_answers(body, code, ours, flag):
-    p = parse(reply(body), mode="code")
+@pytest.mark.parametrize("body, release, ours, flag", TABLE)
+def test_table_of_answers(body, release, ours, flag):
+    p = parse(reply(body), mode="release")
     assert (p.failed, p.ids, p.start, p.end) == (
-        (True, (), None, None) if code is None else (False, code[:1], *code[1:])
+        (True, (), None, None) if release is None else (False, release[:1], *release[1:])
     )
     p = parse(reply(body), duration=1e7 if "31" not in body else 30)
     assert (
@@ -413,14 +412,14 @@ def test_table_of_answers(body, code, ours, flag):
 
 def test_blocks_and_the_cut_off_answer():
     first, last = format_answer("stvg", [7], 1, 3, think="t"), format_answer("stvg", [2], 5, 11)
-    for mode in ("lenient", "code"):
+    for mode in ("lenient", "release"):
         assert (parse(first + last, mode=mode).ids, parse(first + last, mode=mode).start) == (
             (2,),
             5,
         )
     assert (
         not parse(first + last).ok_format
-        and parse(first + last, mode="code").ok_format
+        and parse(first + last, mode="release").ok_format
         and parse(first + last, mode="strict").failed
     )
     cut = first.replace("</answer>", "")
@@ -488,7 +487,7 @@ def test_letters():
 
 
 # a second implementation of the release's reading and of the rewards -----------------------------------------------------------------
-def code_reading(text):
+def released_reading(text):
     "Last answer block; label, colon, spaces, digits; label, colon, spaces, number, to|and, number; else nothing. By hand, no patterns."
     if not isinstance(text, str):
         return None
@@ -548,7 +547,7 @@ def code_reading(text):
     return None if i is None or t is None else (i, *t)
 
 
-def test_code_mode_against_a_reading_by_hand():
+def test_release_mode_against_a_reading_by_hand():
     rng, read = random.Random(1), 0
     texts = [t for t in messy(2000, seed=2) if not re.search(r"\d{300}", t)]
     for _ in range(4000):
@@ -583,7 +582,7 @@ def test_code_mode_against_a_reading_by_hand():
             ),
         ]
     for text in texts:
-        p, want = parse(text, mode="code"), code_reading(text)
+        p, want = parse(text, mode="release"), released_reading(text)
         assert ((p.id, p.start, p.end) if not p.failed else None) == want, text
         read += want is not None
     assert read > 2000
@@ -592,7 +591,7 @@ def test_code_mode_against_a_reading_by_hand():
 def by_hand(i, a, b, formatted, variant):
     "Rewards of one answer (ID, start, end; None where missing), frame by frame from the boxes of the scene."
     t0, t1, D = 2.5, 6.5, 10.0
-    timed = a is not None and b is not None and b > a
+    timed = a is not None and b is not None and b >= a  # start = end: one frame
     overlap = max(0.0, min(b, t1) - max(a, t0)) if timed else 0.0
     rt = overlap / (max(b, t1) - min(a, t0)) if overlap > 0 else 0.0
 
@@ -600,7 +599,7 @@ def by_hand(i, a, b, formatted, variant):
         return a is not None and any(a - 1e-9 <= f / FPS <= b + 1e-9 for f in frames)
 
     drawn = [f for f in range(0, T, 4) if 16 <= f < 40]
-    looks = {"code": True, "drawn": seen(drawn)}.get(variant, seen(BOXES[2]))
+    looks = {"release": True, "drawn": seen(drawn)}.get(variant, seen(BOXES[2]))
     rs = float(i == 2 and looks)
 
     def iou(p, q):
@@ -620,7 +619,7 @@ def by_hand(i, a, b, formatted, variant):
     rf = float(formatted)
     return {
         "r1": rt + rs + rf,
-        "code": rt + rs + rf,
+        "release": rt + rs + rf,
         "drawn": rt + rs + rf,
         "coupled": rt + rs * rt + rf,
         "continuous": rt + (total / len(shared) if shared else 0) + rf,
@@ -640,7 +639,7 @@ def test_every_variant_against_a_count_by_hand():
         a, b = (
             (round(rng.uniform(0, 10), 2), round(rng.uniform(0, 12), 2))
             if k % 5
-            else (round(a := rng.randrange(0, 60) / 8, 2), round(a + rng.randrange(1, 20) / 8, 2))
+            else (round(a := rng.randrange(0, 60) / 8, 2), round(a + rng.randrange(0, 20) / 8, 2))
         )
         formatted = rng.random() < 0.7
         text = format_answer("stvg", [i], a, b, think="t" if formatted else None)
@@ -648,11 +647,31 @@ def test_every_variant_against_a_count_by_hand():
             assert score(text, truth(), variant)["total"] == pytest.approx(
                 by_hand(i, a, b, formatted, variant), abs=1e-9
             ), (text, variant)
-    for variant in set(VARIANTS) - {"code"}:
+    for variant in set(VARIANTS) - {"release"}:
         assert score(reply("Target ID: 2"), truth(), variant)["total"] == by_hand(
             2, None, None, True, variant
         )
-    assert score(reply("Target ID: 2"), truth(), "code")["total"] == 1.0  # void but for its tags
+    assert score(reply("Target ID: 2"), truth(), "release")["total"] == 1.0  # void but for its tags
+
+
+def test_an_answer_without_length_is_the_frame_that_evaluation_gives_it():
+    "The paper's interval is closed: rewards and evaluation agree, at every frame of the scene."
+    for f in range(T):
+        second = f / FPS
+        text = format_answer("stvg", [2], second, second, think="t")
+        p = parse(text)
+        span = p.interval.to_frames(FPS)
+        track = scene().tube(2).at([span.start])
+        boxes = {span.start: track[0][0]} if track[1][0] else {}
+        guess = Tube(
+            span.start,
+            span.end,
+            np.array(list(boxes), int),
+            np.array([*boxes.values()]).reshape(-1, 4),
+        )
+        worth = score(text, truth(), "viou")["viou"]
+        assert worth == pytest.approx(guess.iou(Tube.from_dict(TRUE))[1], abs=1e-12)
+        assert (worth > 0) == (f in TRUE and f in BOXES[2])
 
 
 def test_worked_examples():
@@ -712,7 +731,7 @@ def test_messy_answers_have_bounded_rewards():
     mixed = Variant(
         ("continuous", "viou", "coupled", "timer1"),
         "release's reader under dense terms",
-        mode="code",
+        mode="release",
     )
     for number in ("9" * 13, "9" * 300, "9" * 400):
         score(reply(f"Target ID: 2, Time range: 1 to {number}"), truth(), mixed)
@@ -742,49 +761,33 @@ HOSTILE = [
 ]
 
 
-def test_100_000_characters_are_read_in_time():
-    rng, worst = random.Random(4), 0.0
-    cases = [(h,) for h in HOSTILE] + [
-        tuple(rng.sample(HOSTILE, rng.randint(2, 3))) for _ in range(60)
-    ]
+def test_100_000_characters_are_read():
+    """A pattern that goes back would need hours for some of these: what is tested is that the
+    reader returns at all, and that what it returns holds for any text."""
+    rng = random.Random(4)
+    cases = [(h,) for h in HOSTILE]
+    cases += [tuple(rng.sample(HOSTILE, rng.randint(2, 3))) for _ in range(60)]
     for parts in cases:
         unit = "".join(parts)
         text = (unit * (100_000 // len(unit) + 1))[:100_000]
-        text = rng.choice(
-            [
-                text,
-                reply(text),
-                reply("Target ID: " + text),
-                reply("Target ID: 2, Time range: " + text),
-                reply("Time range: " + text, text[:3000]),
-            ]
-        )
+        forms = [text, reply(text), reply("Target ID: " + text)]
+        forms += [reply("Target ID: 2, Time range: " + text)]
+        text = rng.choice(forms + [reply("Time range: " + text, text[:3000])])
         for task, mode, kind in (
             ("stvg", "lenient", "number"),
-            ("stvg", "code", "number"),
+            ("stvg", "release", "number"),
             ("rvos", "lenient", "mix"),
             ("stvg", "strict", "upper"),
         ):
-            start = time.process_time()
-            parse(text, task, mode, mark_type=kind)
-            worst = max(worst, seconds := time.process_time() - start)
-            assert seconds < 1, (parts, task, mode)
-    assert worst > 0
+            check(text, task, mode, kind)
 
 
-def test_time_grows_with_length_only():
-    "Doubling a hostile text doubles the time, give or take the machine."
-
-    def seconds(unit, n):
-        text, best = reply("Target ID: 2, Time range: " + unit * (n // len(unit))), 9.0
-        for _ in range(3):
-            start = time.process_time()
-            parse(text)
-            best = min(best, time.process_time() - start)
-        return best
-
+def test_a_million_characters_are_read():
+    "Ten times the length: time that grows with the square would be a hundred times as long."
     for unit in ("9", "2, ", "5 to 6, ", "Time range: ", "target id ", "[(", "1:11 "):
-        assert seconds(unit, 160_000) < 8 * seconds(unit, 40_000) + 0.05, unit
+        text = reply("Target ID: 2, Time range: " + unit * (1_000_000 // len(unit)))
+        for mode in MODES:
+            check(text, "stvg", mode, "number")
 
 
 # columns and targets -------------------------------------------------------------------------------------------------------------------
