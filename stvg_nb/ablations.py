@@ -24,7 +24,7 @@ from .foundations.settings import load_profile
 from .theatre.jobs import TrainingJob, cpu_seconds
 from .theatre.policy import save_delta, weights_dir
 from .evaluate import METRICS, Row, in_turn, measure, ready_split, score
-from .rewards import format_answer, parse
+from .questions import format_answer, parse
 from .tables import TRAINED
 
 # %% ../nbs/08_ablations.ipynb #cell-008-0

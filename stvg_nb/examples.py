@@ -33,15 +33,8 @@ from .foundations.store import content_hash, kept_lines
 from .foundations.mark_drawing import model_size, prompted_clip
 from .foundations.prompting_config import check_config
 from .prompting import drawn_marks
-from stvg_nb.rewards import (
-    VARIANTS,
-    Target,
-    build_prompt,
-    format_answer,
-    make_target,
-    runs,
-    target_json,
-)
+from .questions import build_prompt, format_answer
+from .rewards import Target, VARIANTS, make_target, runs, target_json
 from .train_settings import TrainConfig, with_marks
 from .voting import normalise_query
 

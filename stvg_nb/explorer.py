@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .benchmarks import Benchmark, load
-from .core import InputError, decode_mask, iter_frames
+from .foundations.annotations import Benchmark
+from .foundations.benchmarks import load
+from .foundations.files import InputError
+from .foundations.masks import decode_mask
+from .foundations.video import iter_frames
 from stvg_nb.gallery import (
     ANSWER,
     TRUE,
@@ -30,8 +33,10 @@ from stvg_nb.gallery import (
     tinted,
     tube_of,
 )
-from .metrics import Prediction, read_predictions, read_record
-from .prompting import PromptingConfig, draw_marks, drawn_marks
+from .foundations.predictions import Prediction, read_predictions, read_record
+from .foundations.mark_drawing import draw_marks
+from .foundations.prompting_config import PromptingConfig
+from .prompting import drawn_marks
 
 # %% ../nbs/09a_explorer.ipynb #cell-012
 class Frames:

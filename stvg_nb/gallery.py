@@ -14,19 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .benchmarks import Benchmark, Sample
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    Profile,
-    Tube,
-    decode_mask,
-    mask_box,
-    probe,
-    sample_indices,
-)
-from .metrics import Prediction, read_record, rle_jf, to_tube
-from .prompting import PromptingConfig, drawn_marks, prompted_clip
+from .foundations.annotations import Benchmark
+from .foundations.samples import Sample
+from .foundations.files import InputError
+from .foundations.geometry import Tube
+from .foundations.masks import MaskDatabase, decode_mask, mask_box
+from .foundations.settings import Profile
+from .foundations.video import probe, sample_indices
+from .foundations.boundaries import rle_jf
+from .foundations.predictions import Prediction, read_record, to_tube
+from .foundations.mark_drawing import prompted_clip
+from .foundations.prompting_config import PromptingConfig
+from .prompting import drawn_marks
 
 # %% ../nbs/09_gallery.ipynb #cell-011
 TRUE, ANSWER, FAINT = "#2b8a3e", "#e03131", "#868e96"
@@ -215,7 +214,7 @@ class Strip:
 
 # %% ../nbs/09_gallery.ipynb #cell-038
 _TITLE, _TIMES, _ROW, _LABELS, _AXIS = 0.2, 0.17, 0.15, 0.72, 0.3  # inches
-_SPACE, _GAP, _LINE = 0.04, 0.22, 0.138  # between frames, between strips, a line of text
+_SPACE, _GAP, _LINE = 0.04, 0.22, 0.138  # between frames, between action_tracks, a line of text
 
 
 def _heading(strip, width):
@@ -274,19 +273,19 @@ def _place(sheet, strip, left, top, width, beside):
 
 # %% ../nbs/09_gallery.ipynb #cell-042
 def film(
-    strips: list,  # of Strip
-    columns: int = 1,  # strips side by side
+    action_tracks: list,  # of Strip
+    columns: int = 1,  # action_tracks side by side
     width: float = 10.5,  # of the figure, inches
     beside: float = 0.0,  # inches kept for text beside the frames
     heading: str = "",  # over all of them
 ):  # matplotlib Figure
-    "A sheet of strips."
+    "A sheet of action_tracks."
     import matplotlib.pyplot as plt
 
-    if not strips:
+    if not action_tracks:
         raise InputError("film", "needs at least one strip")
     each = (width - 0.2 - 0.3 * (columns - 1)) / columns
-    rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
+    rows = [action_tracks[i : i + columns] for i in range(0, len(action_tracks), columns)]
     heights = [max(_height(s, each, beside) for s in row) for row in rows]
     top = 0.35 if heading else 0.05
     height = sum(heights) + _GAP * (len(rows) - 1) + top + 0.05

@@ -23,7 +23,7 @@ from .policies import AnswerConfig, direct, prepare
 from .predict import complete
 from .foundations.prompting_config import check_config
 from .prompting import build_database, choose_detector, choose_tracker
-from .rewards import TASKS
+from .questions import TASKS
 
 # %% ../nbs/06c_ground.ipynb #cell-007
 _RED, _GREEN = (230, 30, 30), (40, 180, 60)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 
-from .core import InputError, atomic_path, config_hash
+from .foundations.files import InputError, atomic_path, config_hash
 from .qwen import Video, vision_language
 
 # %% ../nbs/04_grpo.ipynb #cell-004

@@ -12,7 +12,7 @@ import time
 
 from fastcore.basics import patch
 
-from .core import InputError
+from .foundations.files import InputError
 from .grpo import dead_groups, informative_groups, peak_gb
 from .qwen import VISION_TOKENS
 

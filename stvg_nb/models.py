@@ -27,16 +27,15 @@ from stvg_nb.foundations.video import (
     sample_indices,
 )
 from .foundations.registries import Registry
-from stvg_nb.grpo import (
+from .grpo import rollout, share_prefix
+from stvg_nb.qwen import (
     CHAT,
+    Prompt,
     SPECIALS,
     VISION_TOKENS,
-    Prompt,
     Video,
     correct_positions,
     encode_clip,
-    rollout,
-    share_prefix,
     toy_model,
     toy_processor,
 )

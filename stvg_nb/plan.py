@@ -13,17 +13,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .benchmarks import BENCHMARKS, locate
-from stvg_nb.core import (
-    InputError,
-    Profile,
-    default_profile,
-    load_profile,
-    package_dir,
-    profiles,
-    repo_root,
-    runs_dir,
-)
+from .foundations.benchmarks import BENCHMARKS, locate
+from .foundations.files import InputError, package_dir, repo_root, runs_dir
+from .foundations.settings import Profile, default_profile, load_profile, profiles
 
 # %% ../nbs/11a_plan.ipynb #cell-008
 WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further experiments

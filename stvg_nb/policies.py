@@ -36,7 +36,8 @@ from stvg_nb.foundations.samples import (
     window_frames,
 )
 from .foundations.store import content_hash, kept_lines
-from .grpo import FeatureCache, Prompt
+from .grpo import FeatureCache
+from .qwen import Prompt
 from .models import POLICIES as POLICIES
 from .models import Family, InternVL, Policy, Qwen25
 from .models import load_model as load_model
@@ -44,7 +45,7 @@ from .models import load_policy as load_policy
 from .models import toy_family as toy_family
 from .foundations.mark_drawing import prompted_clip
 from .foundations.prompting_config import PromptingConfig
-from .rewards import Parsed, build_box_prompt, build_prompt, parse
+from .questions import Parsed, build_box_prompt, build_prompt, parse
 from .voting import Tracks
 
 # %% ../nbs/04c_policies.ipynb #cell-008

@@ -21,12 +21,10 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from stvg_nb.core import (
+from .foundations.artefacts import environment, figures_dir
+from stvg_nb.foundations.files import (
     InputError,
-    Profile,
     config_hash,
-    environment,
-    figures_dir,
     package_dir,
     read_json,
     repo_root,
@@ -36,6 +34,7 @@ from stvg_nb.core import (
     write_json,
     write_text,
 )
+from .foundations.settings import Profile
 from .plan import ARTEFACTS
 
 # %% ../nbs/11a_process.ipynb #cell-009

@@ -12,8 +12,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .core import InputError, Interval
-from .prompting import mark_text, read_mark
+from .foundations.files import InputError
+from .foundations.geometry import Interval
+from .foundations.mark_drawing import mark_text, read_mark
 from .voting import normalise_query
 
 # %% ../nbs/02b_questions.ipynb #cell-008

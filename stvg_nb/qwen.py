@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from types import MethodType
 
-from .core import InputError
+from .foundations.files import InputError
 
 # %% ../nbs/03a_qwen.ipynb #cell-011
 SPECIALS = [

@@ -15,17 +15,12 @@ from typing import Protocol
 
 import numpy as np
 
-from stvg_nb.core import (
-    Clip,
-    InputError,
-    MaskDatabase,
-    SamplingConfig,
-    canonical_json,
-    config_hash,
-    frame_size,
-    sha256_file,
-)
-from .prompting import PromptingConfig, check_config, prompted_clip
+from .foundations.files import InputError, canonical_json, config_hash, sha256_file
+from .foundations.masks import MaskDatabase
+from .foundations.settings import SamplingConfig
+from .foundations.video import Clip, frame_size
+from .foundations.mark_drawing import prompted_clip
+from .foundations.prompting_config import PromptingConfig, check_config
 from .questions import build_prompt, promises_marks
 
 # %% ../nbs/03b_readers.ipynb #cell-009

@@ -16,15 +16,9 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from stvg_nb.core import (
-    InputError,
-    Profile,
-    figures_dir,
-    read_json,
-    runs_dir,
-    write_json,
-    write_text,
-)
+from .foundations.artefacts import figures_dir
+from .foundations.files import InputError, read_json, runs_dir, write_json, write_text
+from .foundations.settings import Profile
 from .plan import ARTEFACTS, WRITTEN_BY, chapters, open_profile
 from .process import Running, finished, freshness, written
 

@@ -18,7 +18,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from .core import InputError, Interval, MaskDatabase, Tube, box_iou
+from .foundations.files import InputError
+from .foundations.geometry import Interval, Tube, box_iou
+from .foundations.masks import MaskDatabase
 from .questions import MARKS, TASKS, Parsed, choose, parse
 from .voting import drawn_on
 

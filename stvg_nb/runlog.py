@@ -29,7 +29,7 @@ from stvg_nb.foundations.files import (
 )
 from .examples import rows_hash
 from .train_settings import _FREE, TrainConfig, reward_names, with_marks
-from .trainer import peak_gb
+from .grpo import peak_gb
 
 # %% ../nbs/04f_runlog.ipynb #cell-006
 _LOGGED = {

@@ -39,7 +39,8 @@ from .examples import load_rows, rows_hash
 from .examples import numbered_form as numbered_form
 from .examples import numbered_reader as numbered_reader
 from .foundations.store import locked
-from .grpo import clip_inputs, pack, toy_model, toy_processor, vision_language
+from .grpo import clip_inputs, pack
+from .qwen import toy_model, toy_processor, vision_language
 from .models import POLICIES, load_model
 from .foundations.prompting_config import check_config
 from stvg_nb.runlog import (
@@ -61,15 +62,9 @@ from stvg_nb.train_settings import (
     reward_names,
     with_marks,
 )
-from stvg_nb.trainer import (
-    ExactResume,
-    SharedGroups,
-    grpo_config,
-    last_checkpoint,
-    toy_policy,
-    trainer_class,
-    two_clips,
-)
+from .readers import two_clips
+from .resume import ExactResume, last_checkpoint
+from .trainer import SharedGroups, grpo_config, toy_policy, trainer_class
 
 # %% ../nbs/05_train.ipynb #cell-009
 def is_main() -> bool:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from fastcore.basics import patch
 
-from .core import InputError, canonical_json
+from .foundations.files import InputError, canonical_json
 from stvg_nb.grpo import (
     FeatureCache,
     clip_inputs,

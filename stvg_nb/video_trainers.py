@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import Qwen2_5_VLForConditionalGeneration, Trainer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from .core import InputError
+from .foundations.files import InputError
 from .guards import Guards, Preflight
 from .readers import Reader, read_clip, two_clips
 from .resume import ExactResume

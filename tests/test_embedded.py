@@ -9,7 +9,8 @@ import pytest
 from stvg_nb.theatre import puppets as P
 from stvg_nb.foundations.files import InputError, package_dir, read_json, sha256_file
 from stvg_nb.foundations.geometry import Interval
-from stvg_nb.rewards import Target, build_prompt, parse, score
+from stvg_nb.questions import build_prompt, parse
+from stvg_nb.rewards import Target, score
 from stvg_nb.theatre import curriculum, facts, features, jobs, lessons, policy, traces
 from stvg_nb.theatre.seeing import PAIRS, RenderedClips, render_clips
 from stvg_nb.theatre.vocabulary import (

@@ -10,20 +10,16 @@ from conftest import ROOT
 from hypothesis import given, settings, strategies as st
 
 from stvg_nb import gallery
-from stvg_nb.core import (
-    InputError,
-    MaskDatabase,
-    Tube,
-    encode_mask,
-    load_profile,
-    read_json,
-    write_json,
-    write_video,
-)
+from stvg_nb.foundations.files import InputError, read_json, write_json
+from stvg_nb.foundations.geometry import Tube
+from stvg_nb.foundations.masks import MaskDatabase, encode_mask
+from stvg_nb.foundations.settings import load_profile
+from stvg_nb.foundations.video import write_video
 from stvg_nb.explorer import SHOWN, Explorer, Frames, open_collection
 from stvg_nb.gallery import Overlay, Strip, TimelineBar, film, moments, scores_of, strip, tube_of
-from stvg_nb.metrics import evaluate, read_record
-from stvg_nb.prompting import Detections, no_detections
+from stvg_nb.foundations.predictions import read_record
+from stvg_nb.foundations.scoring import evaluate
+from stvg_nb.foundations.detections import Detections, no_detections
 from stvg_nb.puppets import Options, full_boxes, make_script, truth, write_clip, write_split
 
 
@@ -302,28 +298,27 @@ def test_policies_on_plain_frames_get_no_database(case):
 
 
 def test_reasoning_is_read_as_it_is_taught():
-    from stvg_nb.embedded import (
-        Speech,
+    from stvg_nb.theatre.facts import (
+        action_tracks,
+        clip_questions,
         clothes_of,
-        new_processor,
-        presence,
-        questions,
-        reply,
-        strips,
-        study,
+        presence_tracks,
+        trace_facts,
     )
+    from stvg_nb.theatre.traces import trace_text
+    from stvg_nb.theatre.vocabulary import TextEncoder, new_processor
     from stvg_nb.puppets import Dice
 
-    dressed, acted, speech = 0, 0, Speech(new_processor())
+    dressed, acted, speech = 0, 0, TextEncoder(new_processor())
     for index in range(8):
         script = make_script("train", ("stage", "street")[index % 2], index)
-        for q in questions(script, Dice("told", index), 4):
+        for q in clip_questions(script, Dice("told", index), 4):
             numbers, form = {k: k + 1 for k in range(len(script.puppets))}, q["form"]
-            told = C.parse_caption(reply(speech, study(script, form, q["answer"]), numbers))
+            told = C.parse_caption(trace_text(speech, trace_facts(script, form, q["answer"]), numbers))
             should = (
-                strips(script)
+                action_tracks(script)
                 if form.get("action")
-                else {k: [""] * len(v) for k, v in presence(script).items()}
+                else {k: [""] * len(v) for k, v in presence_tracks(script).items()}
             )  # "seen" is no action
             assert sorted(told) == [k + 1 for k in range(len(script.puppets))]
             for n, t in told.items():

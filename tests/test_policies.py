@@ -17,7 +17,7 @@ from stvg_nb.foundations.files import InputError, read_jsonl, write_json
 from stvg_nb.foundations.geometry import Interval, Tube
 from stvg_nb.foundations.settings import SamplingConfig
 from stvg_nb.foundations.video import Clip, write_video
-from stvg_nb.grpo import CHECKED_RATES, Prompt, temporal_positions
+from stvg_nb.qwen import CHECKED_RATES, Prompt, temporal_positions
 from stvg_nb.foundations.predictions import read_predictions
 from stvg_nb.models import Policy, load_policy, toy_family
 from stvg_nb.policies import (
@@ -40,7 +40,7 @@ from stvg_nb.policies import (
     two_stage,
 )
 from stvg_nb.foundations.mark_drawing import model_size
-from stvg_nb.rewards import format_answer, parse
+from stvg_nb.questions import format_answer, parse
 
 torch.set_num_threads(1)
 KINDS = ("qwen2_5_vl", "qwen3_vl", "internvl")

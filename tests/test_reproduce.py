@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT, shared_data
 
 from stvg_nb import reproduce as R
-from stvg_nb.core import load_profile, profiles, read_json, sha256_file
+from stvg_nb.foundations.files import read_json, sha256_file
+from stvg_nb.foundations.settings import load_profile, profiles
 from stvg_nb.plan import INGREDIENTS, format_plan, plan
 from stvg_nb.process import parameters
 
@@ -320,25 +321,25 @@ def nothing(out, needs, **config):
 
 
 def units():
-    from stvg_nb.embedded import Unit
+    from stvg_nb.theatre.jobs import TrainingJob
 
     base = [
-        Unit("first", f"{__name__}.nothing"),
-        Unit("second", f"{__name__}.nothing", needs=("first",)),
+        TrainingJob("first", f"{__name__}.nothing"),
+        TrainingJob("second", f"{__name__}.nothing", needs=("first",)),
     ]
     return base, [
-        Unit("row", f"{__name__}.nothing", dict(seed=1), ("second",)),
-        Unit("row-more", f"{__name__}.nothing", needs=("row",)),
-        Unit("alone", f"{__name__}.nothing", dict(seed=2)),
+        TrainingJob("row", f"{__name__}.nothing", dict(seed=1), ("second",)),
+        TrainingJob("row-more", f"{__name__}.nothing", needs=("row",)),
+        TrainingJob("alone", f"{__name__}.nothing", dict(seed=2)),
     ]
 
 
 def test_rows_name_what_they_lack_and_the_others_still_run(tmp_path, monkeypatch):
-    from stvg_nb.embedded import unit_keys
+    from stvg_nb.theatre.jobs import job_keys
 
     monkeypatch.setenv("STVG_RUNS", str(tmp_path))
     base, rows = units()
-    keys, lines = unit_keys([*base, *rows]), []
+    keys, lines = job_keys([*base, *rows]), []
     assert W.run(rows, base, keys, lines.append) == ["row", "row-more"]
     assert lines[0] == "[1/3] row: needs second, run `make weights` first" and re.fullmatch(
         r"\[3/3\] alone: made, \d+ s", lines[2]

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stvg_nb.core import InputError, Interval, MaskDatabase, Tube, resolve
-from stvg_nb.metrics import parse_span
+from stvg_nb.foundations.files import InputError
+from stvg_nb.foundations.geometry import Interval, Tube
+from stvg_nb.foundations.masks import MaskDatabase
+from stvg_nb.foundations.settings import resolve
+from stvg_nb.foundations.spans import parse_span
 from stvg_nb.questions import (
     FLAGS,
     MARKS,

@@ -12,7 +12,7 @@ from stvg_nb.foundations.benchmarks import load
 from stvg_nb.theatre.files import write_split
 from stvg_nb.theatre.sentences import expressions, thing_question
 from stvg_nb.theatre.stories import make_script
-from stvg_nb.rewards import parse
+from stvg_nb.questions import parse
 from stvg_nb.evaluate import masks_beside
 from stvg_nb.tables import (
     MODELS,

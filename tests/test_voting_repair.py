@@ -10,9 +10,10 @@ import pytest
 from pycocotools import mask as coco
 
 from conftest import DATA
-from stvg_nb.benchmarks import load
-from stvg_nb.core import Interval, MaskDatabase, Tube, decode_mask, xyxy_to_xywh
-from stvg_nb.metrics import evaluate
+from stvg_nb.foundations.benchmarks import load
+from stvg_nb.foundations.geometry import Interval, Tube, xyxy_to_xywh
+from stvg_nb.foundations.masks import MaskDatabase, decode_mask
+from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.repair import (
     FLAGS,
     VARIANTS,

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..foundations.files import config_hash, write_json
 from .detector import train_detector
-from ..grpo import correct_positions, share_prefix
+from ..grpo import share_prefix
+from ..qwen import correct_positions
 from ..prompting import preset
 from stvg_nb.theatre.features import (
     ClipFeatures,

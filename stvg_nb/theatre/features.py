@@ -16,7 +16,7 @@ import numpy as np
 
 from ..foundations.files import read_json, write_json
 from ..foundations.prompting_config import PromptingConfig
-from ..rewards import build_box_prompt, build_prompt
+from ..questions import build_box_prompt, build_prompt
 from .facts import action_tracks, clothes_of, training_questions
 from stvg_nb.theatre.seeing import (
     FRAMES,

@@ -18,16 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..foundations.files import atomic_path
-from stvg_nb.grpo import (
-    Prompt,
-    Video,
-    clip_inputs,
-    correct_positions,
-    pack,
-    share_prefix,
-    shared_prefix,
-    vision_language,
-)
+from ..grpo import clip_inputs, pack, share_prefix, shared_prefix
+from ..qwen import Prompt, Video, correct_positions, vision_language
 from ..foundations.prompting_config import PromptingConfig
 from ..prompting import preset
 from .features import ClipExample

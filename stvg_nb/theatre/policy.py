@@ -14,9 +14,10 @@ import numpy as np
 
 from ..foundations.files import InputError, atomic_path, package_dir, write_text
 from ..foundations.geometry import Interval
-from ..grpo import encode_clip, encode_prompt, rollout
+from ..grpo import rollout
+from ..qwen import encode_clip, encode_prompt
 from ..foundations.prompting_config import PromptingConfig
-from ..rewards import build_prompt, parse
+from ..questions import build_prompt, parse
 from .lessons import Learner
 from .seeing import RenderedClips, numbered_clip
 from .vocabulary import chat_messages

@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .scripts import COLOURS, HATS
-from ..rewards import build_prompt
+from ..questions import build_prompt
 from .facts import CLOTHES, EventFacts, TraceFacts, training_questions
 from .seeing import PAIRS, RenderedClips
 from .vocabulary import VERBS, TextEncoder, time_text

@@ -11,10 +11,10 @@ __all__ = ['LONGEST_SECONDS', 'VERBS', 'BOX_STEP', 'CHAT_TEMPLATE', 'half_second
 import math
 from functools import lru_cache
 
-from ..grpo import SPECIALS, Video, encode_prompt
+from ..qwen import SPECIALS, Video, encode_prompt
 from .scripts import COLOURS, HATS, PROPS
 from .sentences import PHRASES, RARE, third
-from ..rewards import build_box_prompt, build_prompt
+from ..questions import build_box_prompt, build_prompt
 from .seeing import SIZE
 
 # %% ../../nbs/theatre/vocabulary.ipynb #cell-008
