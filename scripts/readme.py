@@ -1,11 +1,66 @@
-"""README.md from nbs/index.ipynb and the outputs stored in it: `python scripts/readme.py`."""
+"""README.md out of nbs/index.ipynb: `python scripts/readme.py`.
+
+The list of the chapters is made from the notebooks, by parts as in the site's sidebar, and
+written into both; the pictures are the outputs that are stored in nbs/index.ipynb.
+"""
 
 import base64
 import json
 import re
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from build_site import sidebar
+from notebooks import PACKAGE, ROOT, module, source, title
+
+INDEX = ROOT / "nbs/index.ipynb"
+OPEN, CLOSE = "<!-- chapters -->", "<!-- end of chapters -->"
+
+
+def subtitle(nb: dict) -> str:
+    "The line under the title, without its mark."
+    text = "\n".join(source(c) for c in nb["cells"] if c["cell_type"] == "markdown")
+    found = re.search(r"^# .+\n+((?:> ?.*\n?)+)", text, re.M)
+    lines = found.group(1).splitlines() if found else []
+    return " ".join(line.lstrip("> ").strip() for line in lines).replace("|", "\\|")
+
+
+def row(href: str) -> str:  # path below nbs/
+    "A chapter as a line of the table."
+    nb = json.loads((ROOT / "nbs" / href).read_text(encoding="utf-8"))
+    number = re.match(r"\d+[a-z]* *", Path(href).stem.replace("_", " "))
+    name = (number.group() if number else "") + title(nb)
+    made = module(nb)
+    return f"| [{name}]({href}) | {f'`{PACKAGE}.{made}`' if made else ''} | {subtitle(nb)} |"
+
+
+def chapters(nbs: dict) -> str:  # path -> notebook
+    "The list of all chapters, one table a part, with links that hold in nbs/."
+    out = []
+    for part in sidebar(nbs)["contents"]:
+        hrefs = [h for h in part.get("contents", ()) if h.endswith(".ipynb") and h != "index.ipynb"]
+        if hrefs:
+            head = (
+                f"### {part['section']}\n\n| chapter | module | what it is about |\n|---|---|---|"
+            )
+            out.append("\n".join([head, *map(row, hrefs)]))
+    return "\n\n".join(out)
+
+
+def index() -> dict:
+    "nbs/index.ipynb with the chapters as they are now."
+    from notebooks import paths
+
+    nbs = {p.relative_to(ROOT): json.loads(p.read_text("utf-8")) for p in paths(ROOT / "nbs")}
+    nb, listed = json.loads(INDEX.read_text(encoding="utf-8")), chapters(nbs)
+    for cell in nb["cells"]:
+        text = source(cell)
+        if OPEN in text:
+            before, after = text.split(OPEN)[0], text.split(CLOSE)[1]
+            text = f"{before}{OPEN}\n\n{listed}\n\n{CLOSE}{after}"
+            cell["source"] = text.splitlines(keepends=True)
+    return nb
 
 
 def _local(text):
@@ -17,16 +72,16 @@ def _local(text):
 def render() -> tuple:  # (text, {file name: bytes})
     "The README and its pictures."
     parts, pictures = [], {}
-    index = json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))
-    for cell in index["cells"]:
-        source = "".join(cell["source"])
+    for cell in index()["cells"]:
+        text = source(cell)
         if cell["cell_type"] == "markdown":
-            parts.append(_local(source))
+            parts.append(_local(text))
             continue
-        if cell["cell_type"] != "code" or re.search(r"^#\|\s*hide", source, re.M):
+        if cell["cell_type"] != "code" or re.search(r"^#\|\s*hide", text, re.M):
             continue
-        if not re.search(r"^#\|\s*echo:\s*false", source, re.M):
-            parts.append(f"```python\n{source}\n```")
+        if not re.search(r"^#\|\s*echo:\s*false", text, re.M):
+            shown = re.sub(r"^#\|.*\n", "", text, flags=re.M)
+            parts.append(f"```python\n{shown}\n```")
         for output in cell["outputs"]:
             data = output.get("data", {})
             if "image/png" in data:
@@ -38,9 +93,15 @@ def render() -> tuple:  # (text, {file name: bytes})
     return "\n\n".join(parts).rstrip() + "\n", pictures
 
 
-if __name__ == "__main__":
+def main():
+    "Write what follows from the notebooks."
+    INDEX.write_text(json.dumps(index(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     text, pictures = render()
     for name, data in pictures.items():
         (ROOT / name).parent.mkdir(exist_ok=True)
         (ROOT / name).write_bytes(data)
     (ROOT / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
