@@ -11,25 +11,58 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
+REGISTERED = {
+    "DETECTORS": "bright",
+    "TRACKERS": "still",
+    "POLICIES": "mine",
+    "LOADERS": "mine",
+    "PROTOCOLS": ("charades-sta", "middle"),
+    "SOURCES": "mine",
+    "VIEWS": "statements",
+}
+
+
 @pytest.fixture(scope="module")
 def examples():
-    "All blocks of Python, run one after another."
+    "All blocks of Python, run one after another; what they register is taken out again."
     names = {}
     for block in re.findall(r"^```python\n(.+?)^```", TEXT, re.M | re.S):
         assert len(block.splitlines()) < 20
         exec(block, names)
-    return names
+    yield names
+    for registry, name in REGISTERED.items():
+        table = names[registry]
+        getattr(table, "entries", table).pop(name)
 
 
 def test_the_detector(examples):
-    from stvg_nb.foundations.prompting_config import PromptingConfig
+    from stvg_nb.foundations.prompting_config import PromptingConfig, make_part
 
-    look = examples["Bright"](PromptingConfig(confidence=0.5))
+    look = make_part(examples["DETECTORS"], "bright", PromptingConfig(confidence=0.5))
     dark, light = np.zeros((2, 7, 9, 3), np.uint8)
     light[2:5, 3:8] = 200
     nothing, found = look([dark, light])
     assert len(nothing) == 0 and found.labels == ["thing"]
     assert found.boxes.tolist() == [[3, 2, 8, 5]] and found.scores.tolist() == [1]
+
+
+def test_the_tracker(examples):
+    from stvg_nb.foundations.prompting_config import PromptingConfig, make_part
+    from stvg_nb.sessions import drive
+
+    tracker = make_part(examples["TRACKERS"], "still", PromptingConfig())
+    mask = np.zeros((4, 5), bool)
+    mask[1, 2] = True
+    found, _ = drive(tracker, np.zeros((3, 4, 5, 3), np.uint8), {1: {7: mask}})
+    assert sorted(found) == [(0, 7), (1, 7), (2, 7)]
+    assert all((m == mask).all() for m in found.values())
+
+
+def test_the_policy(examples):
+    from stvg_nb.models import load_policy
+
+    three, again, four = (load_policy(f"mine:{n}").fingerprint for n in (3, 3, 4))
+    assert three == again != four
 
 
 def test_the_reward(examples):
@@ -42,30 +75,59 @@ def test_the_reward(examples):
     assert examples["reward_middle"](None, said, target=[target] * 3) == [1.0, 0.0, 0.0]
 
 
-def test_the_benchmark(examples, tmp_path):
-    from stvg_nb.foundations.benchmarks import load
+def test_the_benchmark_and_its_source(examples, tmp_path):
+    from stvg_nb.foundations.settings import DataConfig
+    from stvg_nb.foundations.sources import load_split
 
-    path = tmp_path / "mine.json"
-    path.write_text(
-        json.dumps([dict(id="a", file="a.mp4", text="she sits down", seconds=[2, 7.5])])
-    )
-    try:
-        (sample,) = load("mine", path)
-    finally:
-        examples["LOADERS"].pop("mine")
+    record = dict(id="a", file="a.mp4", text="she sits down", seconds=[2, 7.5])
+    (tmp_path / "test.json").write_text(json.dumps([record]))
+    split = load_split(DataConfig(source="mine", root=str(tmp_path)), "mine", "test")
+    (sample,) = split.samples
     assert (sample.key, sample.interval.start, sample.interval.end) == ("a", 2, 7.5)
+    assert split.facts["name"] == "Mine"
+
+
+def test_the_protocol(examples, tmp_path):
+    from stvg_nb.foundations.scoring import evaluate
+
+    times = {"A": dict(duration=30, timestamps=[[4, 8], [4, 8]], sentences=["a", "b"])}
+    (tmp_path / "times.json").write_text(json.dumps(times))
+    said = [dict(key="A#0", start=5, end=8.0), dict(key="A#1", start=1, end=2)]
+    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, said)))
+    files = dict(annotations=tmp_path / "times.json", predictions=tmp_path / "said.jsonl")
+    result = evaluate(benchmark="charades-sta", protocol="middle", **files)
+    assert result["metrics"]["m_distance"] == pytest.approx((0.5 + 4.5) / 2)
+
+
+def test_the_view(examples):
+    from dataclasses import fields
+
+    from stvg_nb.foundations.samples import Sample
+    from stvg_nb.rows import NumberedSplit
+
+    sample = Sample("a", "mine", "vtg", "who waves?", "a.mp4")
+    given = {f.name: None for f in fields(NumberedSplit) if f.init}
+    split = NumberedSplit(**given | dict(name="test", samples=[sample]))
+    asked = examples["VIEWS"]["statements"](split)
+    assert (asked.name, asked.samples[0].query) == ("test, statements", "who waves.")
 
 
 def test_the_seams_that_are_named_exist():
-    from stvg_nb.foundations.tube_scores import score_tubes, truth_tube
-    from stvg_nb.metrics import PROTOCOLS, metric_list
-    from stvg_nb.models import Family, Policy, load_policy
-    from stvg_nb.policies import FAMILIES
-    from stvg_nb.flow_tracker import FlowTracker
+    import importlib
 
-    assert "clean" in PROTOCOLS["hcstvg"] and all(issubclass(f, Family) for f in FAMILIES.values())
-    assert all(map(callable, (metric_list, score_tubes, truth_tube, load_policy)))
-    assert callable(FlowTracker.open) and callable(Policy.generate)
+    rows = re.findall(r"^\|[^|]+\| (`[A-Z]+.+?) \|", TEXT, re.M)
+    assert len(rows) == 8
+    module = "foundations.prompting_config"
+    for cell in rows:
+        module = (re.findall(r"in `([a-z_.]+)`", cell) or [module])[0]
+        found = importlib.import_module(f"stvg_nb.{module}")
+        for name in re.findall(r"`([A-Z]+)", cell):
+            assert hasattr(found, name), (module, name)
+
+
+def test_old_names_do_not_occur():
+    old = ("benchmarks", "metrics", "puppets", "embedded", "tracking", "tracks")
+    assert not re.findall(rf"stvg_nb\.(?:{'|'.join(old)})\b", TEXT)
 
 
 def test_paths_and_targets_that_are_named_exist():

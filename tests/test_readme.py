@@ -51,7 +51,7 @@ def test_the_road_is_driven(tmp_path, monkeypatch, capsys):
         words += [word for s in small for word in ("--set", s)]
         code = main([command, *words, "--json", "--quiet"])
         out, err = capsys.readouterr()
-        # made-up clips have another frame rate than the annotations: doctor says so, with exit code 3
+        # the made-up clips have another frame rate than is annotated; doctor says so: exit code 3
         assert code == (3 if command == "doctor" else 0), (line, out, err)
         results[command] = json.loads(out)
     assert results["dataset"]["counts"]["kept"] == 2
