@@ -18,6 +18,7 @@ import numpy as np
 
 from .foundations.files import InputError, config_hash, read_json, sha256_file, write_json
 from .foundations.masks import MaskDatabase
+from .foundations.store import content_hash
 from .foundations.settings import load_profile
 from .foundations.video import VideoInfo, iter_frames, probe, write_video
 from .foundations.detections import Detections, Region, check_classes, region_of, select
@@ -304,7 +305,7 @@ def build_database(
         found = dict(detections)  # worked off below, frame by frame
     key, size = database_config(config, detector, tracker), (info.height, info.width)
     shape = info.width, info.height, info.fps, info.frame_count
-    db = MaskDatabase(*shape, path, sha256_file(path), key)
+    db = MaskDatabase(*shape, path, content_hash(path), key)
     frames, count = iter_frames(path), info.frame_count
     with tracker.open(frames, *size, count, backward=config.backward) as session:
         builder = DatabaseBuilder(db, config, session)
@@ -340,7 +341,7 @@ def _kept(database, path, config_key):
         db = MaskDatabase.open(database)
     except InputError:
         return None
-    return db if db.config_hash == config_key and db.video["sha256"] == sha256_file(path) else None
+    return db if db.config_hash == config_key and db.video["sha256"] == content_hash(path) else None
 
 # %% ../nbs/01_prompting.ipynb #cell-054
 def _write_numbered(path, output, db, config, info):
@@ -412,6 +413,8 @@ def list_videos(
     source = Path(source)
     if source.is_dir():
         found = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        if not found and any(p.suffix.lower() in PICTURES for p in source.iterdir()):
+            return [source]  # a folder of frames is one video
     elif source.suffix.lower() in (".txt", ".list"):
         found = _listed(source)
     else:
@@ -456,7 +459,7 @@ def prompt_many(
         output = folder / f"{Path(path).stem}.mp4"
         record = folder / f"{Path(path).stem}.prompt.json"
         try:
-            made_of = dict(config=asdict(config or variant()), video=sha256_file(path))
+            made_of = dict(config=asdict(config or variant()), video=content_hash(path))
             key = config_hash(made_of)
             result = _finished(record, key, output)
             if result is None:

@@ -29,7 +29,7 @@ from .foundations.identity import stitch
 from .foundations.prompting_config import PromptingConfig
 from .prompting import build_database, choose_detector, detect, drawn_marks, preset
 from .theatre.puppets_detector import shipped_detector
-from .theatre.files import write_clip
+from .theatre.clips import write_clip
 from .theatre.scripts import VERSION
 from .theatre.stories import make_script
 from .theatre.truth import truth

@@ -15,7 +15,7 @@ from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.foundations.detections import Detections
 from stvg_nb.foundations.mark_drawing import draw_marks, mark_text
 from stvg_nb.foundations.prompting_config import colour
-from stvg_nb.theatre.files import write_split
+from stvg_nb.theatre.clips import write_split
 
 SIZE = (112, 168)
 TINY = load_profile("tiny")

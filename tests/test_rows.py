@@ -27,7 +27,7 @@ from stvg_nb.evaluate import (
     score,
     weights,
 )
-from stvg_nb.theatre.files import write_split
+from stvg_nb.theatre.clips import write_split
 
 
 @pytest.fixture(scope="module")

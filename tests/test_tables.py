@@ -9,7 +9,7 @@ from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.evaluate import Ready, Row, annotate, finished, measured_rows, score
 from stvg_nb.policies import reply_record, row_of
 from stvg_nb.foundations.benchmarks import load
-from stvg_nb.theatre.files import write_split
+from stvg_nb.theatre.clips import write_split
 from stvg_nb.theatre.sentences import expressions, thing_question
 from stvg_nb.theatre.stories import make_script
 from stvg_nb.questions import parse
