@@ -20,7 +20,7 @@ from .foundations.files import InputError, config_hash, read_json, sha256_file, 
 from .foundations.masks import MaskDatabase
 from .foundations.store import content_hash
 from .foundations.settings import load_profile
-from .foundations.video import VideoInfo, iter_frames, probe, write_video
+from .foundations.video import PICTURES, VideoInfo, iter_frames, probe, write_video
 from .foundations.detections import Detections, Region, check_classes, region_of, select
 from .foundations.identity import appearance, identity_report, stitch
 from .foundations.mark_drawing import marked_frame, visible_marks
