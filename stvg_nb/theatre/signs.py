@@ -7,6 +7,7 @@ __all__ = ['WORDS', 'PLACES', 'put_sign', 'sign_of', 'read_signs', 'sign_questio
 
 # %% ../../nbs/theatre/signs.ipynb #cell-003
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,8 +79,6 @@ def read_signs(
     size: int | None = None,  # of the marks; None: the profile's
 ) -> list[dict]:
     "One record a sign: the word that was read, and the one that is there."
-    from dataclasses import replace
-
     look = replace(config.prompting, mark_size=size or config.prompting.mark_size)
     out = []
     for sample in split.samples:
@@ -100,7 +99,7 @@ def _read_sign(sample, db, place, config, look, paint, sees):
     text = match_text(seen, sign, WORDS, (255, 255, 255), sees)
     return dict(frame=at, place=place, answer=word, text=text)
 
-
+# %% ../../nbs/theatre/signs.ipynb #cell-015
 def sign_questions(
     records: list[dict],  # of `read_signs`
 ) -> list[dict]:  # annotations in MME-VideoOCR's lay-out
