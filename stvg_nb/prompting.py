@@ -351,9 +351,7 @@ def _write_numbered(path, output, db, config, info):
         marked_frame(frame, i, db, marks[i], config)[:height, :width]
         for i, _, frame in iter_frames(path)
     )
-    write_video(
-        output, frames, info.fps, metadata={"comment": f"numbered from {Path(path).name}"}
-    )
+    write_video(output, frames, info.fps, metadata={"comment": f"numbered from {Path(path).name}"})
 
 # %% ../nbs/01_prompting.ipynb #cell-055
 def prompt_video(

@@ -14,7 +14,7 @@ from ..foundations.prompting_config import PromptingConfig
 from .clips import is_puppets
 
 # %% ../../nbs/theatre/puppets_detector.ipynb #cell-005
-WEIGHTS = {"puppets": "puppets-yolo12n.pt"}  # files in weights/; hash and origin beside them as .json
+WEIGHTS = {"puppets": "puppets-yolo12n.pt"}  # in weights/; hash and origin beside it as .json
 
 
 def shipped_detector(
