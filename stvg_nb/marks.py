@@ -25,7 +25,9 @@ from .foundations.samples import Answer, answer_record
 from .foundations.settings import Profile, resolve
 from .policies import AnswerConfig
 from .predict import look_up
-from .prompting import PromptingConfig, draw_marks, drawn_marks, mark_style
+from .foundations.mark_drawing import draw_marks, mark_style
+from .foundations.prompting_config import PromptingConfig
+from .prompting import drawn_marks
 from stvg_nb.rows import (
     EvalSet,
     NumberedSplit,

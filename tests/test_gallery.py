@@ -317,7 +317,9 @@ def test_reasoning_is_read_as_it_is_taught():
         script = make_script("train", ("stage", "street")[index % 2], index)
         for q in clip_questions(script, Dice("told", index), 4):
             numbers, form = {k: k + 1 for k in range(len(script.puppets))}, q["form"]
-            told = C.parse_caption(trace_text(speech, trace_facts(script, form, q["answer"]), numbers))
+            told = C.parse_caption(
+                trace_text(speech, trace_facts(script, form, q["answer"]), numbers)
+            )
             should = (
                 action_tracks(script)
                 if form.get("action")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from stvg_nb.benchmarks import load
+from stvg_nb.foundations.benchmarks import load
 from stvg_nb.cli import main
 from stvg_nb.evaluate import (
     METRICS,
@@ -24,7 +24,7 @@ from stvg_nb.foundations.samples import Answer, answer_record
 from stvg_nb.foundations.video import probe
 from stvg_nb.models import toy_family
 from stvg_nb.predict import look_up
-from stvg_nb.puppets import write_split
+from stvg_nb.theatre.clips import write_split
 from stvg_nb.rows import (
     CONTROLS,
     TableRow,

@@ -77,6 +77,8 @@ def is_puppets(path: Path | str) -> bool:
     "Does the video say that it is a Puppets clip?"
     import av
 
+    if not Path(path).is_file():
+        return False  # a folder of frames says nothing
     with av.open(str(path)) as video:
         return video.metadata.get("comment", "").startswith("stvg-puppets/")
 

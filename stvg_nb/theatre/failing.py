@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..prompting import PromptingConfig, shipped_detector
+from ..foundations.prompting_config import PromptingConfig
+from .puppets_detector import shipped_detector
 
 # %% ../../nbs/theatre/failing.ipynb #cell-009
 @lru_cache(maxsize=2)

@@ -21,15 +21,9 @@ from ..foundations.video import iter_frames, sample_indices
 from ..marks import computed_record, painted, reduced
 from ..policies import AnswerConfig, still_frames
 from ..predict import look_up
-from stvg_nb.prompting import (
-    PromptingConfig,
-    colour,
-    drawn_marks,
-    mark_place,
-    mark_style,
-    mark_text,
-    model_size,
-)
+from ..foundations.mark_drawing import mark_place, mark_style, mark_text, model_size
+from ..foundations.prompting_config import PromptingConfig, colour
+from ..prompting import drawn_marks
 from ..rows import NumberedSplit
 
 # %% ../../nbs/theatre/reader.ipynb #cell-008

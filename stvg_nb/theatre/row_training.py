@@ -14,16 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stvg_nb.embedded import (
-    Unit,
-    cpu_seconds,
-    lineage,
-    load,
-    load_learner,
-    new_learner,
-    save_delta,
-    weights_dir,
-)
+from .jobs import TrainingJob, cpu_seconds, lineage
+from .lessons import load_learner, new_learner
+from .policy import load, save_delta, weights_dir
 from ..evaluate import METRICS, score
 from ..examples import load_rows
 from stvg_nb.foundations.files import (
@@ -37,7 +30,7 @@ from stvg_nb.foundations.files import (
 from ..foundations.settings import Profile, load_profile
 from ..foundations.sources import load_split
 from ..models import load_policy
-from ..rewards import format_answer, parse
+from ..questions import format_answer, parse
 from ..rows import TableRow, measure, number_split
 from ..runlog import say_ends
 from ..train import train
@@ -121,7 +114,7 @@ def train_row(
     shared: dict = SHARED,
     **settings,  # further settings of `train`
 ) -> dict:  # facts, also in metrics.json
-    "Unit: one seed of a trained row, and its difference to the base."
+    "TrainingJob: one seed of a trained row, and its difference to the base."
     own = dict(method=method, variant=variant, seed=seed, max_steps=steps) | settings
     profile = row_profile(shared, **own)
     clock = []
@@ -170,7 +163,7 @@ def try_rates(
     seed: int = 0,
     shared: dict = SHARED,
 ):
-    "Unit: SFT with several learning rates, each scored on validation clips."
+    "TrainingJob: SFT with several learning rates, each scored on validation clips."
     own = dict(method="sft", variant="r1", seed=seed, max_steps=steps)
 
     def one(rate):
@@ -201,7 +194,7 @@ def train_sft(
     short: str | None = None,  # unit that tells what an SFT step costs
     shared: dict = SHARED,
 ) -> dict | None:
-    "Unit: SFT at the rate that was found best."
+    "TrainingJob: SFT at the rate that was found best."
     rate = read_json(needs["sft-rates"] / "metrics.json")["rate"]
     chosen = dict(shared=shared, sft=dict(learning_rate=rate))
     if steps:
@@ -235,13 +228,13 @@ VARIED = dict(
 
 
 def number_clips(out: Path, needs: dict):
-    "Unit: the clips that rows are trained on, rendered and numbered."
+    "TrainingJob: the clips that rows are trained on, rendered and numbered."
     profile = row_profile()
     write_json(out / "metrics.json", dict(samples=len(training_rows(profile, profile.train))))
 
 
 def train_on(out: Path, needs: dict, start: str, **settings) -> dict:
-    "Unit: a row that goes on from the checkpoint of another one, `start`."
+    "TrainingJob: a row that goes on from the checkpoint of another one, `start`."
     return train_row(out, needs, **settings, base=str(needs[start] / "run/final"))
 
 # %% ../../nbs/theatre/row_training.ipynb #cell-032
@@ -249,13 +242,13 @@ _HERE = "stvg_nb.theatre.row_training."
 
 
 def _unit(name, function, needs=(), **config):
-    return Unit(name, _HERE + function, config, ("policy-base", "lessons", *needs))
+    return TrainingJob(name, _HERE + function, config, ("policy-base", "lessons", *needs))
 
 
 def seed_units(
     k: int,  # the seed
     steps: int,
-) -> list[Unit]:
+) -> list[TrainingJob]:
     "The units of one seed of each trained row."
     same = dict(seed=k, steps=steps)
     after = ("sft-rates", f"sft-{k}", f"grpo-{k}")
@@ -278,19 +271,21 @@ BASES = dict(early="replies", reasoning="replies-3")  # name -> unit of its trai
 def row_units(
     steps: int = 40,  # of each trained row
     rates: Sequence[float] = (3e-4, 1e-3, 3e-3),  # learning rates that SFT tries
-) -> list[Unit]:
+) -> list[TrainingJob]:
     "The units of all trained rows; they follow those of the base."
     trained = [u for k in SEEDS for u in seed_units(k, steps)]
     ships = []
     for u in trained:
-        ships.append(Unit(f"policy-{u.name}", _HERE + "ship_row", dict(name=u.name), (u.name,)))
+        ships.append(
+            TrainingJob(f"policy-{u.name}", _HERE + "ship_row", dict(name=u.name), (u.name,))
+        )
     needs = ("policy-base", *BASES.values())
     return [
-        Unit("lessons", _HERE + "number_clips"),
+        TrainingJob("lessons", _HERE + "number_clips"),
         _unit("sft-rates", "try_rates", rates=list(rates), steps=steps),
         *trained,
         *ships,
-        Unit("policy-bases", _HERE + "ship_bases", dict(bases=BASES), needs),
+        TrainingJob("policy-bases", _HERE + "ship_bases", dict(bases=BASES), needs),
     ]
 
 # %% ../../nbs/theatre/row_training.ipynb #cell-036
@@ -324,7 +319,7 @@ WHAT = {
 
 # %% ../../nbs/theatre/row_training.ipynb #cell-037
 def ship_row(out: Path, needs: dict, name: str):
-    "Unit: put a trained row into the package."
+    "TrainingJob: put a trained row into the package."
     folder, to = needs[name], weights_dir(name)
     files = ("metrics.json", "run/run.json", "provenance.json")
     facts, run, unit = (read_json(folder / f) for f in files)
@@ -373,7 +368,7 @@ of the base.
 
 
 def ship_bases(out: Path, needs: dict, bases: dict):
-    "Unit: language models of other points of the pretraining, as differences to the base."
+    "TrainingJob: language models of other points of the pretraining, as differences to the base."
     facts = {name: _ship_base(name, needs[unit]) for name, unit in bases.items()}
     write_json(out / "metrics.json", facts, indent=1)
 

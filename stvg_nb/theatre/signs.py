@@ -16,7 +16,8 @@ from ..foundations.samples import Sample
 from ..foundations.video import sample_indices
 from ..marks import painted
 from ..policies import AnswerConfig
-from ..prompting import drawn_marks, mark_place
+from ..foundations.mark_drawing import mark_place
+from ..prompting import drawn_marks
 from ..rows import NumberedSplit
 from .reader import SEES, PlacedGlyph, match_text, pictures, shown_size
 

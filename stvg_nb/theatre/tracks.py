@@ -24,26 +24,28 @@ from types import ModuleType
 import numpy as np
 
 from .. import flow, flow_tracker, prompting, repair, sessions, voting
-from stvg_nb.core import (
-    MaskDatabase,
-    Tube,
-    box_iou,
+from stvg_nb.foundations.files import (
     config_hash,
     package_dir,
-    probe,
     read_json,
     runs_dir,
     sha256_bytes,
     sha256_file,
     write_json,
 )
+from ..foundations.geometry import Tube, box_iou
+from ..foundations.masks import MaskDatabase
+from ..foundations.video import probe
 from ..flow_tracker import FlowTracker
 from ..foundations import detections, identity, mark_drawing
 from ..foundations.identity import stitch
 from ..foundations.mark_drawing import visible_marks
 from ..foundations.prompting_config import PromptingConfig, variant
 from ..prompting import build_database, choose_detector, detect
-from ..puppets import VERSION, make_script, truth, write_clip
+from .clips import write_clip
+from .scripts import VERSION
+from .stories import make_script
+from .truth import truth
 from ..repair import answer_tube
 from .puppets_detector import shipped_detector
 from ..voting import Tracks, upper_bound, vote
@@ -329,7 +331,8 @@ def _peak():
 
 def measure_memory(seconds: float, index: int, domain: str) -> None:
     "What runs in the process of its own; prints MB before and at the peak as JSON."
-    from stvg_nb.puppets import Options, render
+    from stvg_nb.theatre.scenes import render
+    from stvg_nb.theatre.staging import Options
 
     script = make_script("val", domain, index, Options(duration=float(seconds)))
     with tempfile.TemporaryDirectory() as folder:
