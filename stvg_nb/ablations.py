@@ -73,30 +73,3 @@ COLD = [
     TRAINED,
     trained_row("marks+SFT+GRPO", "cold"),
 ]
-
-# %% ../nbs/08_ablations.ipynb #cell-055
-# names of version 0.1, for the units of shipped weights
-from stvg_nb.theatre.row_training import (  # noqa: E402
-    BASES,
-    BASE_CARD,
-    DOMAINS,
-    ROW_CARD,
-    VARIED,
-    WHAT,
-    difference,
-    on_validation,
-    row_units,
-    ship_bases,
-    ship_row,
-    train_on,
-    train_row,
-    train_sft,
-    try_rates,
-)
-from .theatre.row_training import SHARED as LESSONS  # noqa: E402
-from .theatre.row_training import number_clips as number_lessons  # noqa: E402
-from .theatre.row_training import round_to_vocabulary as in_words  # noqa: E402
-from .theatre.row_training import row_profile as lesson_profile  # noqa: E402
-from .theatre.row_training import select_best as better  # noqa: E402
-from .theatre.row_training import training_rows as lessons  # noqa: E402
-from .theatre.row_training import with_cpu_seconds as spent  # noqa: E402

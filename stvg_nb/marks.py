@@ -27,7 +27,7 @@ from .policies import AnswerConfig
 from .predict import look_up
 from .foundations.mark_drawing import draw_marks, mark_style
 from .foundations.prompting_config import PromptingConfig
-from .prompting import drawn_marks
+from .foundations.mark_drawing import visible_marks
 from stvg_nb.rows import (
     EvalSet,
     NumberedSplit,
@@ -193,7 +193,7 @@ def _best_answer(sample, db, config, boxes):
         unknown = look_up(Answer(sample.key, interval=span), None)
         return computed_record(unknown, vote_share=0.0, marked=0.0)
     frames = range(span.start, span.end)
-    marks, tracks = drawn_marks(db, frames, config.prompting), Tracks.of(db)
+    marks, tracks = visible_marks(db, frames, config.prompting), Tracks.of(db)
     v = vote(tracks, sample.tube, marks, min_iou=0.3, fallback=False)
     ids = () if v.id is None else (v.id,)
     share = float(np.mean([v.id in marks[f] for f in frames]))

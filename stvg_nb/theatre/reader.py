@@ -23,7 +23,7 @@ from ..policies import AnswerConfig, still_frames
 from ..predict import look_up
 from ..foundations.mark_drawing import mark_place, mark_style, mark_text, model_size
 from ..foundations.prompting_config import PromptingConfig, colour
-from ..prompting import drawn_marks
+from ..foundations.mark_drawing import visible_marks
 from ..rows import NumberedSplit
 
 # %% ../../nbs/theatre/reader.ipynb #cell-008
@@ -139,7 +139,7 @@ def marked_frames(
     index = tuple(still_frames(sample, db.video, true_frames(sample), config.sampling))
     native = look.draw_at == "native"
     frames = pictures(str(sample.video), index, None if native else size)
-    marks, out = drawn_marks(db, index, look), []
+    marks, out = visible_marks(db, index, look), []
     for f in index:
         masks = {i: db.mask(i, f) for i in marks[f]}
         place = None

@@ -17,7 +17,7 @@ from ..foundations.video import sample_indices
 from ..marks import painted
 from ..policies import AnswerConfig
 from ..foundations.mark_drawing import mark_place
-from ..prompting import drawn_marks
+from ..foundations.mark_drawing import visible_marks
 from ..rows import NumberedSplit
 from .reader import SEES, PlacedGlyph, match_text, pictures, shown_size
 
@@ -64,7 +64,7 @@ def sign_of(
     index = sample_indices(*length, s.rate, s.mode, maximum=s.max_frames).tolist()
     word = WORDS[dice.integers(len(WORDS))]
     x, y = dice.uniform(0, info["width"]), dice.uniform(0, info["height"])
-    marks, on = drawn_marks(db, index, config.prompting), place == "on an object"
+    marks, on = visible_marks(db, index, config.prompting), place == "on an object"
     shown = [f for f in index if marks[f]] if on else index
     frame = int(dice.choice(shown or index))
     if on and marks[frame]:
@@ -94,7 +94,7 @@ def _read_sign(sample, db, place, config, look, paint, sees):
         return dict(place=place, answer=WORDS[0], text=None)
     at, word, x, y = sign_of(sample, db, place, config)
     picture, sign = put_sign(pictures(str(sample.video), (at,))[at], word, x, y)
-    ids = drawn_marks(db, [at], look)[at] if paint else ()
+    ids = visible_marks(db, [at], look)[at] if paint else ()
     masks = {i: db.mask(i, at) for i in ids}
     seen = painted(picture, masks, look, shown_size(db.video, config.sampling))
     text = match_text(seen, sign, WORDS, (255, 255, 255), sees)
