@@ -13,6 +13,12 @@ PARTS = ("method", "foundations", "theatre")
 # tables from a name to the dotted path of an object: the one way to reach something above oneself
 REGISTRIES = {
     "SOURCES",
+    "CLIPS",
+    "VIEWS",
+    "FORMS",
+    "READERS",
+    "BASES",
+    "LABORATORY",
     "DETECTORS",
     "TRACKERS",
     "TRACK_SOURCES",

@@ -123,12 +123,12 @@ def main():
     import torch
 
     torch.set_num_threads(1)
-    from stvg_nb import ablations
+    from stvg_nb.theatre import row_training
     from stvg_nb.foundations.files import InputError
     from stvg_nb.theatre.curriculum import training_jobs
     from stvg_nb.theatre.jobs import job_keys
 
-    base, rows = training_jobs(), ablations.row_units()
+    base, rows = training_jobs(), row_training.row_units()
     keys, jobs = job_keys([*base, *rows]), selected(args, base, rows)
     if args.list:
         for job in jobs:

@@ -485,15 +485,13 @@ def _reproduce_options(p):
 
 def reproduce_command(options):
     "Run the chapters and regenerate tables and figures."
-    from stvg_nb.foundations.settings import load_profile
+    from stvg_nb.plan import format_plan, open_profile, plan
     from stvg_nb.reproduce import exit_code, format_report, list_artefacts, reproduce
 
     if options.plan:
-        from stvg_nb.reproduce import format_plan, plan
-
         planned = plan(options.profile)
         return planned, format_plan(planned), 0
-    profile = load_profile(options.profile).name
+    profile = open_profile(options.profile)[0].name
     if options.list:
         listed = list_artefacts(profile)
         return listed, "\n".join(f"{a['name']:<24} {a['reason']}" for a in listed["artefacts"]), 0

@@ -30,13 +30,8 @@ from stvg_nb.foundations.samples import (
 )
 from .foundations.store import content_hash, kept, kept_lines, parse_shard
 from .foundations.prompting_config import PromptingConfig
-from stvg_nb.prompting import (
-    build_database,
-    choose_detector,
-    choose_tracker,
-    database_config,
-    drawn_marks,
-)
+from .foundations.mark_drawing import visible_marks
+from .prompting import build_database, choose_detector, choose_tracker, database_config
 from .voting import vote
 
 # %% ../nbs/02a_dataset.ipynb #cell-007
@@ -237,7 +232,7 @@ def _finish(work, sample):
     path, db = _numbered(work, sample, video)
     drawn = None
     if work.prompting is not None:
-        drawn = drawn_marks(db, range(db.video["frame_count"]), work.prompting)
+        drawn = visible_marks(db, range(db.video["frame_count"]), work.prompting)
     masks = None
     if sample.task == "rvos" and work.true_masks is not None:
         masks = work.true_masks(sample)

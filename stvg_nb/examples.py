@@ -32,10 +32,10 @@ from .foundations.sources import load_split
 from .foundations.store import content_hash, kept_lines
 from .foundations.mark_drawing import model_size, prompted_clip
 from .foundations.prompting_config import check_config
-from .prompting import drawn_marks
+from .foundations.mark_drawing import visible_marks
 from .questions import build_prompt, format_answer
 from .rewards import Target, VARIANTS, make_target, runs, target_json
-from .train_settings import TrainConfig, with_marks
+from .train_settings import FORMS, TrainConfig, with_marks
 from .voting import normalise_query
 
 # %% ../nbs/04e_examples.ipynb #cell-007
@@ -185,7 +185,7 @@ def _drawn_marks(db, fps, window, profile, config):
     if config.rewards or VARIANTS[config.variant].appears != "drawn":
         return None, None
     sampled = window[0] + _sampled(window, fps, profile.sampling)
-    return drawn_marks(db, sampled, profile.prompting), sampled
+    return visible_marks(db, sampled, profile.prompting), sampled
 
 
 def _sampled(window, fps, sampling):
@@ -242,7 +242,7 @@ def kept_rows(samples, profile, config: TrainConfig, quiet: bool = False) -> lis
     "The rows of samples, made once."
     from tqdm.auto import tqdm
 
-    form = resolve(config.form)
+    form = FORMS[config.form]
     shaped_by = ("variant", "marks", "think", "rewards", "form", "method", "max_prompt_length")
     header = dict(
         schema="stvg.rows/1",

@@ -36,7 +36,7 @@ from stvg_nb.gallery import (
 from .foundations.predictions import Prediction, read_predictions, read_record
 from .foundations.mark_drawing import draw_marks
 from .foundations.prompting_config import PromptingConfig
-from .prompting import drawn_marks
+from .foundations.mark_drawing import visible_marks
 
 # %% ../nbs/09a_explorer.ipynb #cell-012
 class Frames:
@@ -184,7 +184,7 @@ def picture(
     if "masks" in shown:
         image = tinted(image, [(m, colour_of(i)) for i, m in here.items()], 0.4)
     if "numbers" in shown and here:
-        drawn = drawn_marks(example.db, [frame], config)[frame]
+        drawn = visible_marks(example.db, [frame], config)[frame]
         image = draw_marks(image, {i: here[i] for i in drawn}, config)
     scale = width / example.size[1]
     size = (width, round(example.size[0] * scale))

@@ -29,7 +29,7 @@ def colour_model(
     bins: np.ndarray,  # (h, w) from `colour_bins`
     mask: np.ndarray,  # (h, w) bool
 ) -> np.ndarray:  # (4096,) float32, sums to 1
-    "How often each colour occurs under a mask; neighbouring cells share, against noise and shading."
+    "How often each colour occurs under a mask; neighbouring cells share, against noise."
     h = np.bincount(bins[mask], minlength=4096).astype(np.float32).reshape(16, 16, 16)
     for axis in range(3):
         padded = np.pad(h, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")

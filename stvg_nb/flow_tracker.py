@@ -32,7 +32,9 @@ class FlowTracker:
     "Masks carried by optical flow, sharpened by colours, corrected by detections; no weights."
 
     name = "flow"
-    about = "optical flow with colour models: a stand-in for SAM2 that does not learn what objects are"
+    about = (
+        "optical flow with colour models: a stand-in for SAM2 that does not learn what objects are"
+    )
 
     def __init__(
         self,

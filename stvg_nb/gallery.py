@@ -25,7 +25,7 @@ from .foundations.boundaries import rle_jf
 from .foundations.predictions import Prediction, read_record, to_tube
 from .foundations.mark_drawing import prompted_clip
 from .foundations.prompting_config import PromptingConfig
-from .prompting import drawn_marks
+from .foundations.mark_drawing import visible_marks
 
 # %% ../nbs/09_gallery.ipynb #cell-011
 TRUE, ANSWER, FAINT = "#2b8a3e", "#e03131", "#868e96"
@@ -414,7 +414,7 @@ def unmarked(
     config: PromptingConfig,
 ) -> list:  # of Overlay
     "Objects of the database that carry no mark on this frame: dotted boxes with small numbers."
-    drawn, here = drawn_marks(example.db, [frame], config)[frame], example.db.at(frame)
+    drawn, here = visible_marks(example.db, [frame], config)[frame], example.db.at(frame)
     left = {id: mask for id, mask in here.items() if id not in drawn}
     return [Overlay(FAINT, mask_box(m), line=":", text=str(id)) for id, m in left.items()]
 

@@ -650,7 +650,9 @@ def _bytes(x, processor):  # undo the normalisation
     return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 # %% ../nbs/04b_models.ipynb #cell-075
-POLICIES = Registry("policy", {"embedded": "stvg_nb.theatre.policy.load"})  # prefix -> name -> model
+POLICIES = Registry(
+    "policy", {"embedded": "stvg_nb.theatre.policy.load"}
+)  # prefix -> name -> model
 
 
 def _loaded(where, load, remedy):

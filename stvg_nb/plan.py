@@ -22,7 +22,7 @@ WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further e
     "truth": ("x-puppets-shortcuts",),
     "03_rewards": ("r1-figure05", "r1-figure06", "r1-figure07"),
     "06_repair": ("x-fragmentation",),
-    "06a_tracks": ("x-tracks", "x-preprocessing"),
+    "tracks": ("x-tracks", "x-preprocessing"),
     "07b_tables": ("r1-table01", "r1-table02", "r1-table03", "r1-table04"),
     "08_ablations": (
         *("r1-table07", "r1-table08", "r1-table10", "r1-rewards"),

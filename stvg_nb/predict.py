@@ -75,7 +75,6 @@ def look_up_record(
     "`look_up` for a record of a predictions file."
     return answer_record(look_up(read_answer(record), source, repair, truth))
 
-
 # %% ../nbs/06b_predict.ipynb #cell-014
 def numbered_samples(
     samples: Sequence[Sample],  # located

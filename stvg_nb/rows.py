@@ -371,12 +371,9 @@ def eval_set(
     split = split or data.split
     config = replace(profile.prompting, **dict(changes))
     if data.source == "files":
-
-        def numbered(k):
-            return number_split(load_split(data, benchmark, split, k), config, profile.device)
-
-        few = numbered(_smallest(spot_check, n))
-        return EvalSet(few.annotations, few, lambda: numbered(n), config, kept=False)
+        full = number_split(load_split(data, benchmark, split, n), config, profile.device)
+        few = replace(full, samples=full.samples[: _smallest(spot_check, n)])
+        return EvalSet(full.annotations, few, lambda: full, config, kept=False)
 
     data = replace(data, domain="stage+street")
 

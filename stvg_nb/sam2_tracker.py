@@ -138,21 +138,23 @@ def _prompts_of(way, known, new, reverse):  # known: masks at the arrival, {id: 
         return known | new
     return {} if way == "one_state" and reverse else new
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-019
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-020
 def _as_jpg_folder(frames, folder):
     from PIL import Image
 
     for i, frame in enumerate(frames):
         Image.fromarray(frame).save(f"{folder}/{i:05d}.jpg", format="PNG")
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-020
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-022
 def official_tracks(
     model,  # SAM2VideoPredictor
     frames: np.ndarray,  # (T, H, W, 3) uint8
     arrivals: dict,  # {frame: {id: (H, W) bool mask or (4,) xyxy box}}
     way: str = "competent",  # competent | one_state | released
     backward: bool = True,  # False: forward only; "released" never goes back
-) -> Iterator[tuple]:  # (frame, id, (H, W) float32 logits); of a pair that comes twice the last counts
+) -> Iterator[
+    tuple
+]:  # (frame, id, (H, W) float32 logits); of a pair that comes twice the last counts
     "The sam2 package's own predictor, driven in one of three ways: the reference."
     both = backward and way != "released"
     with tempfile.TemporaryDirectory() as folder, _quiet_sam2():
@@ -172,7 +174,7 @@ def official_tracks(
                             known[f][id] = one > 0
                         yield f, id, one
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-027
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-029
 class Sam2Tracker:
     "SAM2 with each frame encoded once; a new object is tracked alone, equally old ones in a batch."
 
@@ -204,19 +206,7 @@ class Sam2Tracker:
         side = self.model.image_size
         self.about = f"SAM2 ({kind}, {weights}), {side} px, each frame encoded once"
 
-    def open(
-        self,
-        frames: Iterable,  # as in `Session`
-        height: int,  # of the video, pixels
-        width: int,  # of the video, pixels
-        n_frames: int,  # frames that decode
-        backward: bool = True,  # False: forward only
-        logits: bool = False,  # yield float32 logits of all objects in place of masks
-    ) -> "Sam2Session":
-        "Start on a video."
-        return Sam2Session(self, frames, height, width, n_frames, backward, logits)
-
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-028
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-030
 @patch
 @contextlib.contextmanager
 def computing(self: Sam2Tracker) -> Iterator[None]:
@@ -227,7 +217,21 @@ def computing(self: Sam2Tracker) -> Iterator[None]:
     with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=cuda):
         yield
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-031
+
+@patch
+def open(
+    self: Sam2Tracker,
+    frames: Iterable,  # as in `Session`
+    height: int,  # of the video, pixels
+    width: int,  # of the video, pixels
+    n_frames: int,  # frames that decode
+    backward: bool = True,  # False: forward only
+    logits: bool = False,  # yield float32 logits of all objects in place of masks
+) -> "Sam2Session":
+    "Start on a video."
+    return Sam2Session(self, frames, height, width, n_frames, backward, logits)
+
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-033
 @dataclass(eq=False)
 class Sam2State:
     "What memory attention can still read of one object: 1 + 6 memories, 1 + 15 pointers."
@@ -243,7 +247,7 @@ class Sam2State:
         tensors = self.memory, self.pointer, *self.memories, *self.pointers
         return sum(x.untyped_storage().nbytes() for x in tensors)
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-032
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-034
 class Sam2Session(Session):
     "One video under SAM2."
 
@@ -267,7 +271,7 @@ class Sam2Session(Session):
         self.positions = None  # of the encoder's features; the same for every frame
         self.memory_position = None  # (H*W, 1, D), the same for every memory
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-034
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-036
 @patch
 def _pixels(self: Sam2Session, image):
     "As `load_video_frames` of sam2: bicubic to a square, 0..1, normalised."
@@ -278,7 +282,7 @@ def _pixels(self: Sam2Session, image):
     small = np.array(Image.fromarray(image).resize((side, side)))
     return torch.from_numpy(small).permute(2, 0, 1)[None].contiguous()  # (1, 3, S, S) uint8
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-035
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-037
 @patch
 def _encode(self: Sam2Session, pixels):
     import torch
@@ -294,7 +298,7 @@ def _encode(self: Sam2Session, pixels):
     self.counts["encodings"] += len(x)
     return [[f[i : i + 1].clone() for f in out["backbone_fpn"][-levels:]] for i in range(len(x))]
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-036
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-038
 @patch
 def _ingest(self: Sam2Session, first, images):
     "Encode at once what is needed at once; a frame without objects waits as pixels."
@@ -306,7 +310,7 @@ def _ingest(self: Sam2Session, first, images):
     for frame, value in enumerate(values, first):
         self.store.put(frame, value)
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-037
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-039
 @patch
 def _features(self: Sam2Session, frame):  # list of (1, c, h, w), finest first
     value = self.store.get(frame)
@@ -315,7 +319,7 @@ def _features(self: Sam2Session, frame):  # list of (1, c, h, w), finest first
         self.store.put(frame, value)
     return value
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-042
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-044
 @patch
 def _remember(self: Sam2Session, top, masks, scores, prompted):
     "(B, C, h, w) features, (B, 1, S, S) and (B, 1) logits -> B memories (h*w, D) in bfloat16."
@@ -329,7 +333,7 @@ def _remember(self: Sam2Session, top, masks, scores, prompted):
         self.memory_position = position[-1][:1].flatten(2).permute(2, 0, 1).clone()  # (h*w, 1, D)
     return [m.flatten(1).t().to(torch.bfloat16).contiguous() for m in memory]
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-043
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-045
 @patch
 def _video_masks(self: Sam2Session, low):  # (B, 1, h, w) logits
     "Masks, or logits where they were asked for, at the size of the video."
@@ -338,10 +342,10 @@ def _video_masks(self: Sam2Session, low):  # (B, 1, h, w) logits
     logits = interpolate(low.float(), size=self.size, mode="bilinear", align_corners=False)[:, 0]
     return (logits if self.logits else logits > 0).cpu().numpy()
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-044
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-046
 @patch
 def _filled(self: Sam2Session, low):
-    "Small holes filled, where sam2 was built with its CUDA extension; without it sam2 leaves them too."
+    "Small holes filled, where sam2 has its CUDA extension; without it sam2 leaves them too."
     from importlib.util import find_spec
     from sam2.utils.misc import fill_holes_in_mask_scores
 
@@ -349,7 +353,7 @@ def _filled(self: Sam2Session, low):
         return low
     return fill_holes_in_mask_scores(low, self.model.fill_hole_area)
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-045
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-047
 @patch
 def _model_mask(self: Sam2Session, mask):  # (H, W) bool -> (1, 1, S, S) float, 0 or 1
     import torch
@@ -373,7 +377,7 @@ def _model_box(self: Sam2Session, box):  # (4,) xyxy pixels -> SAM's two corner 
     labels = torch.tensor([[2, 3]], dtype=torch.int32, device=device)
     return dict(point_coords=corners.to(device), point_labels=labels)
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-046
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-048
 @patch
 def _prompt(self: Sam2Session, features, mask=None, box=None):
     "The prompt frame: SAM without memory."
@@ -392,7 +396,7 @@ def _prompt(self: Sam2Session, features, mask=None, box=None):
         run_mem_encoder=False,
     )
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-049
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-051
 @patch
 def _seed(self: Sam2Session, frame, mask, box):
     from torch.nn.functional import interpolate
@@ -405,13 +409,13 @@ def _seed(self: Sam2Session, frame, mask, box):
         (memory,) = self._remember(features[-1], high, out["object_score_logits"], prompted=True)
         return (memory, out["obj_ptr"][0].clone()), self._video_masks(low)[0]
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-050
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-052
 @patch
 def _begin(self: Sam2Session, seed):
     memories = deque(maxlen=self.model.num_maskmem - 1)
     return Sam2State(*seed, memories, deque(maxlen=self.pointers - 1))
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-051
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-053
 @patch
 def segment(
     self: Sam2Session,
@@ -423,7 +427,7 @@ def segment(
         low = self._filled(self._prompt(features, box=np.asarray(box, float))["pred_masks"])
         return self._video_masks(low)[0] > 0
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-053
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-058
 @patch
 def _memory_tokens(self: Sam2Session, states):
     "Memories of B objects and their codes: both ((1 + past) * h*w, B, D)."
@@ -436,7 +440,7 @@ def _memory_tokens(self: Sam2Session, states):
     position = torch.cat([self.memory_position + model.maskmem_tpos_enc[i] for i in which])
     return memory, position.expand(-1, len(states), -1)
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-054
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-060
 @patch
 def _pointer_tokens(self: Sam2Session, states, ages):  # ages: (B,) frames since the prompt
     "Pointers of B objects, cut into tokens of D numbers, and their codes: (P * C/D, B, D)."
@@ -456,7 +460,7 @@ def _pointer_tokens(self: Sam2Session, states, ages):  # ages: (B,) frames since
     tokens = pointers.reshape(P, n, C // D, D).permute(0, 2, 1, 3).flatten(0, 1)
     return tokens, codes.repeat_interleave(C // D, dim=0)
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-055
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-062
 @patch
 def _attend(
     self: Sam2Session,
@@ -481,7 +485,7 @@ def _attend(
     )
     return out.permute(1, 2, 0).view(n, C, h, w)
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-057
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-065
 @patch
 def _advance_batch(self: Sam2Session, frame, tracks):
     model, n = self.model, len(tracks)
@@ -501,7 +505,7 @@ def _advance_batch(self: Sam2Session, frame, tracks):
     sure = scores.float().sigmoid()[:, 0].tolist()
     return {t.id: (mask, score) for t, mask, score in zip(tracks, masks, sure)}
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-058
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-066
 @patch
 def _move(self: Sam2Session, frame, tracks, sign):
     "Objects with equally many memories and pointers go through the network as one batch."
@@ -513,7 +517,7 @@ def _move(self: Sam2Session, frame, tracks, sign):
             found |= self._advance_batch(frame, group[i : i + self.tracker.chunk])
     return found
 
-# %% ../nbs/01c_sam2_tracker.ipynb #cell-069
+# %% ../nbs/01c_sam2_tracker.ipynb #cell-077
 def make_sam2(config: PromptingConfig, device: str = "cpu") -> Sam2Tracker:
     "The tracker `sam2` of the registry."
     if not config.tracker_weights:

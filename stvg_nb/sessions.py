@@ -35,7 +35,7 @@ def _shapes(t, n_frames, x, y):
     diamond = (abs(x - e) + abs(y - f) < 15) & (t >= n_frames // 2)
     return zip(places, (disc, block, diamond))
 
-# %% ../nbs/01b_sessions.ipynb #cell-007
+# %% ../nbs/01b_sessions.ipynb #cell-008
 def textured_scene(
     n_frames: int,
     height: int = 96,  # pixels
@@ -57,7 +57,7 @@ def textured_scene(
         masks[:, t, :48, 56:64] = False
     return frames, masks
 
-# %% ../nbs/01b_sessions.ipynb #cell-008
+# %% ../nbs/01b_sessions.ipynb #cell-009
 def show_tracks(
     frames: np.ndarray,  # (T, H, W, 3) uint8
     found: dict,  # {(frame, id): (H, W) bool}
@@ -79,7 +79,7 @@ def show_tracks(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/01b_sessions.ipynb #cell-012
+# %% ../nbs/01b_sessions.ipynb #cell-013
 def work_of(
     way: str,  # ours | competent | one_state | released
     n_frames: int,  # of the video
@@ -101,7 +101,7 @@ def work_of(
         encodings = n_frames
     return dict(encodings=encodings, object_frames=object_frames)
 
-# %% ../nbs/01b_sessions.ipynb #cell-017
+# %% ../nbs/01b_sessions.ipynb #cell-018
 class FrameStore:
     "One value per frame in memory up to a budget of bytes; beyond it the earliest lie on disk."
 
@@ -137,7 +137,7 @@ class FrameStore:
         if frame in self.disk:
             self.disk.pop(frame).unlink()
 
-# %% ../nbs/01b_sessions.ipynb #cell-018
+# %% ../nbs/01b_sessions.ipynb #cell-019
 @patch
 def _spill(self: FrameStore, frame):
     if self._folder is None:
@@ -157,7 +157,7 @@ def close(self: FrameStore) -> None:
         self._folder.cleanup()
         self._folder = None
 
-# %% ../nbs/01b_sessions.ipynb #cell-022
+# %% ../nbs/01b_sessions.ipynb #cell-023
 @dataclass(eq=False)
 class Track:
     "One object on its way in one direction."
@@ -168,7 +168,7 @@ class Track:
     state: object  # what the tracker remembers; changes with each frame
     over: bool = False  # given up: nothing is followed any more
 
-# %% ../nbs/01b_sessions.ipynb #cell-023
+# %% ../nbs/01b_sessions.ipynb #cell-024
 class Session:
     "One video under way. A tracker adds `_ingest`, `_seed`, `_begin`, `_move` and `segment`."
 
@@ -176,7 +176,7 @@ class Session:
 
     def __init__(
         self,
-        frames: Iterable,  # (H, W, 3) uint8 RGB each, or tuples that end in one, as of `iter_frames`
+        frames: Iterable,  # (H, W, 3) uint8 RGB each, or tuples that end in one (`iter_frames`)
         height: int,  # of the video, pixels
         width: int,  # of the video, pixels
         n_frames: int,  # frames that decode (`probe`)
@@ -206,7 +206,7 @@ class Session:
         "Corrections by what the detector sees on the current frame; here: none."
         return {}
 
-# %% ../nbs/01b_sessions.ipynb #cell-025
+# %% ../nbs/01b_sessions.ipynb #cell-027
 @patch
 def _read(self: Session):
     item = next(self.source, None)
@@ -219,7 +219,7 @@ def _read(self: Session):
         raise InputError(where, f"has shape {image.shape}, the video has {(*self.size, 3)}")
     return image
 
-# %% ../nbs/01b_sessions.ipynb #cell-026
+# %% ../nbs/01b_sessions.ipynb #cell-029
 @patch
 def _step(self: Session, frame, tracks, sign):
     tracks = [t for t in tracks if not t.over]
@@ -228,7 +228,7 @@ def _step(self: Session, frame, tracks, sign):
     self.scores = {id: score for id, (_, score) in found.items()}
     return {id: mask for id, (mask, _) in found.items() if mask.dtype != bool or mask.any()}
 
-# %% ../nbs/01b_sessions.ipynb #cell-027
+# %% ../nbs/01b_sessions.ipynb #cell-030
 @patch
 def advance(
     self: Session,
@@ -248,7 +248,7 @@ def advance(
             self.store.drop(self.frame - 2)
         yield self.frame, masks
 
-# %% ../nbs/01b_sessions.ipynb #cell-029
+# %% ../nbs/01b_sessions.ipynb #cell-033
 @patch
 def _checked_prompt(self: Session, id, frame, mask, box):
     where = f"object {id}, frame {frame}"
@@ -266,7 +266,7 @@ def _checked_prompt(self: Session, id, frame, mask, box):
         raise InputError(where, f"mask of shape {mask.shape}, the video has {self.size}")
     return mask, None
 
-# %% ../nbs/01b_sessions.ipynb #cell-030
+# %% ../nbs/01b_sessions.ipynb #cell-035
 @patch
 def add(
     self: Session,
@@ -285,7 +285,7 @@ def add(
         self.waiting.append(self.tracks[-1])
     return out
 
-# %% ../nbs/01b_sessions.ipynb #cell-032
+# %% ../nbs/01b_sessions.ipynb #cell-037
 @patch
 def backward(self: Session) -> Iterator[tuple]:  # (frame, {id: (H, W) bool}), latest frame first
     "Every object that has not been carried back yet, from its start to frame 0."
@@ -304,7 +304,7 @@ def backward(self: Session) -> Iterator[tuple]:  # (frame, {id: (H, W) bool}), l
         if last:
             self.store.drop(frame + 1)
 
-# %% ../nbs/01b_sessions.ipynb #cell-038
+# %% ../nbs/01b_sessions.ipynb #cell-043
 def drive(
     tracker,  # with `open`, as above
     frames: np.ndarray,  # (T, H, W, 3) uint8

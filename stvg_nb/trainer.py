@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVE', 'SAMPLING', 'grpo_config', 'check_model', 'check_processor', 'SharedGroups', 'Passes', 'Rollouts',
-           'vllm_row', 'check_vllm', 'Supervised', 'toy_policy', 'trainer_class', 'VideoGRPOTrainer', 'VideoSFTTrainer']
+           'vllm_row', 'check_vllm', 'Supervised', 'toy_policy']
 
 # %% ../nbs/04a_trainer.ipynb #cell-003
 import math
@@ -520,19 +520,3 @@ def toy_policy(
         (-shared_logps(model, prompts, answers).mean()).backward()
         optimizer.step()
     return model, processor
-
-# %% ../nbs/04a_trainer.ipynb #cell-059
-_all_ = ["VideoGRPOTrainer", "VideoSFTTrainer"]
-
-
-def __getattr__(name):
-    if name in _all_:
-        from stvg_nb import video_trainers
-
-        return getattr(video_trainers, name)
-    raise AttributeError(f"module 'stvg_nb.trainer' has no attribute {name!r}")
-
-
-def trainer_class():
-    "`stvg_nb.video_trainers.VideoGRPOTrainer`."
-    return __getattr__("VideoGRPOTrainer")

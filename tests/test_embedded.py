@@ -363,7 +363,7 @@ def test_shipped_tokenizer_is_todays(processor):
 
 def test_shipped_differences_are_small_and_load():
     import torch
-    from stvg_nb.ablations import BASES
+    from stvg_nb.theatre.row_training import BASES
 
     base = {}
     if "base" in policy.available():

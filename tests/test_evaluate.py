@@ -1,11 +1,15 @@
-"""`evaluate` on the fixtures: equal to the original scorers' outputs, per sample and mean; bad predictions; missing ones."""
+"""`evaluate` on the fixtures: equal to the original scorers' outputs; bad and missing predictions."""
 
-import copy, gzip, json, zipfile
+import copy
+import gzip
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stvg_nb.foundations.files import InputError
 from stvg_nb.foundations.scoring import evaluate
@@ -49,7 +53,7 @@ def same(found, expected):
         assert found[name] == pytest.approx(value, abs=EXACT), name
 
 
-# ---------------------------------------------------------------------------- equal to the originals
+# ---------------------------------------- equal to the originals
 
 
 @pytest.mark.parametrize("annotations", ["v1_test.json", "val_v2.json"])
@@ -184,7 +188,7 @@ def _answers(predictions):
     return records if isinstance(records, dict) else {r["key"]: r["text"] for r in records}
 
 
-# ---------------------------------------------------------------------------- missing predictions and counts
+# ---------------------------------------- missing predictions and counts
 
 
 def test_missing_predictions_zero_drop_error():
@@ -262,7 +266,7 @@ def test_perfect_short_tube_under_each_convention(tmp_path):
     assert scores == pytest.approx({"clean": 1, "official": 1, "stcat": 0.9, "tubedetr": 9 / 11})
 
 
-# ---------------------------------------------------------------------------- bad predictions
+# ---------------------------------------- bad predictions
 
 
 def _set(**changes):
@@ -418,7 +422,7 @@ def test_frames_beyond_the_video_count_in_the_union():
     )
 
 
-# ---------------------------------------------------------------------------- the text reader
+# ---------------------------------------- the text reader
 
 
 @given(

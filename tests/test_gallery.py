@@ -20,7 +20,10 @@ from stvg_nb.gallery import Overlay, Strip, TimelineBar, film, moments, scores_o
 from stvg_nb.foundations.predictions import read_record
 from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.foundations.detections import Detections, no_detections
-from stvg_nb.puppets import Options, full_boxes, make_script, truth, write_clip, write_split
+from stvg_nb.theatre.clips import write_clip, write_split
+from stvg_nb.theatre.staging import Options
+from stvg_nb.theatre.stories import make_script
+from stvg_nb.theatre.truth import full_boxes, truth
 
 
 def chapter():
@@ -307,14 +310,16 @@ def test_reasoning_is_read_as_it_is_taught():
     )
     from stvg_nb.theatre.traces import trace_text
     from stvg_nb.theatre.vocabulary import TextEncoder, new_processor
-    from stvg_nb.puppets import Dice
+    from stvg_nb.theatre.scripts import Dice
 
     dressed, acted, speech = 0, 0, TextEncoder(new_processor())
     for index in range(8):
         script = make_script("train", ("stage", "street")[index % 2], index)
         for q in clip_questions(script, Dice("told", index), 4):
             numbers, form = {k: k + 1 for k in range(len(script.puppets))}, q["form"]
-            told = C.parse_caption(trace_text(speech, trace_facts(script, form, q["answer"]), numbers))
+            told = C.parse_caption(
+                trace_text(speech, trace_facts(script, form, q["answer"]), numbers)
+            )
             should = (
                 action_tracks(script)
                 if form.get("action")
@@ -399,7 +404,7 @@ def turn_every_knob(explorer):
 
 def test_explorer_on_hcstvg_with_two_files(case, tmp_path):
     root = case.video.parent.parent
-    from stvg_nb.puppets import hcstvg_record
+    from stvg_nb.theatre.layouts import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     record = dict(
@@ -498,7 +503,7 @@ def test_bad_input_is_named(case, tmp_path):
         Frames(tmp_path / "empty")
     with pytest.raises(InputError, match="no such video"):
         Frames(tmp_path / "none.mp4")
-    from stvg_nb.puppets import hcstvg_record
+    from stvg_nb.theatre.layouts import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     write_json(
@@ -545,7 +550,7 @@ def test_masks_of_several_numbers_are_joined(case):
 
 
 def test_a_database_of_another_size_is_refused(case, tmp_path):
-    from stvg_nb.puppets import hcstvg_record
+    from stvg_nb.theatre.layouts import hcstvg_record
 
     write_json(tmp_path / "a.json", {case.key: hcstvg_record(case.script, case.facts)[1]})
     write_json(

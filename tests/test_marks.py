@@ -7,42 +7,46 @@ import numpy as np
 import pytest
 
 from stvg_nb import marks as M
+from stvg_nb.evaluate import Estimate, Scores, annotate, score
 from stvg_nb.foundations.files import InputError, read_json, read_jsonl, write_json
-from stvg_nb.foundations.masks import MaskDatabase
-from stvg_nb.foundations.settings import load_profile
-from stvg_nb.evaluate import Estimate, Ready, Row, Scores, annotate, prediction_path, score
+from stvg_nb.foundations.samples import open_database
+from stvg_nb.foundations.settings import load_profile, resolve
+from stvg_nb.foundations.benchmarks import load
 from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.foundations.detections import Detections
 from stvg_nb.foundations.mark_drawing import draw_marks, mark_text
 from stvg_nb.foundations.prompting_config import colour
-from stvg_nb.theatre.files import write_split
+from stvg_nb.theatre.clips import write_split
+from stvg_nb.rows import NumberedSplit, TableRow, prediction_path
+from stvg_nb.tables import TRAINED
+from stvg_nb.theatre import failing as F
+from stvg_nb.theatre import reader as D
+from stvg_nb.theatre import signs as S
 
 SIZE = (112, 168)
 TINY = load_profile("tiny")
 
 
+def asked(**settings):
+    return TableRow("x", **settings).answer_config(TINY)
+
+
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory):
+def split(tmp_path_factory):
+    "Four clips, numbered from the truth."
     folder = tmp_path_factory.mktemp("marks")
     made = write_split(folder, "val", "street", 4, masks=True, progress=False)
-    database = lambda key: folder / "masks" / key.replace(".mp4", ".masks.json.gz")
-    counts = annotate(
-        made["load"]["annotations"],
-        lambda key: MaskDatabase.open(database(key)),
-        folder / "numbered.json",
-    )
-    truth = read_json(folder / "numbered.json")
-    rows = [
-        dict(
-            key=k,
-            query=r["caption"],
-            video=folder / "videos" / k,
-            interval=[r["st_frame"] - 1, r["st_frame"] - 1 + len(r["bbox"])],
-            database=database(k),
-        )
-        for k, r in truth.items()
-    ]
-    return Ready("puppets/val/street", folder / "numbered.json", rows, counts)
+
+    def path(key):
+        return str(folder / "masks" / key.replace(".mp4", ".masks.json.gz"))
+
+    right = folder / "numbered.json"
+    counts = annotate(made["load"]["annotations"], lambda k: open_database(path(k)), right)
+    truth, samples = read_json(right), []
+    for s in load(**made["load"] | dict(annotations=right)):
+        known = dict(database=path(s.key), answer_ids=(truth[s.key]["answer_id"],))
+        samples.append(replace(s, video=str(folder / "videos" / s.video), **known))
+    return NumberedSplit("puppets/val/street", right, samples, counts)
 
 
 def blob(rng, size=SIZE):
@@ -64,7 +68,7 @@ def test_place_of_a_mark_is_that_of_draw_marks(kind, anchor):
         for id in (1, 9, 11, 27):
             mask, black = blob(rng), np.zeros((*SIZE, 3), np.uint8)
             assert (
-                M.mark_on(mask, mark_text(id, kind), config).draw(black.copy(), (255, 255, 255))
+                D.mark_on(mask, mark_text(id, kind), config).draw(black.copy(), (255, 255, 255))
                 == draw_marks(black, {id: mask}, config)
             ).all()
 
@@ -87,8 +91,8 @@ def read_all(config, sees, n=40, shown=True):
             mark_text(id, config.mark_type),
         )
         out.append(
-            M.read_text(
-                picture, M.mark_on(mask, text, config), numbers, colour(config.mark_colour), sees
+            D.match_text(
+                picture, D.mark_on(mask, text, config), numbers, colour(config.mark_colour), sees
             )
             == text
         )
@@ -115,47 +119,52 @@ def test_reader_is_not_told_the_answer():
         read_all(TINY.prompting, 168, n=90, shown=False) < 0.3
     )  # nine numbers, nothing drawn: chance
     picture = np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)
-    at = M.mark_on(np.ones(SIZE, bool), "3", TINY.prompting)
+    at = D.mark_on(np.ones(SIZE, bool), "3", TINY.prompting)
     said = {
-        M.read_text(picture, replace(at, text=t), list("123456789"), (0, 255, 0))
+        D.match_text(picture, replace(at, text=t), list("123456789"), (0, 255, 0))
         for t in "123456789"
     }
     assert len(said) == 1  # the same pixels, whatever the truth
 
 
-def test_reader_on_clips(ready):
-    asked = Row("x").asked(TINY)
-    sharp, blurred = (M.read_clips(ready, asked, sees) for sees in (168, 20))
-    assert [r["target_id"] for r in sharp] == [
-        t["answer_id"] for t in read_json(ready.annotations).values()
-    ]
-    assert np.mean([r["legible"] for r in sharp]) > 0.8 > np.mean([r["legible"] for r in blurred])
-    assert score(ready.annotations, [sharp]).of("m_tiou").tolist() == [[1] * 4]
+def test_reader_on_clips(split):
+    sharp, blurred = (D.read_clips(split, asked(), sees) for sees in (168, 20))
+    assert [r["target_id"] for r in sharp] == [s.answer_id for s in split.samples]
+    legible = [np.mean([r["legible"] for r in records]) for records in (sharp, blurred)]
+    assert legible[0] > 0.8 > legible[1]
+    assert score(split.annotations, [sharp]).of("m_tiou").tolist() == [[1] * 4]
 
 
-def test_bound_falls_with_theta(ready):
-    asked = lambda theta: Row("x", look=(("theta", theta),)).asked(TINY)
-    for boxes in ("all", "drawn"):
-        bound = [
-            score(ready.annotations, [M.best_answers(ready, asked(t), boxes)]).of("m_viou")[0]
-            for t in (0, 1 / 3, 1 / 2, 1)
-        ]
-        assert (
-            all((a >= b).all() for a, b in zip(bound, bound[1:]))
-            and bound[0].min() > 0.9
-            and bound[-1].mean() < bound[0].mean()
-        )
-    whole, marked = (M.best_answers(ready, asked(1), boxes) for boxes in ("all", "drawn"))
+def bound(split, theta, boxes):
+    config = asked(mark_overrides=(("theta", theta),))
+    return M.best_answers(split, config, boxes)
+
+
+@pytest.mark.parametrize("boxes", ["all", "drawn"])
+def test_bound_falls_with_theta(split, boxes):
+    found = [bound(split, t, boxes) for t in (0, 1 / 3, 1 / 2, 1)]
+    scores = [score(split.annotations, [records]).of("m_viou")[0] for records in found]
+    assert all((a >= b).all() for a, b in zip(scores, scores[1:]))
+    assert scores[0].min() > 0.9 and scores[-1].mean() < scores[0].mean()
+
+
+def test_boxes_where_marked_are_some_of_all(split):
+    whole, marked = (bound(split, 1, boxes) for boxes in ("all", "drawn"))
     assert all(set(b["boxes"]) <= set(a["boxes"]) for a, b in zip(whole, marked))
 
 
-def test_a_clip_without_database_has_no_oracle(ready):
-    bare = replace(ready, rows=[r | dict(database=None) for r in ready.rows])
-    assert {r["target_id"] for r in M.best_answers(bare, Row("x").asked(TINY))} == {None}
-    assert (
-        score(ready.annotations, [M.read_clips(bare, Row("x").asked(TINY))]).of("m_viou").sum() == 0
-    )
-    assert [r["text"] for r in M.read_signs(bare, Row("x").asked(TINY))] == [None] * 8
+def test_a_clip_without_database_has_no_oracle(split):
+    bare = replace(split, samples=[replace(s, database=None) for s in split.samples])
+    assert {r["target_id"] for r in M.best_answers(bare, asked())} == {None}
+    assert score(split.annotations, [D.read_clips(bare, asked())]).of("m_viou").sum() == 0
+    assert [r["text"] for r in S.read_signs(bare, asked())] == [None] * 8
+
+
+def test_a_record_that_nobody_said_has_the_fields_of_the_kept_ones(split):
+    names = {"key", "start_frame", "end_frame", "target_id", "boxes", "repaired"}
+    oracle, read = M.best_answers(split, asked())[0], D.read_clips(split, asked())[0]
+    assert set(oracle) == names | {"vote_share", "marked"}
+    assert set(read) == names | {"readings", "legible"}
 
 
 class Everything:
@@ -171,9 +180,9 @@ class Everything:
 
 
 def test_failing_detector_loses_its_share_the_same_ones_and_nested(monkeypatch):
-    monkeypatch.setattr(M, "_shipped", lambda confidence: Everything())
+    monkeypatch.setattr(F, "_shipped", lambda confidence: Everything())
     frames, kept = [np.zeros((k, 1)) for k in range(8)], {}
-    for rate, make in ((0.1, M.failing_10), (0.25, M.failing_25), (0.5, M.failing_50)):
+    for rate, make in ((0.1, F.failing_10), (0.25, F.failing_25), (0.5, F.failing_50)):
         detector = make(TINY.prompting)
 
         def seen(path, parts):
@@ -190,102 +199,103 @@ def test_failing_detector_loses_its_share_the_same_ones_and_nested(monkeypatch):
     assert all(b < a for x, y in ((0.1, 0.25), (0.25, 0.5)) for a, b in zip(kept[x], kept[y]))
 
 
-def made_up(ready, config, shift=0):
-    return [
-        dict(key=r["key"], start_frame=0, end_frame=10 + shift, target_id=1, boxes={})
-        for r in ready.rows
-    ]
+def test_names_of_version_0_1_lead_to_the_theatre():
+    assert resolve("stvg_nb.marks.failing_10") is F.failing_10
+    assert resolve("stvg_nb.marks.read_clips") is D.read_clips
+    assert resolve("stvg_nb.marks.read_signs") is S.read_signs
+    assert all(callable(resolve(path)) for path in M.FAILING.values())
+    with pytest.raises(InputError, match="failing_90"):
+        resolve("stvg_nb.marks.failing_90")
 
 
-def test_computed_rows_are_kept_and_checked(ready, tmp_path, monkeypatch):
+def made_up(split, config, shift=0):
+    record = dict(start_frame=0, end_frame=10 + shift, target_id=1, boxes={})
+    return [dict(key=s.key) | record for s in split.samples]
+
+
+@pytest.fixture
+def clips(split, tmp_path, monkeypatch):
     monkeypatch.setenv("STVG_FIGURES", str(tmp_path))
     monkeypatch.setattr(M, "made_up", made_up, raising=False)
-    clips = SimpleNamespace(
-        annotations=ready.annotations,
-        whole=ready,
-        some=replace(ready, rows=ready.rows[:2]),
+    return SimpleNamespace(
+        annotations=split.annotations,
+        identity=read_json(split.annotations),
+        full=split,
+        spot_check=replace(split, samples=split.samples[:2]),
         config=TINY.prompting,
         truth=dict(benchmark="hcstvg"),
     )
-    row = M.Computed("made up", make="stvg_nb.marks.made_up")
-    ask = lambda row: M.computed(row, "x-brief", TINY, clips)
+
+
+def test_computed_rows_are_kept_and_checked(clips, monkeypatch):
+    row = M.ComputedRow("made up", make="stvg_nb.marks.made_up")
+    shifted = replace(row, options=(("shift", 1),))
+
+    def ask(row):
+        return M.load_or_compute(row, "x-brief", TINY, clips)
+
     first, second = ask(row), ask(row)
-    assert (first["status"], first["checked"]) == ("recomputed", 4) and (
-        second["status"],
-        second["checked"],
-        second["differing"],
-    ) == ("re-scored", 2, [])
+    assert (first["status"], first["checked"]) == ("recomputed", 4)
+    told = (second["status"], second["checked"], second["differing"])
+    assert told == ("re-scored", 2, [])
     assert first["sha256"] == second["sha256"] and len(M.records_of(second, TINY)) == 4
-    assert (
-        ask(replace(row, options=(("shift", 1),)))["status"] == "recomputed"
-    )  # other options, other records
+    assert ask(shifted)["status"] == "recomputed"  # other options, other records
     path = prediction_path("x-brief", "made up", 0, "tiny")
-    monkeypatch.setattr(M, "made_up", lambda ready, config, shift=0: made_up(ready, config, 5))
+    monkeypatch.setattr(M, "made_up", lambda split, config, shift=0: made_up(split, config, 5))
     with pytest.raises(RuntimeError, match="2 of 2 records differ.*remove x-brief--made-up"):
-        ask(replace(row, options=(("shift", 1),)))
+        ask(shifted)
     assert read_jsonl(path)[0]["policy"] == "stvg_nb.marks.made_up"
 
 
-def test_signs_are_inside_the_frame_and_scored_by_the_benchmark(ready, tmp_path):
-    asked = Row("x").asked(TINY)
-    plain, painted = (M.read_signs(ready, asked, paint, sees=168) for paint in (False, True))
-    assert (
-        [r["answer"] for r in plain]
-        == [r["answer"] for r in painted]
-        == [r["answer"] for r in M.read_signs(ready, asked)]
-    )
-    assert [r["place"] for r in plain] == list(M.PLACES) * 4 and all(
-        r["text"] == r["answer"] for r in plain
-    )
-    write_json(tmp_path / "signs.json", M.sign_questions(plain))
-    assert (
-        evaluate("mme-videoocr", None, tmp_path / "signs.json", plain)["metrics"]["accuracy"] == 1
-    )
+def test_signs_are_scored_by_the_benchmark(split, tmp_path):
+    plain, painted = (S.read_signs(split, asked(), paint, sees=168) for paint in (False, True))
+    usual = S.read_signs(split, asked())
+    answers = [[r["answer"] for r in records] for records in (plain, painted, usual)]
+    assert answers[0] == answers[1] == answers[2]
+    assert [r["place"] for r in plain] == list(S.PLACES) * 4
+    assert all(r["text"] == r["answer"] for r in plain)
+    write_json(tmp_path / "signs.json", S.sign_questions(plain))
+    scored = evaluate("mme-videoocr", None, tmp_path / "signs.json", plain)
+    assert scored["metrics"]["accuracy"] == 1
+
+
+@pytest.mark.parametrize("x, y", [(0, 0), (320, 240), (160, 120)])
+def test_signs_are_inside_the_frame(x, y):
     frame = np.full((240, 320, 3), 200, np.uint8)
-    for x, y in ((0, 0), (320, 240), (160, 120)):
-        drawn, sign = M.put_sign(frame, "BANK", x, y)
-        rows, columns = np.nonzero((drawn != 200).any(2))
-        assert (
-            rows.min() >= 0
-            and rows.max() < 240
-            and np.ptp(columns) > np.ptp(rows)
-            and (frame == 200).all()
-        )
-        assert M.read_text(drawn, sign, M.WORDS, (255, 255, 255), 320) == "BANK"
+    drawn, sign = S.put_sign(frame, "BANK", x, y)
+    rows, columns = np.nonzero((drawn != 200).any(2))
+    assert rows.min() >= 0 and rows.max() < 240
+    assert np.ptp(columns) > np.ptp(rows) and (frame == 200).all()
+    assert D.match_text(drawn, sign, S.WORDS, (255, 255, 255), 320) == "BANK"
 
 
 def test_words_of_a_difference():
-    e = Estimate(0.1, 0.05, 0.15)
-    assert M.beside(e, 0.02).endswith(
-        "reported +2.0 points, the same sign"
-    ) and "another sign" in M.beside(e, -0.02)
-    assert "cannot tell" in M.beside(
-        Estimate(0.1, -0.05, 0.15), 0.02
-    ) and "reported" not in M.beside(e)
-    assert M.paper_difference("11", "w/o re-detection", "full") == pytest.approx(
-        -0.113
-    ) and M.paper_value("6 (text)", "theta=1/2 upper bound") == pytest.approx(0.651)
+    e, unsure = Estimate(0.1, 0.05, 0.15), Estimate(0.1, -0.05, 0.15)
+    assert M.agreement(e, 0.02) == "the same sign"
+    assert M.agreement(e, -0.02) == "another sign than the paper's"
+    assert "cannot tell" in M.agreement(unsure, 0.02) and M.agreement(e) == ""
+    assert M.paper_difference("11", "w/o re-detection", "full") == pytest.approx(-0.113)
+    assert M.paper_value("6 (text)", "theta=1/2 upper bound") == pytest.approx(0.651)
 
 
 def test_same_weights_are_paired_by_seed():
     rng = np.random.default_rng(0)
     base = rng.random((3, 50)) * 0.2 + np.array([[0.1], [0.4], [0.7]])  # seeds far apart
-    found = {
-        k: (Scores(tuple(range(50)), dict(viou=v), ("",) * 50, {}), [])
-        for k, v in dict(off=base, mended=base + 0.01, same=base).items()
-    }
-    off, mended, same = (
-        Row(k, "embedded:grpo-{seed}", (0, 1, 2)) for k in ("off", "mended", "same")
-    )
-    assert M.against(found, same, off, ("m_viou",))["m_viou"] == Estimate(0, 0, 0)
-    assert M.against(found, mended, off, ("m_viou",))["m_viou"].low > 0
-    other = replace(mended, policy="embedded:plain-{seed}")
-    assert (
-        M.against(found, other, off, ("m_viou",))["m_viou"].low < 0
-    )  # other weights: seeds are drawn for each
+    values = dict(off=base, mended=base + 0.01, same=base)
+    keys, kinds = tuple(range(50)), ("",) * 50
+    found = {k: (Scores(keys, dict(viou=v), kinds, {}), []) for k, v in values.items()}
+    off, mended, same = (replace(TRAINED, label=k) for k in ("off", "mended", "same"))
+
+    def m_viou(row, other):
+        return M.differences_of(found, row, other, ("m_viou",))["m_viou"]
+
+    assert m_viou(same, off) == Estimate(0, 0, 0)
+    assert m_viou(mended, off).low > 0
+    # other weights: seeds are drawn for each
+    assert m_viou(replace(mended, policy="plain-{seed}"), off).low < 0
     found["few"] = (found["off"][0].take(np.arange(50) < 40), [])
     with pytest.raises(InputError, match="other clips"):
-        M.against(found, replace(off, label="few"), off, ("m_viou",))
+        m_viou(replace(off, label="few"), off)
 
 
 def test_groups_cover_everything_once():
@@ -305,10 +315,8 @@ def test_rows_of_a_table_are_kept_apart():
     for rows in tables:
         paths = [prediction_path("x-brief", r.label, k, "tiny") for r in rows for k in r.seeds]
         assert len(set(paths)) == len(paths)
-    assert {r.repair for r in tables[3]} == {"off", "paper", "no_largest", "code"} and {
-        dict(r.look)["theta"] for r in tables[1]
-    } == set(M.THETAS.values())
-    assert (
-        M.THETAS["1/12"] == TINY.prompting.theta
-        and dict(M.DESIGNS["size 32"])["mark_size"] == TINY.prompting.mark_size
-    )  # asked once for two tables
+    assert {r.repair for r in tables[3]} == {"off", "paper", "no_largest", "code"}
+    assert {dict(r.mark_overrides)["theta"] for r in tables[1]} == set(M.THETAS.values())
+    # asked once for two tables
+    assert M.THETAS["1/12"] == TINY.prompting.theta
+    assert dict(M.DESIGNS["size 32"])["mark_size"] == TINY.prompting.mark_size

@@ -1,54 +1,67 @@
 """Rows of a table: bootstrap, scoring of kept predictions, controls, `ground`."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from stvg_nb.foundations.benchmarks import load
 from stvg_nb.cli import main
-from stvg_nb.foundations.files import InputError, read_json
-from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.evaluate import (
-    CONTROLS,
     METRICS,
-    Row,
-    _check_drift,
     annotate,
+    bootstrap_means,
+    bootstrap_weights,
     by_type,
     estimate,
-    keep,
-    look_up,
+    score,
+    table_row,
+)
+from stvg_nb.foundations.files import InputError, read_json
+from stvg_nb.foundations.geometry import Interval
+from stvg_nb.foundations.masks import MaskDatabase
+from stvg_nb.foundations.samples import Answer, answer_record
+from stvg_nb.foundations.video import probe
+from stvg_nb.models import toy_family
+from stvg_nb.predict import look_up
+from stvg_nb.theatre.clips import write_split
+from stvg_nb.rows import (
+    CONTROLS,
+    TableRow,
+    _differing,
     measure,
     oracle,
     prediction_path,
-    resampled,
-    table_row,
-    score,
-    weights,
+    save_predictions,
 )
-from stvg_nb.theatre.files import write_split
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
     made = write_split(folder, "val", "street", 6, masks=True, progress=False)
-    databases = {
-        p.name.replace(".masks.json.gz", ".mp4"): MaskDatabase.open(p)
-        for p in (folder / "masks").iterdir()
-    }
+    databases = {}
+    for p in (folder / "masks").iterdir():
+        databases[p.name.replace(".masks.json.gz", ".mp4")] = MaskDatabase.open(p)
     annotate(made["load"]["annotations"], databases.get, folder / "numbered.json")
     return folder, databases, read_json(folder / "numbered.json")
 
 
-def truth_record(key, r):
-    return dict(
-        key=key,
-        start_frame=r["st_frame"] - 1,
-        end_frame=r["st_frame"] - 1 + len(r["bbox"]),
-        target_id=r["answer_id"],
-    )
+def true_answer(key, r, add=0):
+    "The right number, `add` more, and the true interval."
+    first = r["st_frame"] - 1
+    span = Interval.frames(first, first + len(r["bbox"]))
+    return Answer(key, ids=(r["answer_id"] + add,), interval=span)
+
+
+def perfect_records(split, repair="off", wrong=0):
+    "The true answers, looked up; the first `wrong` of them name another number."
+    _, databases, records = split
+    out = []
+    for i, (k, r) in enumerate(records.items()):
+        answer = true_answer(k, r, add=int(i < wrong))
+        out.append(answer_record(look_up(answer, databases[k], repair)))
+    return out
 
 
 def test_interval_covers_the_mean_as_often_as_it_says():
@@ -76,52 +89,28 @@ def test_seeds_widen_the_interval():
 
 
 def test_every_population_is_whole():
-    a, b = weights(7, 3, 50)
-    assert (
-        np.allclose(a.sum(1), 1)
-        and np.allclose(b.sum(1), 1)
-        and np.allclose(resampled(np.ones((3, 7)), (a, b)), 1)
-    )
+    a, b = bootstrap_weights(7, 3, 50)
+    assert np.allclose(a.sum(1), 1) and np.allclose(b.sum(1), 1)
+    assert np.allclose(bootstrap_means(np.ones((3, 7)), (a, b)), 1)
 
 
 def test_perfect_answers_score_one_and_missing_ones_zero(split):
-    folder, databases, records = split
-    perfect = [look_up(truth_record(k, r), databases[k], "off") for k, r in records.items()]
+    folder, _, records = split
+    perfect = perfect_records(split)
     s = score(folder / "numbered.json", [perfect, perfect[:3]])
     assert np.allclose(s.of("m_tiou"), [[1] * 6, [1] * 3 + [0] * 3])
     assert s.of("id_accuracy").tolist() == [[1.0] * 6, [1.0] * 3 + [0.0] * 3]
     assert s.counts == dict(samples=12, missing=3, unparsed=0)
-    assert table_row("x", s)["unread"] == 3 and len(by_type(s)) == len(
-        {r["query_type"] for r in records.values()}
-    )
+    assert table_row("x", s)["unread"] == 3
+    assert len(by_type(s)) == len({r["query_type"] for r in records.values()})
 
 
 def test_kept_file_gives_the_printed_numbers(split, tmp_path, capsys):
-    folder, databases, records = split
-    rows = [
-        look_up(
-            truth_record(k, r) | dict(target_id=r["answer_id"] + (i == 0)), databases[k], "paper"
-        )
-        for i, (k, r) in enumerate(records.items())
-    ]
-    path = tmp_path / "rows.jsonl.gz"
-    keep(rows, path, policy="none")
-    s = score(folder / "numbered.json", [path])
-    assert (
-        main(
-            [
-                "evaluate",
-                "--benchmark",
-                "hcstvg",
-                "--annotations",
-                str(folder / "numbered.json"),
-                "--predictions",
-                str(path),
-                "--json",
-            ]
-        )
-        == 0
-    )
+    path, numbered = tmp_path / "rows.jsonl.gz", split[0] / "numbered.json"
+    save_predictions(perfect_records(split, "paper", wrong=1), path, policy="none")
+    s = score(numbered, [path])
+    argv = ["evaluate", "--benchmark", "hcstvg", "--annotations", str(numbered)]
+    assert main([*argv, "--predictions", str(path), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)["metrics"]
     for name in METRICS:
         assert printed[name] == pytest.approx(s.of(name).mean(), abs=1e-9), name
@@ -129,29 +118,29 @@ def test_kept_file_gives_the_printed_numbers(split, tmp_path, capsys):
 
 def test_missed_target_is_wrong_whatever_is_said(split, tmp_path):
     folder, databases, records = split
-    first = next(iter(records))
-    counts = annotate(
-        folder / "v1_val.json",
-        lambda key: None if key == first else databases[key],
-        tmp_path / "some.json",
-    )
-    assert (
-        counts == dict(n=6, missed=1) and read_json(tmp_path / "some.json")[first]["answer_id"] == 0
-    )
-    said = [truth_record(k, r) | dict(boxes={}) for k, r in records.items()]
-    assert score(tmp_path / "some.json", [said]).of("id_accuracy")[0].tolist() == [0, 1, 1, 1, 1, 1]
+    first, some = next(iter(records)), tmp_path / "some.json"
+    known = {k: db for k, db in databases.items() if k != first}
+    counts = annotate(folder / "v1_val.json", known.get, some)
+    assert counts == dict(n=6, missed=1) and read_json(some)[first]["answer_id"] == 0
+    said = [answer_record(true_answer(k, r)) | dict(boxes={}) for k, r in records.items()]
+    assert score(some, [said]).of("id_accuracy")[0].tolist() == [0, 1, 1, 1, 1, 1]
+
+
+def numbered_samples(split):
+    folder, _, records = split
+    samples = {s.key: s for s in load("hcstvg", folder / "numbered.json", videos=folder / "videos")}
+    return {
+        k: samples[k].with_task("stvg", answer_ids=(r["answer_id"],)) for k, r in records.items()
+    }
 
 
 def test_oracle_halves(split):
-    folder, databases, records = split
-    silent = [dict(key=k, start_frame=None, end_frame=None, target_id=None) for k in records]
-    assert [r["target_id"] for r in oracle(silent, folder / "numbered.json", "id")] == [
-        r["answer_id"] for r in records.values()
-    ]
-    assert all(
-        r["end_frame"] > r["start_frame"]
-        for r in oracle(silent, folder / "numbered.json", "interval")
-    )
+    samples, silent = numbered_samples(split), [Answer(k) for k in split[2]]
+    ids = [a.target_id for a in oracle(silent, samples, "id")]
+    assert ids == [r["answer_id"] for r in split[2].values()]
+    spans = [a.interval for a in oracle(silent, samples, "interval")]
+    assert all(i.end > i.start for i in spans)
+    assert spans == [true_answer(k, r).interval for k, r in split[2].items()]
 
 
 def test_names_are_refused(split):
@@ -161,17 +150,12 @@ def test_names_are_refused(split):
         estimate(np.ones(3), np.ones(2))
     with pytest.raises(InputError, match="m_giou"):
         score(split[0] / "numbered.json", [[]]).of("m_giou")
-    assert (
-        CONTROLS[0] == ""
-        and prediction_path("r1-table07", "marks + GRPO/x", 1, "tiny").name
-        == "r1-table07--marks-+-GRPO-x--seed1.jsonl.gz"
-    )
+    path = prediction_path("r1-table07", "marks + GRPO/x", 1, "tiny")
+    assert path.name == "r1-table07--marks-+-GRPO-x--seed1.jsonl.gz" and CONTROLS[0] == ""
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    from stvg_nb.models import toy_family
-
     model, processor = toy_family("qwen2_5_vl")
     folder = tmp_path_factory.mktemp("toy")
     model.save_pretrained(folder)
@@ -191,7 +175,7 @@ def test_ground_command_writes_what_it_says(split, checkpoint, tmp_path, capsys)
         "--database",
         str(folder / "masks" / f"{video.stem}.masks.json.gz"),
         "--set",
-        "train.answer_tokens=6",
+        "train.max_completion_length=6",
         "--output",
         str(tmp_path / "p.json"),
         "--render",
@@ -210,8 +194,6 @@ def test_ground_command_writes_what_it_says(split, checkpoint, tmp_path, capsys)
         and one["prediction"]["start_frame"] is None
     )  # random weights say nothing that can be read
     assert read_json(tmp_path / "p.json")["predictions"] == [one["prediction"]]
-    from stvg_nb.foundations.video import probe
-
     assert probe(tmp_path / "a.mp4").frame_count == probe(video).frame_count
     assert main(argv) == 2 and "exists; add --overwrite" in capsys.readouterr().err
     assert main([*argv, "--overwrite"]) == 0
@@ -239,14 +221,29 @@ def test_ground_refuses_in_one_line(split, checkpoint, tmp_path, capsys):
         assert out.out == "" and out.err.count("\n") == 1 and said in out.err, (argv, out.err)
 
 
+class Kept:
+    "The part of an `EvalSet` that a check of kept answers needs."
+
+    def __init__(self, annotations):
+        self.annotations = annotations
+
+    def score(self, predictions):
+        return score(self.annotations, predictions)
+
+
 def test_other_machine_may_differ_in_little(split):
-    folder, databases, records = split
-    kept = [look_up(truth_record(k, r), databases[k], "off") for k, r in records.items()]
-    moved = lambda r: r | dict(target_id=99, start_frame=0, end_frame=1, boxes={})
-    same = {k["key"]: dict(k, text="said otherwise") for k in kept[:2]}
-    clips = SimpleNamespace(annotations=folder / "numbered.json", benchmark="hcstvg", masks=None)
-    _check_drift(Row("x"), clips, kept, same, 40)  # two of forty, and no metric moved
-    with pytest.raises(RuntimeError, match="3 of 40 answers differ"):
-        _check_drift(Row("x"), clips, kept, {k["key"]: k for k in kept[:3]}, 40)
+    kept, row = perfect_records(split), TableRow("x")
+    clips = Kept(split[0] / "numbered.json")
+
+    def differing(changed, share=0.95):
+        return _differing(kept, [changed.get(r["key"], r) for r in kept], row, clips, share)
+
+    otherwise = {r["key"]: r | dict(text="said otherwise") for r in kept}
+    some = [dict(list(otherwise.items())[:n]) for n in (0, 1, 2)]
+    assert differing(some[0]) == {}
+    assert set(differing(some[2], share=0.6)) == set(some[2])  # two of six, and no metric moved
+    with pytest.raises(RuntimeError, match="2 of 6 answers differ"):
+        differing(some[2])
+    lost = dict(target_id=99, start_frame=0, end_frame=1, boxes={})
     with pytest.raises(RuntimeError, match="m_tiou, m_viou.* left the interval"):
-        _check_drift(Row("x"), clips, kept, {kept[0]["key"]: moved(kept[0])}, 40)
+        differing({kept[0]["key"]: kept[0] | lost}, share=0.6)

@@ -7,6 +7,7 @@ __all__ = ['mask_filter', 'visible_marks', 'mark_text', 'read_mark', 'mark_place
            'model_size', 'told_rate', 'prompted_clip', 'contact_sheet']
 
 # %% ../../nbs/foundations/mark_drawing.ipynb #cell-003
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def mask_filter(
 # %% ../../nbs/foundations/mark_drawing.ipynb #cell-011
 def visible_marks(
     db: MaskDatabase,
-    frames=None,  # iterable of frame numbers; None: all that hold a mask
+    frames: Iterable[int] | None = None,  # which; None: all that hold a mask
     config: PromptingConfig | None = None,
 ) -> dict[int, set[int]]:  # frame -> IDs that get a mark
     "The mask filter over a video."
@@ -160,7 +161,7 @@ def marked_frame(
     frame: np.ndarray,  # (H, W, 3) uint8 RGB
     index: int,  # its number in the video
     db: MaskDatabase | None,
-    ids,  # IDs that get a mark
+    ids: Iterable[int],  # IDs that get a mark
     config: PromptingConfig,
     size: tuple | None = None,  # (height, width) wanted; None: native
 ) -> np.ndarray:  # (height, width, 3) uint8

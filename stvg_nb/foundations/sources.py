@@ -107,8 +107,5 @@ def first_samples(bench: Benchmark, limit: int | None) -> Benchmark:
         return bench
     if limit < 1:
         raise InputError("data.limit", f"is {limit}, needs at least 1")
-    some = Benchmark(
-        bench.name, bench.path, bench.entries[:limit], bench._build, bench.boxes, bench.mask_file
-    )
-    some.videos, some.split = bench.videos, bench.split
-    return some
+    files = (bench.boxes, bench.mask_file, bench.videos, bench.split)
+    return Benchmark(bench.format, bench.path, bench.entries[:limit], *files)

@@ -16,7 +16,7 @@ from ..foundations.files import config_hash, write_json
 from .detector import train_detector
 from ..grpo import share_prefix
 from ..qwen import correct_positions
-from ..prompting import preset
+from ..foundations.prompting_config import variant
 from stvg_nb.theatre.features import (
     ClipFeatures,
     StillFeatures,
@@ -350,7 +350,7 @@ def ship_base(
     folder = save_policy(load_learner(new_learner(), needs[start]))
     model, processor = load(name)
     model = share_prefix(correct_positions(model))
-    val, config = RenderedClips(needs["clips-val"]), preset(**MARK_SETTINGS)
+    val, config = RenderedClips(needs["clips-val"]), variant(**MARK_SETTINGS)
     greedy = evaluate_clips(model, processor, val, config)
     sampled = evaluate_clips(model, processor, val, config, samples, n=8, temperature=1.0)
     metrics = dict(greedy=mean_scores(greedy), samples=mean_scores(sampled))

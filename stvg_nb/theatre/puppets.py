@@ -148,7 +148,7 @@ from stvg_nb.theatre.layouts import (
 )
 
 # %% ../../nbs/theatre/puppets.ipynb #cell-011
-from stvg_nb.theatre.files import (
+from stvg_nb.theatre.clips import (
     NOTE,
     is_puppets,
     layout_options,

@@ -11,10 +11,10 @@ from pathlib import Path
 from ..foundations.files import InputError, package_dir, read_json
 from ..detectors import YoloDetector
 from ..foundations.prompting_config import PromptingConfig
-from .files import is_puppets
+from .clips import is_puppets
 
 # %% ../../nbs/theatre/puppets_detector.ipynb #cell-005
-WEIGHTS = {"puppets": "puppets-yolo12n.pt"}  # files in weights/; hash and origin beside them as .json
+WEIGHTS = {"puppets": "puppets-yolo12n.pt"}  # in weights/; hash and origin beside it as .json
 
 
 def shipped_detector(

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..foundations.files import InputError, config_hash, read_json, runs_dir, write_json
 from ..foundations.settings import DataConfig
 from ..foundations.store import locked
-from .files import write_split
+from .clips import write_split
 from .scripts import DOMAINS
 from .staging import Options
 
