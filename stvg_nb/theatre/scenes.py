@@ -9,8 +9,8 @@ __all__ = ['MARGIN', 'backdrop', 'paint_scenery', 'prop_places', 'views', 'rende
 # %% ../../nbs/theatre/scenes.ipynb #cell-002
 import hashlib
 import numpy as np
-from .scripts import BODY, Dice, carried, cosine, positions, sine
-from .figures import JOINTS, figure, paint_prop, paint_puppet, skeleton
+from .scripts import Dice, carried, cosine, positions, sine
+from .figures import BODY, JOINTS, figure, paint_prop, paint_puppet, skeleton
 
 # %% ../../nbs/theatre/scenes.ipynb #cell-005
 # the backdrop is this much larger on every side: room for camera shake

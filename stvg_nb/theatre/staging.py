@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 from stvg_nb.theatre.scripts import (
     ACTIONS,
-    BODY,
     COLOURS,
     HATS,
     PROPS,
@@ -23,6 +22,7 @@ from stvg_nb.theatre.scripts import (
     fits,
     spread,
 )
+from .figures import BODY
 from .sentences import HELD_OUT
 
 # %% ../../nbs/theatre/staging.ipynb #cell-005
