@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import canonical_json, sha256_bytes
+from ..foundations.files import canonical_json, sha256_bytes
 
 # %% ../../nbs/theatre/scripts.ipynb #cell-008
 VERSION = 1  # of the benchmark: any change of scripts or pixels raises it
