@@ -27,10 +27,11 @@ from stvg_nb.theatre.features import (
     store_stills,
     unmarked_example,
 )
+
+# %% ../../nbs/theatre/curriculum.ipynb #cell-007
 from .jobs import TrainingJob, job_identity, lineage
 from .labels import PROBE_HEADS, numbered_batch, probe_loss, scattered_batch
 from stvg_nb.theatre.lessons import (
-    Learner,
     example_accuracy,
     examples_loss,
     job_rng,
@@ -49,18 +50,17 @@ from stvg_nb.theatre.policy import (
     load,
     mean_scores,
     save_policy,
-    weights_dir,
     write_card,
 )
 from .seeing import MARK_SETTINGS, PAIRS, TOKENS, RenderedClips
 from .traces import text_only_trace
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-008
+# %% ../../nbs/theatre/curriculum.ipynb #cell-009
 def train_puppets_detector(out: Path, needs: dict) -> None:
     "Job: the detector of chapter 01b; shipped files are kept if they belong to its settings."
     train_detector(work=out / "work", progress=True)
 
-
+# %% ../../nbs/theatre/curriculum.ipynb #cell-010
 def train_marks(
     out: Path,
     needs: dict,  # clips-train
@@ -83,7 +83,7 @@ def train_marks(
     if train_loop(loss_of, learner.vision_weights(), steps, lr, log, "marks", muon_lr=muon_lr):
         save_learner(learner, out / "weights.safetensors")
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-013
+# %% ../../nbs/theatre/curriculum.ipynb #cell-015
 def train_frames(
     out: Path,
     needs: dict,  # clips-train, clips-val, `start`
@@ -112,7 +112,7 @@ def train_frames(
 
     _train_tower(learner, loss_of, steps, lr, muon_lr, low, out, needs)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-014
+# %% ../../nbs/theatre/curriculum.ipynb #cell-016
 def _train_tower(learner, loss_of, steps, lr, muon_lr, low, out, needs):
     "Train the vision tower and measure it on validation clips."
     weights, log = learner.vision_weights(), json_log(out / "log.jsonl")
@@ -121,7 +121,7 @@ def _train_tower(learner, loss_of, steps, lr, muon_lr, low, out, needs):
         found = probe_accuracy(learner, RenderedClips(needs["clips-val"]))
         write_json(out / "metrics.json", dict(val=found), indent=1)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-016
+# %% ../../nbs/theatre/curriculum.ipynb #cell-018
 def train_poses(
     out: Path,
     needs: dict,  # clips-train, clips-val, rehearsals, `start`
@@ -153,7 +153,7 @@ def train_poses(
 
     _train_tower(learner, loss_of, steps, lr, muon_lr, low, out, needs)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-018
+# %% ../../nbs/theatre/curriculum.ipynb #cell-020
 def _resting_tower(needs, job):
     return scale_tower_output(load_learner(new_learner(), needs[job], "visual"))
 
@@ -186,13 +186,13 @@ def extract_stills(
     learner, clips = _resting_tower(needs, tower), RenderedClips(needs[f"clips-{split}"])
     store_stills(out, learner.base.visual, clips, job_rng(seed, 12), count)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-022
+# %% ../../nbs/theatre/curriculum.ipynb #cell-024
 def example_length(step: int, steps: int, pairs: tuple = (2, PAIRS)) -> int:
     "Pairs of frames of the longest examples at a step: growing evenly in ratio, then constant."
     grown = min(1, 1.25 * step / steps)
     return round(pairs[0] * (pairs[1] / pairs[0]) ** grown)
 
-
+# %% ../../nbs/theatre/curriculum.ipynb #cell-025
 def train_retrieval(
     out: Path,
     needs: dict,  # features-train, features-val, clips-train, clips-val, `tower`
@@ -226,14 +226,14 @@ def train_retrieval(
         save_learner(learner, out / "weights.safetensors")
         _measure_retrieval(learner, out, needs)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-023
+# %% ../../nbs/theatre/curriculum.ipynb #cell-026
 def _measure_retrieval(learner, out, needs):
     val = ClipFeatures(needs["features-val"], RenderedClips(needs["clips-val"]))
     rng = np.random.default_rng(1)
     batches = ([retrieval_example(val, learner.encoder, rng, PAIRS)] for _ in range(40))
     write_json(out / "metrics.json", dict(val=example_accuracy(learner, batches)), indent=1)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-026
+# %% ../../nbs/theatre/curriculum.ipynb #cell-029
 def _answer_sources(needs, learner):
     "Kept clips, kept clips without marks, and kept single frames."
     kept = ClipFeatures(needs["features-train"], RenderedClips(needs["clips-train"]))
@@ -243,7 +243,7 @@ def _answer_sources(needs, learner):
         StillFeatures(needs["features-stills"]),
     )
 
-
+# %% ../../nbs/theatre/curriculum.ipynb #cell-030
 def _answer_example(learner, kept, unmarked, rng, questions, misread_runs, no_reasoning):
     what, encoder, colour = rng.random(), learner.encoder, learner.config.mark_colour
     if what < 0.1:
@@ -255,7 +255,7 @@ def _answer_example(learner, kept, unmarked, rng, questions, misread_runs, no_re
         return unmarked_example(unmarked, encoder, rng, questions, **settings)
     return question_example(kept, encoder, rng, questions, colour, **settings)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-027
+# %% ../../nbs/theatre/curriculum.ipynb #cell-031
 def _measure_answers(learner, out, needs, count):
     "Greedy answers to validation questions, and the shares of right words."
     val = ClipFeatures(needs["features-val"], RenderedClips(needs["clips-val"]))
@@ -266,7 +266,7 @@ def _measure_answers(learner, out, needs, count):
     words = example_accuracy(learner, ([e] for e in examples if e))
     write_json(out / "metrics.json", dict(val=mean_scores(rows), words=words), indent=1)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-028
+# %% ../../nbs/theatre/curriculum.ipynb #cell-032
 def _answer_loss(
     learner, sources, rng, clips, questions, texts, stills, misread_runs, no_reasoning=0.0
 ):
@@ -288,7 +288,7 @@ def _answer_loss(
 
     return loss_of
 
-
+# %% ../../nbs/theatre/curriculum.ipynb #cell-033
 def _train_answers(out, needs, start, steps, lr, muon_lr, low, seed, count, **batch):
     learner, rng = load_learner(new_learner(seed), needs[start]), job_rng(seed, 5)
     loss_of = _answer_loss(learner, _answer_sources(needs, learner), rng, **batch)
@@ -297,7 +297,7 @@ def _train_answers(out, needs, start, steps, lr, muon_lr, low, seed, count, **ba
         save_learner(learner, out / "weights.safetensors")
         _measure_answers(learner, out, needs, count)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-030
+# %% ../../nbs/theatre/curriculum.ipynb #cell-035
 def train_answer_sft(
     out: Path,
     needs: dict,  # all features, clips-train, clips-val, `start`
@@ -317,7 +317,7 @@ def train_answer_sft(
     "Job: questions about whole clips and about no clip, reasoning and answer."
     _train_answers(**locals())
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-032
+# %% ../../nbs/theatre/curriculum.ipynb #cell-037
 def train_answer_style(
     out: Path,
     needs: dict,
@@ -338,7 +338,7 @@ def train_answer_style(
     "Job: SFT in which most answers come without reasoning."
     _train_answers(**locals())
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-036
+# %% ../../nbs/theatre/curriculum.ipynb #cell-041
 def ship_base(
     out: Path,
     needs: dict,  # clips-train, clips-val, `start`
@@ -367,7 +367,7 @@ def ship_base(
     )
     write_card(folder, model, metrics, about)
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-038
+# %% ../../nbs/theatre/curriculum.ipynb #cell-043
 _CLIPS = ("clips-train", "clips-val")
 _KEPT = ("features-train", "features-val", "features-unmarked", "features-stills", *_CLIPS)
 
@@ -390,7 +390,7 @@ def _vision_jobs():
         _job("poses-2", "train_poses", (*_CLIPS, "rehearsals", "poses"), 2, **more),
     ]
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-039
+# %% ../../nbs/theatre/curriculum.ipynb #cell-044
 def _feature_jobs():
     tower, train, val = "poses-2", ("clips-train", "poses-2"), ("clips-val", "poses-2")
     return [
@@ -422,7 +422,7 @@ def training_jobs() -> list:  # of TrainingJob
     "Everything that is shipped, in the order in which it is trained."
     return [*_vision_jobs(), *_feature_jobs(), *_language_jobs()]
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-042
+# %% ../../nbs/theatre/curriculum.ipynb #cell-047
 RECORDED_NAMES = {
     "features-val": "seen-val",
     "features-train": "seen-train",
@@ -448,7 +448,7 @@ _RECORDED_WORDS = RECORDED_NAMES | dict(
     no_reasoning="brief",
 )  # functions and settings as well
 
-# %% ../../nbs/theatre/curriculum.ipynb #cell-043
+# %% ../../nbs/theatre/curriculum.ipynb #cell-048
 def _recorded_word(value):
     return _RECORDED_WORDS.get(value, value) if isinstance(value, str) else value
 

@@ -40,7 +40,7 @@ def action_tracks(script: Script) -> dict:  # {puppet: [a verb or "", for each s
         for k in range(len(script.puppets))
     }
 
-
+# %% ../../nbs/theatre/facts.ipynb #cell-009
 def presence_tracks(script: Script) -> dict:  # {puppet: ["seen" or "", for each second]}
     "In which seconds each puppet is there."
     here = positions(script)[1][sampled_frames(script)]
@@ -49,7 +49,7 @@ def presence_tracks(script: Script) -> dict:  # {puppet: ["seen" or "", for each
         for k in range(len(script.puppets))
     }
 
-# %% ../../nbs/theatre/facts.ipynb #cell-011
+# %% ../../nbs/theatre/facts.ipynb #cell-012
 RELATIONS = ("left", "right", "behind", "front", "after", "before")
 CLOTHES = ("shirt", "trousers", "hat")
 
@@ -64,7 +64,7 @@ def referent(script: Script, form: dict) -> tuple[int | None, Event | None]:
             return the_one(script, who), (events[0] if len(events) == 1 else None)
     return None, None
 
-# %% ../../nbs/theatre/facts.ipynb #cell-014
+# %% ../../nbs/theatre/facts.ipynb #cell-015
 def _order(e, event):
     if event is None:
         return ""
@@ -80,7 +80,7 @@ def _side(e, k, x):  # x: (frames, puppets)
         return "left"
     return "right" if (distance > 0).all() else ""
 
-# %% ../../nbs/theatre/facts.ipynb #cell-015
+# %% ../../nbs/theatre/facts.ipynb #cell-016
 def relation_to(
     script: Script,
     e: Event,
@@ -105,7 +105,7 @@ def relation_to(
             return word
     return ""
 
-# %% ../../nbs/theatre/facts.ipynb #cell-018
+# %% ../../nbs/theatre/facts.ipynb #cell-019
 def restated(form: dict) -> list:
     "A logical form in the words of the reasoning, in a fixed order."
     who, words = form.get("who") or {}, []
@@ -122,13 +122,13 @@ def restated(form: dict) -> list:
         *filter(None, [form.get("order")]),
     ]
 
-
+# %% ../../nbs/theatre/facts.ipynb #cell-020
 def clothes_of(script: Script, k: int) -> tuple:  # shirt, trousers, hat
     "What a puppet wears."
     p = script.puppets[k]
     return p.shirt, p.trousers, p.hat
 
-# %% ../../nbs/theatre/facts.ipynb #cell-021
+# %% ../../nbs/theatre/facts.ipynb #cell-023
 class EventFacts(NamedTuple):
     "One event that a question may be about."
 
@@ -138,7 +138,7 @@ class EventFacts(NamedTuple):
     relation: str  # seen from the referent, or ""
     is_answer: bool  # does it fit everything asked, "first" and "last" apart?
 
-# %% ../../nbs/theatre/facts.ipynb #cell-022
+# %% ../../nbs/theatre/facts.ipynb #cell-024
 @dataclass(frozen=True)
 class TraceFacts:
     "What a right answer to one question rests on, with puppets in place of numbers."
@@ -157,7 +157,7 @@ class TraceFacts:
     target: int  # the puppet that is the answer
     times: tuple  # seconds, as said
 
-# %% ../../nbs/theatre/facts.ipynb #cell-023
+# %% ../../nbs/theatre/facts.ipynb #cell-026
 def _action_events(script, form, hits):  # -> {puppet: [EventFacts]}
     (k, event), (x, here) = referent(script, form), positions(script)
     found = {q: [] for q in range(len(script.puppets))}
@@ -170,7 +170,7 @@ def _action_events(script, form, hits):  # -> {puppet: [EventFacts]}
         found[e.puppet].append(EventFacts(times, thing, e.partner, word, is_answer))
     return found
 
-
+# %% ../../nbs/theatre/facts.ipynb #cell-027
 def _visits(script, hits):  # for questions about who is there; -> {puppet: [EventFacts]}
     found = {}
     for k, p in enumerate(script.puppets):
@@ -178,7 +178,7 @@ def _visits(script, hits):  # for questions about who is there; -> {puppet: [Eve
         found[k] = [EventFacts(times, "", None, "", (k, p.enter, p.leave) in hits)]
     return found
 
-# %% ../../nbs/theatre/facts.ipynb #cell-024
+# %% ../../nbs/theatre/facts.ipynb #cell-029
 def _asked(form):  # -> what is asked for beside clothes and action, and the referent's shirt
     shirts = {
         key: form[key].get("who", form[key])["shirt"]
@@ -194,7 +194,7 @@ def _asked(form):  # -> what is asked for beside clothes and action, and the ref
     sought = next((shirts[w] for w in RELATIONS if w in shirts), None)
     return {name: word for name, word in asked.items() if word}, sought
 
-# %% ../../nbs/theatre/facts.ipynb #cell-025
+# %% ../../nbs/theatre/facts.ipynb #cell-030
 def trace_facts(
     script: Script,
     form: dict,  # logical form of the question
@@ -223,7 +223,7 @@ def trace_facts(
         times=spoken_interval(*answer[1:], script.fps),
     )
 
-# %% ../../nbs/theatre/facts.ipynb #cell-028
+# %% ../../nbs/theatre/facts.ipynb #cell-033
 QUESTION_SHARES = (
     ("attribute_action", 0.30),
     ("action", 0.20),
@@ -231,7 +231,7 @@ QUESTION_SHARES = (
     ("attribute", 0.08),
 )  # kinds of questions that are tried
 
-
+# %% ../../nbs/theatre/facts.ipynb #cell-034
 def _relational_form(script, dice, form, t, e):
     "A form that relates event `e` of puppet `t` to somebody else, or None."
     other = dice.pick([p for k, p in enumerate(script.puppets) if k != t])
@@ -250,7 +250,7 @@ def _relational_form(script, dice, form, t, e):
         return None
     return {**form, key: dict(who=dict(shirt=other.shirt), action=dice.pick(theirs).action)}
 
-# %% ../../nbs/theatre/facts.ipynb #cell-029
+# %% ../../nbs/theatre/facts.ipynb #cell-036
 def _action_form(script, dice, kind, t):
     "A form about one of the actions of puppet `t`: (kind, form); the form may be None."
     events = [e for e in script.events if e.puppet == t and e.action in (*ACTIONS, "take")]
@@ -269,7 +269,7 @@ def _action_form(script, dice, kind, t):
         return kind, form | dice.pick(({}, {}, dict(order="first"), dict(order="last")))
     return kind, _relational_form(script, dice, form, t, e)
 
-
+# %% ../../nbs/theatre/facts.ipynb #cell-037
 def _random_form(script, dice):
     "One random logical form about a clip: (kind, form); the form may be None."
     kind = _choose(QUESTION_SHARES, dice.roll())
@@ -281,7 +281,7 @@ def _random_form(script, dice):
         action=None, who={label: getattr(script.puppets[t], label) for label in labels}
     )
 
-# %% ../../nbs/theatre/facts.ipynb #cell-031
+# %% ../../nbs/theatre/facts.ipynb #cell-039
 def _only_answer(script, kind, form):  # -> (puppet, start, end), or None
     referred = [
         value.get("who", value)
@@ -297,7 +297,7 @@ def _only_answer(script, kind, form):  # -> (puppet, start, end), or None
         return None
     return found[0]
 
-# %% ../../nbs/theatre/facts.ipynb #cell-032
+# %% ../../nbs/theatre/facts.ipynb #cell-040
 def clip_questions(
     script: Script,
     dice: Dice,
@@ -320,7 +320,7 @@ def clip_questions(
         out.append(dict(query=query, form=form, answer=answer, type=kind))
     return out
 
-# %% ../../nbs/theatre/facts.ipynb #cell-035
+# %% ../../nbs/theatre/facts.ipynb #cell-043
 def _questions_with_facts(script):
     asked = clip_questions(script, Dice("asked", script.name), 8)
     return [q | dict(facts=trace_facts(script, q["form"], q["answer"])) for q in asked]

@@ -57,11 +57,11 @@ def visual_tokens(
         out = tower(pixel_rows(frames), grid_thw=grid).pooler_output
     return out.view(pairs, TOKENS, -1).half().numpy()
 
-
+# %% ../../nbs/theatre/features.ipynb #cell-010
 def _drawn_numbers(marks):  # {object: number} of the marks that are drawn at all
     return {int(k): int(n) for k, n in marks.numbers.items() if marks.shown[:, k].any()}
 
-# %% ../../nbs/theatre/features.ipynb #cell-010
+# %% ../../nbs/theatre/features.ipynb #cell-011
 def store_features(
     out: Path,  # folder to write into
     tower,
@@ -90,7 +90,7 @@ def store_features(
     np.savez_compressed(out / "cells.npz", cells=cells)
     write_json(out / "numbers.json", dict(clips=n, numbers=numbers))
 
-# %% ../../nbs/theatre/features.ipynb #cell-012
+# %% ../../nbs/theatre/features.ipynb #cell-013
 def id_vectors(
     features: np.ndarray,  # (..., hidden)
     cells: np.ndarray,  # (..., 9) is this number on this token?
@@ -105,7 +105,7 @@ def id_vectors(
         means.append(x[shows if shows.any() else single].mean(0))
     return np.stack(means) - np.stack(means).mean(0)
 
-# %% ../../nbs/theatre/features.ipynb #cell-014
+# %% ../../nbs/theatre/features.ipynb #cell-015
 class ClipFeatures:
     "Kept visual tokens of clips, with their numbers and scripts."
 
@@ -137,14 +137,14 @@ class ClipFeatures:
         tracks = self.tracks(i).values()
         return np.flatnonzero([any(track[t] for track in tracks) for t in range(PAIRS)])
 
-# %% ../../nbs/theatre/features.ipynb #cell-016
+# %% ../../nbs/theatre/features.ipynb #cell-017
 def swappable_ids(kept: ClipFeatures, i: int, rng: np.random.Generator) -> int:
     "Numbers up to this one are exchanged: mostly those in use, sometimes all nine."
     if rng.random() < 0.3:
         return 9
     return min(9, max(5, *kept.numbers[i].values(), 0))
 
-
+# %% ../../nbs/theatre/features.ipynb #cell-018
 def swap_ids(
     kept: ClipFeatures,
     i: int,  # which entry
@@ -161,7 +161,7 @@ def swap_ids(
     numbers = {k: int(back[n - 1]) + 1 for k, n in kept.numbers[i].items() if n <= 9}
     return features, moved, numbers
 
-# %% ../../nbs/theatre/features.ipynb #cell-024
+# %% ../../nbs/theatre/features.ipynb #cell-026
 def shuffled_order(
     rng: np.random.Generator,
     busy: np.ndarray,  # pairs in which somebody acts; a short example gets one of them
@@ -181,7 +181,7 @@ def shuffled_order(
         order = np.concatenate([order[b:], order[a:b], order[:a]])
     return order, np.arange(PAIRS)
 
-# %% ../../nbs/theatre/features.ipynb #cell-027
+# %% ../../nbs/theatre/features.ipynb #cell-029
 @dataclass
 class ClipExample:
     "A clip as the language model gets it, and the traces about it."
@@ -192,7 +192,7 @@ class ClipExample:
     times: np.ndarray = field(default_factory=lambda: np.arange(PAIRS))  # second of each pair
     still: bool = False  # one picture in place of a clip
 
-# %% ../../nbs/theatre/features.ipynb #cell-029
+# %% ../../nbs/theatre/features.ipynb #cell-031
 def retrieval_example(
     kept: ClipFeatures,
     encoder: TextEncoder,
@@ -217,7 +217,7 @@ def retrieval_example(
         write_track(acts, track, n, times, written=written)
     return ClipExample(features, cells, [clothes, acts], times)
 
-# %% ../../nbs/theatre/features.ipynb #cell-032
+# %% ../../nbs/theatre/features.ipynb #cell-034
 def _collage_part(kept, rng):  # one numbered pair of frames, and what its puppets wear and do
     i = int(rng.integers(len(kept)))
     busy, script = kept.busy(i), kept.script(i)
@@ -233,7 +233,7 @@ def _collage_part(kept, rng):  # one numbered pair of frames, and what its puppe
     ]
     return features, cells, lines
 
-
+# %% ../../nbs/theatre/features.ipynb #cell-035
 def collage_example(
     kept: ClipFeatures,
     encoder: TextEncoder,
@@ -255,7 +255,7 @@ def collage_example(
     features, cells = (np.concatenate(p) for p in zip(*parts))
     return ClipExample(features, cells, [trace], times)
 
-# %% ../../nbs/theatre/features.ipynb #cell-035
+# %% ../../nbs/theatre/features.ipynb #cell-038
 def question_example(
     kept: ClipFeatures,
     encoder: TextEncoder,
@@ -286,7 +286,7 @@ def question_example(
         traces.append(reasoning_trace(trace, q["facts"], numbers, think, misread))
     return ClipExample(features, cells, traces) if traces else None
 
-# %% ../../nbs/theatre/features.ipynb #cell-037
+# %% ../../nbs/theatre/features.ipynb #cell-040
 def unmarked_example(
     kept: ClipFeatures,  # of clips without marks
     encoder: TextEncoder,
@@ -308,7 +308,7 @@ def unmarked_example(
     features = kept.features[i].astype(np.float32)
     return ClipExample(features, kept.cells[i], traces) if traces else None
 
-# %% ../../nbs/theatre/features.ipynb #cell-040
+# %% ../../nbs/theatre/features.ipynb #cell-043
 def _still(script, question, rng):  # -> picture, (x, y) of the target's pixels, box; or None
     "A random frame of a question's answer interval, at the model's size."
     import cv2
@@ -324,7 +324,7 @@ def _still(script, question, rng):  # -> picture, (x, y) of the target's pixels,
     image = cv2.resize(frame, SIZE[::-1], interpolation=cv2.INTER_AREA)
     return image, (columns * across, rows * down), (x1, y1, x2, y2)
 
-# %% ../../nbs/theatre/features.ipynb #cell-041
+# %% ../../nbs/theatre/features.ipynb #cell-044
 def store_stills(
     out: Path,  # folder to write into
     tower,
@@ -353,7 +353,7 @@ def store_stills(
     np.savez_compressed(out / "stills.npz", features=features[:n], cells=cells[:n])
     write_json(out / "asked.json", asked)
 
-# %% ../../nbs/theatre/features.ipynb #cell-042
+# %% ../../nbs/theatre/features.ipynb #cell-045
 class StillFeatures:
     "Kept visual tokens of single frames with their questions and boxes."
 

@@ -64,7 +64,7 @@ def clothes_labels(script: Script) -> np.ndarray:  # (puppets, 3) of shirt, trou
         ]
     )
 
-
+# %% ../../nbs/theatre/labels.ipynb #cell-012
 def script_labels(script: Script) -> dict:  # {head: (PAIRS, puppets)}
     "Labels of each puppet in each pair of frames; `first` and `second` are its two actions."
     actions, clothes = action_labels(script), clothes_labels(script)
@@ -73,11 +73,11 @@ def script_labels(script: Script) -> dict:  # {head: (PAIRS, puppets)}
         out[head] = np.broadcast_to(clothes[:, i], (PAIRS, len(clothes)))
     return out
 
-# %% ../../nbs/theatre/labels.ipynb #cell-014
+# %% ../../nbs/theatre/labels.ipynb #cell-015
 POSE_JOINTS = ("head", "hip", "hand_l", "hand_r", "knee_l", "knee_r", "foot_l", "foot_r")
 POSE_SIZE = 2 * (2 * len(POSE_JOINTS) + 2)  # of two frames: x and y of joints, sine and cosine
 
-
+# %% ../../nbs/theatre/labels.ipynb #cell-016
 def joint_positions(script: Script) -> tuple[np.ndarray, np.ndarray]:
     """Joints (FRAMES, puppets, 8, 2) in pixels of the model's frame, NaN where nobody is, and
     the direction each puppet faces (FRAMES, puppets, 2) as sine and cosine."""
@@ -95,7 +95,7 @@ def joint_positions(script: Script) -> tuple[np.ndarray, np.ndarray]:
     scale = np.array([SIZE[1] / script.width, SIZE[0] / script.height], np.float32)
     return joints * scale, np.stack(facing, 1).astype(np.float32)
 
-# %% ../../nbs/theatre/labels.ipynb #cell-017
+# %% ../../nbs/theatre/labels.ipynb #cell-019
 NOBODY, SEVERAL = -1, -2
 
 
@@ -124,7 +124,7 @@ def token_owners(
                 _claim(owner, token_at(x, y), k)
     return number, owner
 
-# %% ../../nbs/theatre/labels.ipynb #cell-020
+# %% ../../nbs/theatre/labels.ipynb #cell-022
 def _token_pose(joints, facing, frame, at, k):  # (n,) frame, token, puppet -> (n, POSE_SIZE)
     centre = np.stack([28 * (at % GRID[1]) + 14, 28 * (at // GRID[1]) + 14], 1)[:, None]
     parts = []
@@ -133,7 +133,7 @@ def _token_pose(joints, facing, frame, at, k):  # (n,) frame, token, puppet -> (
         parts.append(facing[f, k])
     return np.concatenate(parts, 1)
 
-# %% ../../nbs/theatre/labels.ipynb #cell-021
+# %% ../../nbs/theatre/labels.ipynb #cell-023
 def token_labels(
     table: dict,  # of `script_labels`
     marks: ClipMarks,
@@ -154,7 +154,7 @@ def token_labels(
         out[head][i, at] = labels[pair, k]
     return out
 
-# %% ../../nbs/theatre/labels.ipynb #cell-024
+# %% ../../nbs/theatre/labels.ipynb #cell-026
 PROBE_HEADS = dict(
     number=9,
     shirt=len(COLOURS),
@@ -165,7 +165,7 @@ PROBE_HEADS = dict(
     pose=POSE_SIZE,
 )  # what is read off a visual token, and how many outputs each kind has
 
-
+# %% ../../nbs/theatre/labels.ipynb #cell-027
 def new_probe(
     width: int,  # of a visual token
     heads: dict = PROBE_HEADS,  # {head: outputs}
@@ -175,7 +175,7 @@ def new_probe(
 
     return torch.nn.Linear(width, sum(heads.values()))
 
-# %% ../../nbs/theatre/labels.ipynb #cell-025
+# %% ../../nbs/theatre/labels.ipynb #cell-028
 def _number_loss(logits, y):  # (n, 9) both
     import torch.nn.functional as F
 
@@ -185,7 +185,7 @@ def _number_loss(logits, y):  # (n, 9) both
     right = logits[one].argmax(-1) == y[one].argmax(-1)
     return loss, (int(right.sum()), int(one.sum()))
 
-
+# %% ../../nbs/theatre/labels.ipynb #cell-029
 def _pose_loss(values, y):  # (n, POSE_SIZE) both; NaN in y: no label
     import torch.nn.functional as F
 
@@ -194,7 +194,7 @@ def _pose_loss(values, y):  # (n, POSE_SIZE) both; NaN in y: no label
     gap = gap / known.sum().clamp(min=1)
     return 5 * gap, (gap.item(), 1)
 
-# %% ../../nbs/theatre/labels.ipynb #cell-026
+# %% ../../nbs/theatre/labels.ipynb #cell-030
 def _choice_loss(logits, y, weigh_idle):  # (n, classes), (n,); -100: no label
     import torch
     import torch.nn.functional as F
@@ -207,7 +207,7 @@ def _choice_loss(logits, y, weigh_idle):  # (n, classes), (n,); -100: no label
     right = logits[known].argmax(-1) == y[known]
     return loss, (int(right.sum()), int(known.sum()))
 
-# %% ../../nbs/theatre/labels.ipynb #cell-027
+# %% ../../nbs/theatre/labels.ipynb #cell-032
 def probe_loss(
     logits,  # (tokens, outputs) of a probe
     labels: dict,  # {head: (pairs, TOKENS, ...)} of `token_labels`
@@ -229,13 +229,13 @@ def probe_loss(
         loss = loss + term
     return loss, right
 
-# %% ../../nbs/theatre/labels.ipynb #cell-033
+# %% ../../nbs/theatre/labels.ipynb #cell-038
 def _grids(n):  # (n, 3) patches of n pairs of frames
     import torch
 
     return torch.tensor([[1, SIZE[0] // 14, SIZE[1] // 14]] * n)
 
-
+# %% ../../nbs/theatre/labels.ipynb #cell-039
 def numbered_batch(
     clips: RenderedClips,
     rng: np.random.Generator,
@@ -256,7 +256,7 @@ def numbered_batch(
     together = {h: np.concatenate([row[h] for row in labels]) for h in PROBE_HEADS}
     return pixel_rows(np.concatenate(rows)), _grids(n), together
 
-# %% ../../nbs/theatre/labels.ipynb #cell-037
+# %% ../../nbs/theatre/labels.ipynb #cell-043
 def scattered_batch(
     clips: RenderedClips,
     rng: np.random.Generator,

@@ -17,15 +17,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..foundations.files import atomic_path
-from ..grpo import clip_inputs, pack, share_prefix, shared_prefix
-from ..qwen import Prompt, Video, correct_positions, vision_language
-from ..foundations.prompting_config import PromptingConfig
-from ..foundations.prompting_config import variant
-from .features import ClipExample
-from .labels import PROBE_HEADS, new_probe, numbered_batch, probe_loss
+from ..core import atomic_path
+from stvg_nb.grpo import (
+    Prompt,
+    Video,
+    clip_inputs,
+    correct_positions,
+    pack,
+    share_prefix,
+    shared_prefix,
+    vision_language,
+)
+from ..prompting import PromptingConfig, preset
+from .labels import new_probe, numbered_batch, probe_loss
 from .seeing import GRID, MARK_SETTINGS, PAIRS, RenderedClips, progress
-from .traces import KINDS_FROM_CLIP, Trace
+from .traces import KINDS_FROM_CLIP
 from .vocabulary import TextEncoder, new_model, new_processor, special_ids
 
 # %% ../../nbs/theatre/lessons.ipynb #cell-009
@@ -84,21 +90,21 @@ def _time_waves(times, width):  # (times, width): sines and cosines of the time,
     turns = 2 * math.pi * torch.arange(times)[:, None] / 2 * rates
     return torch.cat([turns.sin(), turns.cos()], 1) @ torch.randn(10, width, generator=dice)
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-013
 def new_learner(seed: int = 0, **sizes) -> Learner:  # sizes: of `new_model`
     "A random model with its processor and probe."
     import torch
 
     processor = new_processor()
     model = new_model(len(processor.tokenizer), special_ids(processor), seed, **sizes)
-    learner = Learner(model, processor, variant(**MARK_SETTINGS))
+    learner = Learner(model, processor, preset(**MARK_SETTINGS))
     table, times = model.get_input_embeddings().weight, learner.encoder.times
     with torch.no_grad():
         waves = _time_waves(len(times), table.shape[1])
         table[times] = 0.85 * 0.04 * waves / waves.std() + 0.5 * table[times]
     return learner
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-014
+# %% ../../nbs/theatre/lessons.ipynb #cell-015
 def save_learner(learner: Learner, path: Path) -> None:
     "Weights of the model and of the probe, float32."
     from safetensors.torch import save_file
@@ -112,7 +118,7 @@ def save_learner(learner: Learner, path: Path) -> None:
     with atomic_path(path) as temporary:
         save_file(state, temporary)
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-016
 def load_learner(
     learner: Learner,
     folder: Path,  # of a finished job
@@ -128,7 +134,7 @@ def load_learner(
             getattr(learner, part).load_state_dict(mine, strict=False)
     return learner
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-017
+# %% ../../nbs/theatre/lessons.ipynb #cell-019
 def scale_tower_output(learner: Learner, share: float = 0.1) -> Learner:
     "Scale the vision tower's output, in place."
     import torch
@@ -139,7 +145,7 @@ def scale_tower_output(learner: Learner, share: float = 0.1) -> Learner:
         last.bias *= share
     return learner
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-020
+# %% ../../nbs/theatre/lessons.ipynb #cell-022
 class Look(NamedTuple):
     "One word that has to look something up, in rows of a packed batch."
 
@@ -147,7 +153,7 @@ class Look(NamedTuple):
     right: np.ndarray  # rows of the visual tokens that are right
     clip: tuple  # (first, end) row of its clip
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-023
 def _looks_of(trace, example, size, rows, first):
     "Looks of one trace; `rows`: of its tokens, `first`: row of the clip's first visual token."
     pairs, tokens = example.cells.shape[:2]
@@ -164,7 +170,7 @@ def _looks_of(trace, example, size, rows, first):
             out.append(Look(int(rows[token + 1]), first + np.flatnonzero(right), clip))
     return out
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-021
+# %% ../../nbs/theatre/lessons.ipynb #cell-025
 def _prompt(learner, example, start):  # the clip, without any question
     import torch
 
@@ -174,7 +180,7 @@ def _prompt(learner, example, start):  # the clip, without any question
     clip = Video(grid, 1.0, features=torch.from_numpy(flat))
     return Prompt(start + [encoder.video] * clip.tokens + [encoder.stop], (clip,))
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-026
 def _set_positions(packed, example, first, shared, said, n, seconds):
     "Put visual tokens at their seconds and the text behind the longest clip, in place."
     positions = packed.positions
@@ -183,7 +189,7 @@ def _set_positions(packed, example, first, shared, said, n, seconds):
         positions[:, 0, text] += n + 2 * PAIRS - 1 - int(positions[0, 0, first + shared])
     positions[0, 0, first + n : first + n + len(seconds)] = n + 2 * seconds
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-022
+# %% ../../nbs/theatre/lessons.ipynb #cell-027
 def pack_examples(
     learner: Learner,
     examples: list,  # of ClipExample
@@ -206,7 +212,7 @@ def pack_examples(
     inputs = clip_inputs(prompts, packed.ids.device, packed.layout)
     return packed, inputs, torch.cat(seconds), looks
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-029
+# %% ../../nbs/theatre/lessons.ipynb #cell-034
 def attention_loss(
     query,  # (1, heads, S, d), with rotary positions
     key,  # (1, kv heads, S, d)
@@ -227,7 +233,7 @@ def attention_loss(
     gap = torch.logsumexp(score + clip, -1) - torch.logsumexp(score + right, -1)
     return gap.mean(), (float((-gap.detach()).exp().mean()), 1)
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-033
+# %% ../../nbs/theatre/lessons.ipynb #cell-038
 def time_loss(
     learner: Learner,
     packed,  # the batch that has just gone through the model
@@ -242,7 +248,7 @@ def time_loss(
     right = int((said.argmax(-1) == seconds).sum())
     return F.cross_entropy(said, seconds), (right, len(seconds))
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-039
 def record_attention(learner: Learner, packed, inputs: dict) -> tuple:
     "Hidden states of a packed batch, and (query, key) of the supervised layer."
     learner.attention.record = True
@@ -251,7 +257,7 @@ def record_attention(learner: Learner, packed, inputs: dict) -> tuple:
     )
     return out.last_hidden_state, learner.attention.record
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-038
+# %% ../../nbs/theatre/lessons.ipynb #cell-044
 def count_right(said, truth, kinds, weights) -> dict:  # all (n,); -> {kind: (right, all)}
     "How many words of each kind are right, among those that count."
     right, out = said == truth, {}
@@ -267,7 +273,7 @@ def _word_loss(logits, truth, weights):
 
     return (F.cross_entropy(logits, truth, reduction="none") * weights).sum() / weights.sum()
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-039
+# %% ../../nbs/theatre/lessons.ipynb #cell-045
 def examples_loss(
     learner: Learner,
     examples: list,  # of ClipExample
@@ -290,7 +296,7 @@ def examples_loss(
     of_attention, right["attention"] = attention_loss(*recorded, looks)
     return text + help_weight * (of_time + of_attention), right
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-041
+# %% ../../nbs/theatre/lessons.ipynb #cell-047
 def text_loss(
     learner: Learner,
     traces: list,  # of Trace
@@ -316,7 +322,7 @@ def text_loss(
     right = count_right(logits.argmax(-1), truth, kinds, weights.numpy())
     return _word_loss(logits, truth, weights), {f"{k}, text only": v for k, v in right.items()}
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-047
+# %% ../../nbs/theatre/lessons.ipynb #cell-053
 def learning_rate_at(
     step: int, steps: int, lr: float, warmup: int = 100, low: float = 0.05
 ) -> float:
@@ -324,7 +330,7 @@ def learning_rate_at(
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
     return lr * min(1, (step + 1) / warmup) * (low + (1 - low) * cosine)
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-054
 def optimizers(
     parameters: dict,  # {name: weight}
     lr: float,  # of all but matrices
@@ -343,7 +349,7 @@ def optimizers(
         torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=decay),
     ]
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-050
+# %% ../../nbs/theatre/lessons.ipynb #cell-057
 def process_rank() -> tuple[int, int]:
     "(rank, number) of the processes that train together; (0, 1) for one alone."
     import torch.distributed as dist
@@ -377,7 +383,7 @@ def average_gradients(weights: list) -> None:
     for p, g in zip(weights, flat.split([p.numel() for p in weights])):
         p.grad = g.view_as(p)
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-052
+# %% ../../nbs/theatre/lessons.ipynb #cell-059
 def shares(parts) -> dict:  # iterable of {name: (right, all)} -> {name: share}
     "Shares over several batches."
     total = {}
@@ -388,7 +394,7 @@ def shares(parts) -> dict:  # iterable of {name: (right, all)} -> {name: share}
             s[1] += count
     return {name: round(a / max(b, 1), 4) for name, (a, b) in total.items()}
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-060
 def json_log(path: Path) -> Callable:
     "A function that appends one JSON line to a file; only rank 0 writes."
     path = Path(path)
@@ -402,7 +408,7 @@ def json_log(path: Path) -> Callable:
 
     return log
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-054
+# %% ../../nbs/theatre/lessons.ipynb #cell-062
 def train_loop(
     loss_of: Callable,  # step -> (loss, {name: (right, all)} to log)
     parameters: dict,  # {name: weight} that learn
@@ -438,7 +444,7 @@ def train_loop(
             seen = []
     return rank == 0
 
-# %% ../../nbs/theatre/lessons.ipynb #cell-059
+# %% ../../nbs/theatre/lessons.ipynb #cell-067
 def probe_accuracy(
     learner: Learner,
     clips: RenderedClips,
@@ -455,7 +461,7 @@ def probe_accuracy(
             parts.append(probe_loss(learner.read_tokens(rows, grids), labels)[1])
     return shares(parts)
 
-
+# %% ../../nbs/theatre/lessons.ipynb #cell-068
 def example_accuracy(
     learner: Learner,
     batches,  # iterable of lists of ClipExample

@@ -189,7 +189,7 @@ def _generation_config(tokens, temperature, longest):
         **how,
     )
 
-
+# %% ../../nbs/theatre/policy.ipynb #cell-025
 def generate_replies(
     model,  # after `correct_positions` and `share_prefix`
     processor,
@@ -216,7 +216,7 @@ def generate_replies(
         out += [texts[j : j + n] for j in range(0, len(texts), n)]
     return out
 
-# %% ../../nbs/theatre/policy.ipynb #cell-027
+# %% ../../nbs/theatre/policy.ipynb #cell-028
 def has_reasoning(text: str) -> bool:
     "Is there anything between the think tags?"
     return bool(text.partition("<think>")[2].partition("</think>")[0].strip())
@@ -232,7 +232,7 @@ def _score_replies(row, texts):  # a record and its replies -> the record with s
         tiou=[p.interval.iou(truth) if p.interval else 0.0 for p in parsed],
     )
 
-# %% ../../nbs/theatre/policy.ipynb #cell-029
+# %% ../../nbs/theatre/policy.ipynb #cell-030
 def evaluate_clips(
     model,
     processor,
@@ -260,7 +260,7 @@ def evaluate_clips(
     model.train(was)
     return [_score_replies(row, texts) for row, texts in zip(rows, replies)]
 
-# %% ../../nbs/theatre/policy.ipynb #cell-030
+# %% ../../nbs/theatre/policy.ipynb #cell-031
 def mean_scores(rows: list) -> dict:  # of `evaluate_clips`
     '{"all" or question type: {"n", "id", "tiou", "format", "reward", "reasons"}}'
     out = {}
@@ -275,7 +275,7 @@ def mean_scores(rows: list) -> dict:  # of `evaluate_clips`
         out[kind] = means
     return out
 
-# %% ../../nbs/theatre/policy.ipynb #cell-033
+# %% ../../nbs/theatre/policy.ipynb #cell-034
 CARD = """---
 license: apache-2.0
 pipeline_tag: video-text-to-text
@@ -301,7 +301,7 @@ Training took {minutes:.0f} CPU minutes on one core.
 It reads nothing but puppets: other videos, other sizes of numbers and other prompts give nonsense.
 """
 
-# %% ../../nbs/theatre/policy.ipynb #cell-034
+# %% ../../nbs/theatre/policy.ipynb #cell-035
 def write_card(
     folder: Path | str,
     model,

@@ -85,7 +85,7 @@ def render_frames(
 # %% ../../nbs/theatre/seeing.ipynb #cell-018
 MAX_OBJECTS = 12  # most puppets and props of a clip
 
-
+# %% ../../nbs/theatre/seeing.ipynb #cell-019
 def render_clip(
     script: Script,
     size: tuple = SIZE,  # (height, width) the model sees
@@ -110,7 +110,7 @@ def render_clip(
                 places[i, k - 1] = *mark_place(small), mask.sum()
     return frames, places
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-021
+# %% ../../nbs/theatre/seeing.ipynb #cell-022
 @dataclass
 class ClipMarks:
     "Which number each object of a clip carries, and where and when it is drawn."
@@ -119,7 +119,7 @@ class ClipMarks:
     shown: np.ndarray  # (FRAMES, MAX_OBJECTS) bool: is the mark drawn in this frame?
     places: np.ndarray  # (FRAMES, MAX_OBJECTS, 2) x and y of its centre, pixels
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-022
+# %% ../../nbs/theatre/seeing.ipynb #cell-023
 def _draw_numbers(script, rng, exact):  # -> {object: number}
     "Numbers for the puppets, and in a quarter of the clips with faults for the props too."
     n = len(script.puppets)
@@ -132,7 +132,7 @@ def _draw_numbers(script, rng, exact):  # -> {object: number}
         highest = max(highest, 9)  # then there are gaps
     return dict(zip(numbered, (1 + rng.permutation(highest)[: len(numbered)]).tolist()))
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-024
+# %% ../../nbs/theatre/seeing.ipynb #cell-025
 def assign_ids(
     script: Script,
     places: np.ndarray,  # of `render_clip`
@@ -156,7 +156,7 @@ def assign_ids(
     xy += rng.normal(0, 1.0, (1, MAX_OBJECTS, 2)) + rng.normal(0, 0.5, xy.shape)
     return ClipMarks(numbers, shown, xy)
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-027
+# %% ../../nbs/theatre/seeing.ipynb #cell-028
 def draw_mark(
     image: np.ndarray,  # (H, W, 3) uint8, changed in place
     text: str,
@@ -175,7 +175,7 @@ def draw_mark(
     place, rgb = (int(round(x)), int(round(y))), colour(config.mark_colour)
     cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, rgb, thick, cv2.LINE_AA)
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-029
+# %% ../../nbs/theatre/seeing.ipynb #cell-030
 def draw_ids(
     frames: np.ndarray,  # (FRAMES, H, W, 3) uint8, without marks
     marks: ClipMarks,
@@ -191,7 +191,7 @@ def draw_ids(
             draw_mark(image, str(marks.numbers[k]), *marks.places[f, k], config)
     return out
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-032
+# %% ../../nbs/theatre/seeing.ipynb #cell-033
 def _rehearsing_puppet(dice, script, k, slot, n):
     "Puppet `k` of `n`: its clothes, and where it stands."
     shirt, trousers = dice.shuffle(COLOURS)[:2]
@@ -208,7 +208,7 @@ def _rehearsing_puppet(dice, script, k, slot, n):
         script.frames,
     )
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-033
+# %% ../../nbs/theatre/seeing.ipynb #cell-034
 def _add_action(dice, script, k, x, start):  # -> where the puppet is afterwards, and when
     "One more action of puppet `k`, with the stool or the prop that it needs."
     p = script.puppets[k]
@@ -227,7 +227,7 @@ def _add_action(dice, script, k, x, start):  # -> where the puppet is afterwards
     script.events.append(event)
     return x, end + dice.whole(1, 5)
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-034
+# %% ../../nbs/theatre/seeing.ipynb #cell-035
 def rehearsal_script(
     domain: str,  # stage | street
     index: int,
@@ -246,7 +246,7 @@ def rehearsal_script(
                 break
     return script
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-037
+# %% ../../nbs/theatre/seeing.ipynb #cell-038
 def clip_script(
     split: str,  # of Puppets, or "rehearsal"
     domain: str,
@@ -257,14 +257,14 @@ def clip_script(
         return rehearsal_script(domain, index)
     return make_script(split, domain, index)
 
-
+# %% ../../nbs/theatre/seeing.ipynb #cell-039
 def progress(items, name: str, quiet: bool = False):
     "A progress bar around some items; none where nobody watches."
     from tqdm.auto import tqdm
 
     return tqdm(items, desc=name, disable=True if quiet else None, mininterval=5)
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-038
+# %% ../../nbs/theatre/seeing.ipynb #cell-040
 def render_clips(
     out: Path,  # folder to write into
     needs: dict,  # results of other jobs: none
@@ -288,7 +288,7 @@ def render_clips(
     np.save(out / "places.npy", places)
     write_json(out / "clips.json", about)
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-039
+# %% ../../nbs/theatre/seeing.ipynb #cell-042
 class RenderedClips:
     "Rendered clips on disk with their scripts."
 
@@ -313,7 +313,7 @@ class RenderedClips:
             self._cache[name, i] = make(self.scripts[i])
         return self._cache[name, i]
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-042
+# %% ../../nbs/theatre/seeing.ipynb #cell-046
 def numbered_clip(
     clips: RenderedClips,
     c: int,  # which clip
@@ -333,11 +333,11 @@ def numbered_clip(
     }
     return frames, numbers
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-045
+# %% ../../nbs/theatre/seeing.ipynb #cell-049
 PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # red, green, blue, of 1
 PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
-
+# %% ../../nbs/theatre/seeing.ipynb #cell-050
 def pixel_rows(
     frames: np.ndarray,  # (T, H, W, 3) uint8; T even, H and W multiples of 28
 ):  # -> float tensor (T/2 * H/14 * W/14, 1176)
@@ -351,7 +351,7 @@ def pixel_rows(
     x = x.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)  # pair, row, column, ., ., colour, frame, y, x
     return x.reshape(-1, 1176)
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-049
+# %% ../../nbs/theatre/seeing.ipynb #cell-054
 def token_at(x: float, y: float) -> int:  # pixels -> visual token, row by row from 0
     "The visual token of a pair of frames that shows a place."
     row = min(max(int(y // 28), 0), GRID[0] - 1)
@@ -366,7 +366,7 @@ def visible_ids(marks: ClipMarks, pair: int) -> Iterator[tuple]:
         if frames and number <= 9:
             yield k, number, frames, token_at(*marks.places[frames, k].mean(0))
 
-# %% ../../nbs/theatre/seeing.ipynb #cell-050
+# %% ../../nbs/theatre/seeing.ipynb #cell-055
 def id_cells(marks: ClipMarks) -> np.ndarray:  # (PAIRS, TOKENS, 9) int8
     "Is this number drawn on this visual token?"
     out = np.zeros((PAIRS, TOKENS, 9), np.int8)

@@ -90,7 +90,7 @@ def write_clothes(
         trace.write(f" {word}", weight, "clothes", attend if more else None)
     return trace
 
-
+# %% ../../nbs/theatre/traces.ipynb #cell-014
 def write_comparison(
     trace: Trace,
     is_so: str,
@@ -102,7 +102,7 @@ def write_comparison(
     trace.write(" yes" if is_so == asked else " no", 2.0, "same")
     return is_so == asked
 
-# %% ../../nbs/theatre/traces.ipynb #cell-016
+# %% ../../nbs/theatre/traces.ipynb #cell-017
 def write_track(
     trace: Trace,
     track: list,  # the true verbs, "" for nothing, for each step
@@ -127,14 +127,14 @@ def write_track(
         before = stands
     return trace
 
-# %% ../../nbs/theatre/traces.ipynb #cell-019
+# %% ../../nbs/theatre/traces.ipynb #cell-020
 def _verbs_to_misread(track):
     "Words that may stand in a track by mistake; those of the track itself are likelier."
     if "seen" in track:
         return [verb for verb in track if verb] + ["seen"]
     return [verb for verb in track if verb] + list(VERBS.values())
 
-
+# %% ../../nbs/theatre/traces.ipynb #cell-021
 def _misread_runs(track, pool, rng):
     late = int(rng.integers(-2, 3))
     last = len(track) - 1
@@ -145,7 +145,7 @@ def _misread_runs(track, pool, rng):
         out[start : start + n] = [verb] * len(out[start : start + n])
     return out
 
-# %% ../../nbs/theatre/traces.ipynb #cell-020
+# %% ../../nbs/theatre/traces.ipynb #cell-022
 def misread_track(
     track: list,
     rng: np.random.Generator,
@@ -165,10 +165,10 @@ def misread_track(
         out = _misread_runs(out, pool, rng)
     return [misread(verb) if rng.random() < share else verb for verb in out]
 
-# %% ../../nbs/theatre/traces.ipynb #cell-024
+# %% ../../nbs/theatre/traces.ipynb #cell-026
 Misread = Callable[[list], list]  # a true track -> the track that is written
 
-
+# %% ../../nbs/theatre/traces.ipynb #cell-027
 def _write_referent(trace, facts, numbered, misread):
     "Find the puppet that the question refers to, and its event."
     for n, k in numbered:
@@ -182,7 +182,7 @@ def _write_referent(trace, facts, numbered, misread):
         trace.write("".join(map(time_text, times)), 1.0, "span")
     trace.write(" ;")
 
-# %% ../../nbs/theatre/traces.ipynb #cell-026
+# %% ../../nbs/theatre/traces.ipynb #cell-029
 def _write_fit(trace, facts, k, n):  # -> does puppet `k` wear what is asked for?
     if facts.who:
         write_clothes(trace, facts.clothes[k], (None, n))
@@ -192,7 +192,7 @@ def _write_fit(trace, facts, k, n):  # -> does puppet `k` wear what is asked for
             return False
     return True
 
-# %% ../../nbs/theatre/traces.ipynb #cell-028
+# %% ../../nbs/theatre/traces.ipynb #cell-031
 def _write_details(trace, facts, event: EventFacts, numbers):  # -> are they as asked?
     asked = facts.asked
     if "thing" in asked:
@@ -208,7 +208,7 @@ def _write_details(trace, facts, event: EventFacts, numbers):  # -> are they as 
         return write_comparison(trace, event.relation or "none", asked["side"], "side")
     return True
 
-# %% ../../nbs/theatre/traces.ipynb #cell-029
+# %% ../../nbs/theatre/traces.ipynb #cell-032
 def _write_event(trace, facts, event: EventFacts, n, numbers):
     trace.write(f" {facts.verb}", 2.0, "verb")
     if not _write_details(trace, facts, event, numbers):
@@ -223,7 +223,7 @@ def _write_event(trace, facts, event: EventFacts, n, numbers):
     if event.is_answer:
         trace.write(f" {n}{times}")
 
-
+# %% ../../nbs/theatre/traces.ipynb #cell-034
 def _write_line(trace, facts, n, k, numbers, misread):
     "The line of one number: clothes, track, events, verdict."
     trace.write(f" {n}", 0.5, "", (None, n))
@@ -235,7 +235,7 @@ def _write_line(trace, facts, n, k, numbers, misread):
             trace.write(" no", 2.0, "verb")
     trace.write(" ;")
 
-# %% ../../nbs/theatre/traces.ipynb #cell-032
+# %% ../../nbs/theatre/traces.ipynb #cell-037
 def _write_restated(trace, facts):
     for word in facts.restated:
         trace.write(f" {word}", 1.0, "plain")
@@ -259,7 +259,7 @@ def _write_times(trace, facts):
     trace.write(start, 1.0, "when").write(" to").write(end, 1.0, "when").write("</answer>")
     return trace.end()
 
-# %% ../../nbs/theatre/traces.ipynb #cell-033
+# %% ../../nbs/theatre/traces.ipynb #cell-038
 def reasoning_trace(
     trace: Trace,  # at the end of its prompt
     facts: TraceFacts,
@@ -279,14 +279,14 @@ def reasoning_trace(
     trace.write(f" {numbers[facts.target]}", 1.0, "id").write(", Time range:")
     return _write_times(trace, facts)
 
-
+# %% ../../nbs/theatre/traces.ipynb #cell-039
 def trace_text(
     encoder: TextEncoder, facts: TraceFacts, numbers: dict, think: bool | str = True
 ) -> str:
     "The text of a trace."
     return reasoning_trace(Trace(encoder), facts, numbers, think).text
 
-# %% ../../nbs/theatre/traces.ipynb #cell-042
+# %% ../../nbs/theatre/traces.ipynb #cell-048
 def unmarked_trace(
     trace: Trace,  # at the end of its prompt
     facts: TraceFacts,
@@ -305,7 +305,7 @@ def unmarked_trace(
     trace.write("</think>").write("<answer>").write("Time range:")
     return _write_times(trace, facts)
 
-# %% ../../nbs/theatre/traces.ipynb #cell-045
+# %% ../../nbs/theatre/traces.ipynb #cell-051
 def _random_clothes(who, rng):  # half the time with one piece that is asked for
     clothes = [COLOURS[rng.integers(8)], COLOURS[rng.integers(8)], HATS[rng.integers(4)]]
     if rng.random() < 0.5:
@@ -313,7 +313,7 @@ def _random_clothes(who, rng):  # half the time with one piece that is asked for
         clothes[2 if word in HATS else rng.integers(2)] = word
     return clothes
 
-
+# %% ../../nbs/theatre/traces.ipynb #cell-052
 def add_distractors(
     facts: TraceFacts,
     who: dict,  # clothes asked for
@@ -335,7 +335,7 @@ def add_distractors(
         fits.append(fit)
     return replace(facts, clothes=clothes, fits=fits, tracks=tracks, events=events)
 
-# %% ../../nbs/theatre/traces.ipynb #cell-047
+# %% ../../nbs/theatre/traces.ipynb #cell-054
 def text_only_trace(
     clips: RenderedClips,
     encoder: TextEncoder,

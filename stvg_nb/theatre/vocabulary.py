@@ -52,7 +52,7 @@ without wearing shirt trousers hat and to from behind front left right after bef
 does handed over by someone during none any seen yes no ; number"""
 _STARTS = "the a who which where what The A Who Which Where What"  # without a space before them
 
-
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-012
 def word_list() -> list:
     "Words of questions and reasoning, each with the space before it, and the first words."
     phrases = [
@@ -67,7 +67,7 @@ def word_list() -> list:
     hats = [" " + h for h in HATS[1:]]
     return [" " + w for w in dict.fromkeys(words)] + hats + _STARTS.split()
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-014
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-015
 def _lines_around(query, think, task):
     "A prompt's fixed lines before and after the query; the example of the answer is one line."
     text = build_prompt(task, query, think=think, query_norm="none")
@@ -75,7 +75,7 @@ def _lines_around(query, think, task):
     body, _, example = tail.rpartition(" Write it exactly")
     return [*head.splitlines(True), *body.splitlines(True), " Write it exactly" + example]
 
-
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-016
 def prompt_lines() -> list:
     "The fixed lines of all prompts, each of which becomes one token."
     query = "QUERY"
@@ -90,7 +90,7 @@ def prompt_lines() -> list:
     plain = [line for line in lines if " red" not in line]
     return [*dict.fromkeys(plain), *coloured.split(" red")]
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-017
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-019
 BOX_STEP = 4  # pixels
 
 
@@ -113,7 +113,7 @@ def box_parts(text: str) -> list:  # '{"bbox_2d": [12, 4, 56, 112]}' -> the text
     numbers = rest.split(", ")
     return [head, *(f"{x}, " for x in numbers[:-1]), numbers[-1] + "]}"]
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-020
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-022
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.content is string %}{{ m.content }}{% else %}"
@@ -128,7 +128,7 @@ _FORM = (
     *("Target ID:", ", Time range:", "Time range:"),
 )
 
-
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-023
 def all_words() -> list:
     "Every text that is one token, in the order of the token ids."
     times = [time_text(k / 2) for k in range(int(2 * LONGEST_SECONDS) + 1)]
@@ -136,7 +136,7 @@ def all_words() -> list:
     words = [*_FORM, *times, *numbers, *word_list(), *prompt_lines(), *box_words()]
     return list(dict.fromkeys(words))
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-021
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-024
 def _new_tokenizer():
     "Bytes as the alphabet, and each of `all_words` as one token."
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -152,7 +152,7 @@ def _new_tokenizer():
         tokenizer_object=raw, eos_token=SPECIALS[2], pad_token=SPECIALS[0], padding_side="left"
     )
 
-
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-025
 def new_processor():  # -> Qwen2_5_VLProcessor
     "The real Qwen2.5-VL processor around the tokenizer of this chapter."
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
@@ -162,7 +162,7 @@ def new_processor():  # -> Qwen2_5_VLProcessor
         Qwen2VLImageProcessor(), _new_tokenizer(), video, chat_template=CHAT_TEMPLATE
     )
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-024
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-028
 def chat_messages(text: str) -> list:
     "Chat messages of one user turn: the clip, then the words."
     return [dict(role="user", content=[dict(type="video"), dict(type="text", text=text)])]
@@ -172,7 +172,7 @@ def chat_ids(processor, text: str) -> list:
     "Token ids of a chat with one video token."
     return encode_prompt(processor, chat_messages(text), Video((1, 2, 2), 1.0)).ids
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-025
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-029
 class TextEncoder:
     "Token ids of prompts and answers."
 
@@ -197,7 +197,7 @@ class TextEncoder:
         at = whole.index(self.video)
         return whole[:at], whole[at + 1 :]
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-028
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-032
 def _text_config(vocab, tokens, hidden, layers, heads, kv_heads, intermediate, rope):
     theta, sections = rope
     return dict(
@@ -216,7 +216,7 @@ def _text_config(vocab, tokens, hidden, layers, heads, kv_heads, intermediate, r
         pad_token_id=tokens["<|endoftext|>"],
     )
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-029
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-033
 def _vision_config(width, depth, hidden):
     return dict(
         depth=depth,
@@ -229,7 +229,7 @@ def _vision_config(width, depth, hidden):
         initializer_range=0.04,
     )
 
-# %% ../../nbs/theatre/vocabulary.ipynb #cell-030
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-034
 def new_model(
     vocab: int,  # tokens
     tokens: dict,  # {special token: id}
@@ -268,7 +268,7 @@ def new_model(
     model.generation_config.pad_token_id = tokens["<|endoftext|>"]
     return model
 
-
+# %% ../../nbs/theatre/vocabulary.ipynb #cell-035
 def special_ids(processor) -> dict:  # {special token: id}
     "Ids of the tokens that structure a chat."
     return {t: processor.tokenizer.convert_tokens_to_ids(t) for t in SPECIALS}
