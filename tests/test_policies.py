@@ -20,13 +20,11 @@ from stvg_nb.foundations.video import Clip, write_video
 from stvg_nb.qwen import CHECKED_RATES, Prompt, temporal_positions
 from stvg_nb.foundations.predictions import read_predictions
 from stvg_nb.models import Policy, load_policy, toy_family
+from stvg_nb.models import Draw, FAMILIES, Still
 from stvg_nb.policies import (
     AnswerConfig,
     BOX_FLAGS,
     BoxAnswer,
-    Draw,
-    FAMILIES,
-    Still,
     answer_all,
     box_question,
     parse_box,

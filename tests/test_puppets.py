@@ -12,7 +12,8 @@ from stvg_nb.foundations.benchmarks import load, locate
 from stvg_nb.foundations.files import InputError, sha256_file
 from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.video import probe
-from stvg_nb.theatre import files, stories
+from stvg_nb.theatre import clips as files
+from stvg_nb.theatre import stories
 from stvg_nb.theatre.clips import LAYOUTS, is_puppets, layout_options, play, write_split
 from stvg_nb.theatre.scenes import pixel_hash, render
 from stvg_nb.theatre.scripts import COLOURS, DOMAINS, SIZES, SPLITS, Script, script_hash

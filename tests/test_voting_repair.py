@@ -24,9 +24,9 @@ from stvg_nb.repair import (
     repair,
     union_masks,
 )
+from stvg_nb.dataset import VotingConfig
 from stvg_nb.voting import (
     Tracks,
-    VotingConfig,
     build_training_set,
     read_training_set,
     training_record,

@@ -17,18 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import atomic_path
-from stvg_nb.grpo import (
-    Prompt,
-    Video,
-    clip_inputs,
-    correct_positions,
-    pack,
-    share_prefix,
-    shared_prefix,
-    vision_language,
-)
-from ..prompting import PromptingConfig, preset
+from ..foundations.files import atomic_path
+from ..grpo import clip_inputs, pack, share_prefix, shared_prefix
+from ..qwen import Prompt, Video, correct_positions, vision_language
+from ..foundations.prompting_config import PromptingConfig, variant
 from .labels import new_probe, numbered_batch, probe_loss
 from .seeing import GRID, MARK_SETTINGS, PAIRS, RenderedClips, progress
 from .traces import KINDS_FROM_CLIP
@@ -97,7 +89,7 @@ def new_learner(seed: int = 0, **sizes) -> Learner:  # sizes: of `new_model`
 
     processor = new_processor()
     model = new_model(len(processor.tokenizer), special_ids(processor), seed, **sizes)
-    learner = Learner(model, processor, preset(**MARK_SETTINGS))
+    learner = Learner(model, processor, variant(**MARK_SETTINGS))
     table, times = model.get_input_embeddings().weight, learner.encoder.times
     with torch.no_grad():
         waves = _time_waves(len(times), table.shape[1])

@@ -21,9 +21,9 @@ from ..foundations.mark_drawing import mark_place, mark_style
 from ..foundations.prompting_config import PromptingConfig, colour
 from .figures import figure, paint_prop, paint_puppet, skeleton
 from .scenes import _look, backdrop, paint_scenery, prop_places, views
+from .figures import BODY
 from stvg_nb.theatre.scripts import (
     ACTIONS,
-    BODY,
     COLOURS,
     Dice,
     Event,

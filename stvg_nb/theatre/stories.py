@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..core import InputError
+from ..foundations.files import InputError
 from .scenes import hidden_share, joint_boxes, numbers
 from stvg_nb.theatre.scripts import (
     ACTIONS,
