@@ -233,10 +233,12 @@ def labels_of(
     return [k for k, yes in tests.items() if yes]
 
 # %% ../../nbs/theatre/stories.ipynb #cell-038
-def _too_hidden(script, boxes):
-    "Is the target covered for much of its event?"
-    hidden = hidden_share(script, boxes)[script.start : script.end]
-    return np.nanmean(hidden) > 0.5 or (hidden > 0.7).mean() > 0.3
+def _in_sight(script, boxes):
+    "Is the target in the picture, and not covered for most of its event?"
+    span = slice(script.start, script.end)
+    hidden = hidden_share(script, boxes)[span]
+    out = np.isnan(boxes[span, script.target, 0]).mean()
+    return out <= 0.1 and np.nanmean(hidden) <= 0.5 and (hidden > 0.7).mean() <= 0.3
 
 
 def acceptable(
@@ -247,11 +249,12 @@ def acceptable(
     if answers(script, script.form) != [(script.target, script.start, script.end)]:
         return None
     boxes = joint_boxes(script)
-    away = np.isnan(boxes[script.start : script.end, script.target, 0]).mean()
-    if away > 0.1 or numbers(boxes)[script.target] != plan["rank"] + 1:
+    if numbers(boxes)[script.target] != plan["rank"] + 1:
+        return None
+    if np.isnan(boxes[script.start : script.end, script.target, 0]).all():
         return None
     largest = _mean_area(boxes).argmax() == script.target
-    if largest != (plan["size"] == 0) or _too_hidden(script, boxes):
+    if largest != (plan["size"] == 0) or not _in_sight(script, boxes):
         return None
     return labels_of(script, boxes)
 
