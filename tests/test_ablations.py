@@ -3,20 +3,20 @@
 import pytest
 
 from stvg_nb import ablations as A
-from stvg_nb import embedded as E
 from stvg_nb import rows as R
 from stvg_nb.foundations.files import read_json, write_json
 from stvg_nb.foundations.settings import load_profile, resolve
 from stvg_nb.rewards import VARIANTS
 from stvg_nb.rows import TableRow, policy_name
 from stvg_nb.tables import MODELS
+from stvg_nb.theatre import curriculum, policy
 from stvg_nb.theatre import row_training as T
 
 TABLES = (A.TABLE7, A.TABLE10, A.REWARDS, A.TERMS, A.COLD)
 
 
 def test_units_come_after_what_they_need():
-    units = E.plan() + T.row_units()
+    units = curriculum.training_jobs() + T.row_units()
     names = [u.name for u in units]
     assert len(set(names)) == len(names)
     for i, u in enumerate(units):
@@ -60,7 +60,7 @@ def test_seeds_that_are_not_shipped_are_left_out(monkeypatch):
 
 def test_training_clips_are_neither_those_of_the_base_nor_of_a_test():
     profile = T.row_profile()
-    base = next(u.config["count"] for u in E.plan() if u.name == "clips-train")
+    base = next(u.config["count"] for u in curriculum.training_jobs() if u.name == "clips-train")
     assert profile.train.first >= base and profile.train.lora["r"] <= 8
     assert profile.train.data == "stvg_nb.theatre.row_training.training_rows"
     assert resolve(profile.train.data) is T.training_rows
@@ -69,7 +69,10 @@ def test_training_clips_are_neither_those_of_the_base_nor_of_a_test():
 
 
 def test_functions_of_shipped_provenance_are_found():
-    made = [read_json(E.weights_dir(n) / "provenance.json") for n in set(E.available()) - {"base"}]
+    made = [
+        read_json(policy.weights_dir(n) / "provenance.json")
+        for n in set(policy.available()) - {"base"}
+    ]
     named = {m["unit"]["unit"]["function"] for m in made if "unit" in m}
     # version 0.1 had these functions in its chapter 08
     today = {f.replace("stvg_nb.ablations.", "stvg_nb.theatre.row_training.") for f in named}

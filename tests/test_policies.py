@@ -2,7 +2,12 @@
 
 Called as a script it is the list that is killed."""
 
-import json, os, signal, subprocess, sys, time
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,35 +15,35 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stvg_nb.foundations.samples import Sample
 from stvg_nb.foundations.files import InputError, read_jsonl, write_json
 from stvg_nb.foundations.geometry import Interval, Tube
+from stvg_nb.foundations.mark_drawing import model_size
+from stvg_nb.foundations.predictions import read_predictions
+from stvg_nb.foundations.samples import Answer, Sample, answer_record, window_frames
 from stvg_nb.foundations.settings import SamplingConfig
 from stvg_nb.foundations.video import Clip, write_video
-from stvg_nb.qwen import CHECKED_RATES, Prompt, temporal_positions
-from stvg_nb.foundations.predictions import read_predictions
-from stvg_nb.models import Policy, load_policy, toy_family
-from stvg_nb.models import Draw, FAMILIES, Still
+from stvg_nb.models import FAMILIES, Draw, Policy, Still, load_policy, toy_family
 from stvg_nb.policies import (
-    AnswerConfig,
     BOX_FLAGS,
+    AnswerConfig,
     BoxAnswer,
     answer_all,
+    as_sample,
     box_question,
     parse_box,
     prepare,
-    reply_record,
-    row_of,
+    read_reply,
     snap_to_tracks,
     snapped,
     spread_boxes,
     still_frames,
     two_stage,
 )
-from stvg_nb.foundations.mark_drawing import model_size
-from stvg_nb.questions import format_answer, parse
+from stvg_nb.questions import format_answer
+from stvg_nb.qwen import CHECKED_RATES, Prompt, temporal_positions
 
 torch.set_num_threads(1)
 KINDS = ("qwen2_5_vl", "qwen3_vl", "internvl")
@@ -562,9 +567,8 @@ def video(tmp_path_factory):
 def stage(policy, row, **config):
     facts = dict(width=64, height=48, fps=10.0, frame_count=30)
     config = AnswerConfig(method="two_stage", **config)
-    return two_stage(
-        policy, [row], [policy.family.prompt("When?", key=row["key"])], [facts], config
-    )[0]
+    prompt = policy.family.prompt("When?", key=row["key"])
+    return answer_record(two_stage(policy, [as_sample(row)], [prompt], [facts], config)[0])
 
 
 BOX = (8.0, 6.0, 40.0, 30.0)
@@ -683,17 +687,9 @@ def test_snap_to_tracks():
         snap_to_tracks({}, boxes, Interval.frames(3, 9))[0] is None
         and snap_to_tracks(tubes, {}, Interval.frames(3, 9))[0] is None
     )
-    record = snapped(
-        dict(
-            key="k",
-            start_frame=3,
-            end_frame=9,
-            boxes={str(f): list(b) for f, b in boxes.items()},
-            target_id=None,
-        ),
-        tubes,
-    )
-    assert record["target_id"] == 1 and sorted(map(int, record["boxes"])) == [*range(3, 9)]
+    given = {str(f): list(b) for f, b in boxes.items()}
+    lent = snapped(Answer("k", interval=Interval.frames(3, 9), boxes=given), tubes)
+    assert lent.target_id == 1 and sorted(map(int, lent.boxes)) == [*range(3, 9)]
 
 
 def test_records_keep_the_rules():
@@ -702,7 +698,8 @@ def test_records_keep_the_rules():
 
     def read(body, **row):
         text = f"<think>.</think><answer>{body}</answer>"
-        return reply_record(dict(key="k") | row, text, parse(text, row.get("task", "stvg")), facts)
+        row = dict(key="k", video="a.mp4", query="q") | row
+        return answer_record(read_reply(as_sample(row), text, facts, AnswerConfig()))
 
     ends = lambda r: (r["start_frame"], r["end_frame"], r["start"], r["end"], r["target_id"])
     assert ends(read("Target ID: 2, Time range: 1.00 to 2.00")) == (10, 20, 1.0, 2.0, 2)
@@ -762,14 +759,14 @@ def test_shuffled_frames_are_the_same_frames(tmp_path):
             return policy.video(clip)
 
     for more in ({}, dict(shuffled=0), dict(shuffled=0), dict(shuffled=1)):
-        prepare(Watched(), row | more, QUICK, {})
+        prepare(Watched(), as_sample(row | more), QUICK, {})
     plain, a, b, c = (np.stack(f).reshape(len(f), -1) for f in seen)
     assert (a == b).all() and (a != plain).any() and (a != c).any()
     key = lambda x: sorted(map(bytes, x))
     assert key(a) == key(c) == key(plain)
     cache = {}
     for more in ({}, dict(shuffled=0)):
-        prepare(Watched(), row | more, QUICK, cache)
+        prepare(Watched(), as_sample(row | more), QUICK, cache)
     assert len(cache) == 2  # one is never taken for the other
 
 
@@ -919,55 +916,30 @@ def test_refused_rows(toys, tmp_path):
                 progress=False,
             )
     for rows, reason in (
-        ([dict(key="a", video="x")], "lacks query"),
-        ([dict(video="x", query="q")], "lacks key"),
-        ([dict(key="a", video="x", query="q")] * 2, "given twice"),
+        ([dict(key="a", video="x")], "lacks its query"),
+        ([dict(key="", video="x", query="q")], "lacks its key"),
+        ([dict(key="a", video="x", query="q")] * 2, "occurs 2 times"),
     ):
         with pytest.raises(InputError, match=reason):
             answer_all(toys["qwen2_5_vl"], rows, tmp_path / "out.jsonl", progress=False)
     assert not list(tmp_path.glob("*.jsonl*"))
 
 
-def test_row_of_a_sample(video):
-    "Windows in frames, whether a benchmark has them in frames or in seconds; a true interval in frames comes along."
-    sample = Sample(
-        "k",
-        "vidstg",
-        "stvg",
-        "who",
-        "clip.mp4",
-        64,
-        48,
-        10.0,
-        30,
-        Interval.frames(4, 9),
-        window=(2, 20),
-    )
-    assert row_of(sample, video, "db.json") == dict(
-        key="k",
-        video=str(video),
-        query="who",
-        task="stvg",
-        database="db.json",
-        window=[2, 20],
-        interval=[4, 9],
-    )
-    sample = Sample(
-        "k",
-        "tvgbench",
-        "vtg",
-        "who",
-        "clip.mp4",
-        None,
-        None,
-        None,
-        None,
-        Interval(0.5, 1.0),
-        window=(0.5, 2.5),
-    )
-    assert row_of(sample, video) == dict(
-        key="k", video=str(video), query="who", task="vtg", window=[5, 25]
-    )
+def test_windows_in_frames(video):
+    "Windows come in frames, whether a benchmark has them in frames or in seconds."
+    sample = Sample("k", "vidstg", "stvg", "who", "clip.mp4", fps=10.0, window=(2, 20))
+    assert window_frames(sample, 10.0) == (2, 20)
+    sample = Sample("k", "tvgbench", "vtg", "who", "clip.mp4", window=(0.5, 2.5))
+    assert window_frames(sample, 10.0) == (5, 25)
+    assert window_frames(Sample("k", video="clip.mp4"), 10.0) is None
+
+
+def test_short_form_of_a_sample(video):
+    "A dictionary as it is written by hand becomes the same sample."
+    row = dict(key="k", video=video, query="who", database="db.json", window=[2, 20])
+    sample = as_sample(row | dict(interval=[4, 9], shuffled=3))
+    assert (sample.video, sample.window, sample.database) == (str(video), (2, 20), "db.json")
+    assert sample.interval == Interval.frames(4, 9) and sample.asked == {"shuffled": 3}
 
 
 def test_two_stage_file_is_a_predictions_file(toys, tmp_path):
@@ -1002,9 +974,9 @@ def test_questions_about_frames(toys):
         and "0 to 1000" in ask["qwen3_vl"]
         and "<ref>the man waves</ref>" in ask["internvl"]
     )
-    assert still_frames(
-        dict(window=[10, 20]), dict(fps=10.0, frame_count=30), Interval.frames(0, 30)
-    ) == [10, 13, 16, 19]
+    some = Sample("k", video="a.mp4", window=(10, 20))
+    facts = dict(fps=10.0, frame_count=30)
+    assert still_frames(some, facts, Interval.frames(0, 30)) == [10, 13, 16, 19]
     assert isinstance(toys["internvl"].family.still(np.zeros((48, 64, 3), np.uint8)), Still)
 
 

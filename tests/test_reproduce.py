@@ -1,6 +1,14 @@
 """The list of artefacts is complete; a run that is stopped anywhere loses at most what was running; units of training say what they lack."""
 
-import hashlib, json, os, random, re, signal, subprocess, sys, time
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
@@ -350,11 +358,11 @@ def test_rows_name_what_they_lack_and_the_others_still_run(tmp_path, monkeypatch
 
 
 def test_the_shipped_base_stands_for_its_unit(tmp_path, monkeypatch):
-    from stvg_nb import ablations as A, embedded as E
+    from stvg_nb.theatre import curriculum, jobs, row_training
 
     monkeypatch.setenv("STVG_RUNS", str(tmp_path))
-    base, rows = E.plan(), A.row_units()
-    keys = E.unit_keys([*base, *rows])
+    base, rows = curriculum.training_jobs(), row_training.row_units()
+    keys = jobs.job_keys([*base, *rows])
     W.take_shipped(base, keys)
     assert [u.name for u in base if W.done(u, keys)] == ["policy-base"]
     assert W.chosen(base, rows, True) == rows and W.chosen(base, rows, False)[: len(base)] == base

@@ -1,18 +1,25 @@
 """Voting and repair against second implementations written from the description, in exact fractions and dictionaries."""
 
-import json, random, signal, subprocess, sys, textwrap, time
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction as Q
 
 import numpy as np
 import pytest
+from conftest import DATA
 from pycocotools import mask as coco
 
-from conftest import DATA
+from stvg_nb.dataset import VotingConfig, Work, build_samples, voted
 from stvg_nb.foundations.benchmarks import load
 from stvg_nb.foundations.geometry import Interval, Tube, xyxy_to_xywh
 from stvg_nb.foundations.masks import MaskDatabase, decode_mask
+from stvg_nb.foundations.samples import read_samples, true_seconds
 from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.repair import (
     FLAGS,
@@ -24,15 +31,7 @@ from stvg_nb.repair import (
     repair,
     union_masks,
 )
-from stvg_nb.dataset import VotingConfig
-from stvg_nb.voting import (
-    Tracks,
-    build_training_set,
-    read_training_set,
-    training_record,
-    upper_bound,
-    vote,
-)
+from stvg_nb.voting import Tracks, upper_bound, vote
 
 CASES = 2000
 
@@ -236,7 +235,7 @@ def test_worked_votes(winners, ious, answer, share):
         sum(q for w, q in zip(winners, ious) if w == answer) / winners.count(answer)
     )
     assert (
-        vote(tubes, Tube.dense(0, [[0, 0, 100, 100]] * 4), reference="code", shift=0).id
+        vote(tubes, Tube.dense(0, [[0, 0, 100, 100]] * 4), variant="release", shift=0).id
         == winners[0]
     )
 
@@ -485,26 +484,30 @@ def hcstvg():
     return load("hcstvg", DATA / "hcstvg/v1_test.json")
 
 
-def test_training_set_from_hcstvg_annotations(hcstvg, tmp_path):
+def build(samples, database, path, **settings):
+    "Samples voted on with databases that a function makes; videos are not looked at."
+    by_video = {s.video: s for s in samples}
+
+    def number(video):
+        sample = by_video[video.name]
+        out = path.parent / f"{sample.key}.masks.json.gz"
+        database(sample).save(out)
+        return out
+
+    work = Work(samples, lambda s: path.parent / s.video, number, config=VotingConfig(**settings))
+    return build_samples(work, path, videos=path.parent, databases=path.parent, quiet=True)
+
+
+def test_samples_from_hcstvg_annotations(hcstvg, tmp_path):
     bases = {s.key: rectangle_database(s) for s in hcstvg}
-    header = build_training_set(hcstvg, lambda s: bases[s.key], tmp_path / "t.jsonl", quiet=True)
-    _, records = read_training_set(tmp_path / "t.jsonl")
-    assert header["counts"]["kept"] == len(records) == len(hcstvg) == 6 and not any(
-        header["counts"]["left_out"].values()
-    )
-    for r, s in zip(records, hcstvg):
-        assert (r["answer_id"], r["frames"], r["boxes"]) == (
-            2,
-            [s.tube.start, s.tube.end],
-            s.tube.to_dict(),
-        )
-        assert (
-            r["vote"]["vote_share"] == r["vote"]["visible_share"] == 1
-            and r["vote"]["mean_iou"] > 0.9
-        )
-        assert r["start"] * r["fps"] == pytest.approx(s.tube.start) and r[
-            "query"
-        ] == s.query.strip().lower().removesuffix(".")
+    header = build(hcstvg, lambda s: bases[s.key], tmp_path / "t.jsonl")
+    samples, _ = read_samples(tmp_path / "t.jsonl", locate=False)
+    assert header["counts"]["kept"] == len(samples) == len(hcstvg) == 6
+    assert not any(header["counts"]["left_out"].values())
+    for r, s in zip(samples, hcstvg):
+        assert (r.answer_ids, r.interval, r.query) == ((2,), s.tube.interval, s.query)
+        assert r.tube.to_dict() == s.tube.to_dict()
+        assert r.vote["vote_share"] == r.vote["visible_share"] == 1 and r.vote["mean_iou"] > 0.9
 
 
 def test_upper_bound_is_what_the_scorer_says(hcstvg):
@@ -526,26 +529,21 @@ def test_upper_bound_is_what_the_scorer_says(hcstvg):
 def test_the_released_pairing_is_one_frame_late(hcstvg):
     for s in hcstvg:
         late = rectangle_database(s, offset=1)
-        ours, code = (
-            training_record(s, rectangle_database(s)),
-            training_record(s, late, config=VotingConfig(reference="code")),
-        )
-        assert (
-            ours["vote"]["mean_iou"] > 0.9
-            and code["answer_id"] == 2
-            and code["vote"]["mean_iou"] > 0.9
-        )
-        assert code["vote"]["visible_share"] == sum(
-            t + 1 < s.frame_count for t in s.tube.frames.tolist()
-        ) / len(s.tube.frames)
+        ours = voted(s, rectangle_database(s))
+        released = voted(s, late, VotingConfig(variant="release"))
+        assert ours.vote["mean_iou"] > 0.9 and released.vote["mean_iou"] > 0.9
+        assert released.answer_ids == (2,)
+        seen = sum(t + 1 < s.frame_count for t in s.tube.frames.tolist())
+        assert released.vote["visible_share"] == seen / len(s.tube.frames)
 
 
 CHILD = """
     import sys, time
     sys.path.insert(0, {tests!r})
-    from test_voting_repair import DATA, build_training_set, load, rectangle_database
+    from pathlib import Path
+    from test_voting_repair import DATA, build, load, rectangle_database
     def database(s): time.sleep({wait}); return rectangle_database(s)
-    build_training_set(load("hcstvg", DATA/"hcstvg/v1_test.json"), database, {out!r}, quiet=True)
+    build(load("hcstvg", DATA/"hcstvg/v1_test.json"), database, Path({out!r}))
 """
 
 
@@ -570,12 +568,7 @@ def test_a_killed_build_continues(tmp_path):
         asked.append(s.key)
         return rectangle_database(s)
 
-    build_training_set(
-        load("hcstvg", DATA / "hcstvg/v1_test.json"),
-        database,
-        tmp_path / "killed.jsonl",
-        quiet=True,
-    )
+    build(load("hcstvg", DATA / "hcstvg/v1_test.json"), database, tmp_path / "killed.jsonl")
     assert len(asked) == 6 - finished and not side.exists()
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -594,12 +587,10 @@ def test_other_settings_start_again(hcstvg, tmp_path, capsys):
         return database
 
     with pytest.raises(KeyboardInterrupt):
-        build_training_set(hcstvg, stop_at(4), tmp_path / "t.jsonl", quiet=True)
-    build_training_set(
-        hcstvg, stop_at(6), tmp_path / "t.jsonl", config=VotingConfig(min_iou=0.3), quiet=True
-    )
+        build(hcstvg, stop_at(4), tmp_path / "t.jsonl")
+    build(hcstvg, stop_at(6), tmp_path / "t.jsonl", min_iou=0.3)
     assert "starting again" in capsys.readouterr().err
-    assert json.loads((tmp_path / "t.jsonl").read_text().split("\n")[0])["config"]["min_iou"] == 0.3
+    assert read_samples(tmp_path / "t.jsonl", locate=False)[1]["voting"]["min_iou"] == 0.3
 
 
 def test_vidstg_sentences_give_votes_in_their_clip(annotations):
@@ -617,14 +608,11 @@ def test_vidstg_sentences_give_votes_in_their_clip(annotations):
         mask = np.zeros((100, 64), bool)
         mask[10:90, 10:50] = True
         db.add(5, int(s.interval.start), mask)
-        r = training_record(
-            replace(s, width=None, height=None, tube=tube),
-            db,
-            config=VotingConfig(reference="code"),
-        )
-        assert r["answer_id"] == 5 and r["vote"]["visible_share"] == pytest.approx(1 / n)
-        assert r["start"] == pytest.approx((s.interval.start - s.window[0]) / s.fps) and r[
-            "end"
-        ] - r["start"] == pytest.approx(n / s.fps)
+        s = replace(s, width=None, height=None, tube=tube)
+        r = voted(s, db, VotingConfig(variant="release"))
+        assert r.answer_ids == (5,) and r.vote["visible_share"] == pytest.approx(1 / n)
+        span = true_seconds(r)
+        assert span.start == pytest.approx((s.interval.start - s.window[0]) / s.fps)
+        assert span.length == pytest.approx(n / s.fps)
         done += 1
     assert done >= 20
