@@ -423,7 +423,7 @@ class Answer:
     @property
     def target_id(self) -> int | None:
         "The number of an answer that names one."
-        return self.ids[0] if self.ids else None
+        return self.ids[0] if len(self.ids) == 1 else None
 
     def tube(self) -> Tube | None:
         "The answer as a tube; None without an interval."
