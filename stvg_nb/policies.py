@@ -176,6 +176,7 @@ def as_sample(
     extra = {k: row[k] for k in ("prompt", "marked", "shuffled") if row.get(k) is not None}
     span = row.get("interval")
     window = row.get("window")
+    row = dict(key="") | row
     return Sample(
         **{k: str(v) if k == "video" else v for k, v in row.items() if k in _PLAIN and v},
         window=window and tuple(window),
