@@ -227,7 +227,7 @@ def open(
     n_frames: int,  # frames that decode
     backward: bool = True,  # False: forward only
     logits: bool = False,  # yield float32 logits of all objects in place of masks
-) -> "Sam2Session":
+):  # Sam2Session
     "Start on a video."
     return Sam2Session(self, frames, height, width, n_frames, backward, logits)
 

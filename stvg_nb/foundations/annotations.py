@@ -68,7 +68,7 @@ def open_masks(self: Format, path: Path):
 
 
 @patch
-def check(self: Format, bench: "Benchmark", sample: Sample):
+def check(self: Format, bench, sample: Sample):
     "What a long run should know beforehand and `build` does not look at; raises `InputError`."
 
 # %% ../../nbs/foundations/annotations.ipynb #cell-017
