@@ -164,7 +164,7 @@ class AnswerConfig:
     prompting: PromptingConfig = field(default_factory=PromptingConfig)  # how numbers look
 
 # %% ../nbs/04c_policies.ipynb #cell-021
-_PLAIN = ("key", "video", "query", "task", "database")
+_PLAIN = ("video", "query", "task", "database")
 
 
 def as_sample(
@@ -176,8 +176,8 @@ def as_sample(
     extra = {k: row[k] for k in ("prompt", "marked", "shuffled") if row.get(k) is not None}
     span = row.get("interval")
     window = row.get("window")
-    row = dict(key="") | row
     return Sample(
+        key=row.get("key") or "",
         **{k: str(v) if k == "video" else v for k, v in row.items() if k in _PLAIN and v},
         window=window and tuple(window),
         interval=Interval.frames(*span) if span else None,

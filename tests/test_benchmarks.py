@@ -1,11 +1,15 @@
 "Annotation formats: every trap, every refusal, the real files where they are at hand, and the doctor."
 
-import copy, gzip, json, os
+import copy
+import gzip
+import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from stvg_nb.core import (
     InputError,
     Interval,

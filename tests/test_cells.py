@@ -1,6 +1,7 @@
 """Cells of the shipped tables, picked at random: `stvg evaluate` on the kept predictions prints them."""
 
-import json, random
+import json
+import random
 
 import numpy as np
 import pytest

@@ -1,6 +1,9 @@
 """The command line as a user meets it: whole processes, exit codes, what lies on stdout and stderr."""
 
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,13 +199,13 @@ def test_nothing_is_written_where_it_runs(predictions, tmp_path):
 
 
 def test_internal_errors_are_exit_1_with_a_traceback_on_request(monkeypatch, capsys):
-    from stvg_nb import cli
+    from stvg_nb import cli, commands
 
     def broken(options):
         "Breaks."
         raise ZeroDivisionError("by hand")
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", (broken, cli._doctor_options))
+    monkeypatch.setitem(cli.COMMANDS, "doctor", (broken, commands._doctor_options))
     assert cli.main(["doctor"]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "ZeroDivisionError" in err
@@ -235,6 +238,7 @@ def test_reproduce_list_runs_nothing(tmp_path):
 
 def test_prompt_writes_video_database_and_report(tmp_path):
     import numpy as np
+
     from stvg_nb.foundations.masks import MaskDatabase
     from stvg_nb.foundations.video import write_video
 

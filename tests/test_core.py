@@ -1,10 +1,18 @@
 """Properties of intervals, boxes, tubes and masks; faults in files and videos."""
 
-import errno, gzip, json, os, signal, subprocess, sys, time
+import errno
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from stvg_nb import core

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from stvg_nb.theatre import puppets as P
 from stvg_nb.foundations.files import InputError, package_dir, read_json, sha256_file
 from stvg_nb.foundations.geometry import Interval
 from stvg_nb.questions import build_prompt, parse
 from stvg_nb.rewards import Target, score
 from stvg_nb.theatre import curriculum, facts, features, jobs, lessons, policy, traces
+from stvg_nb.theatre import puppets as P
 from stvg_nb.theatre.seeing import PAIRS, RenderedClips, render_clips
 from stvg_nb.theatre.vocabulary import (
     VERBS,
@@ -363,6 +363,7 @@ def test_shipped_tokenizer_is_todays(processor):
 
 def test_shipped_differences_are_small_and_load():
     import torch
+
     from stvg_nb.theatre.row_training import BASES
 
     base = {}

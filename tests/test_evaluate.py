@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stvg_nb.foundations.files import InputError
+from stvg_nb.foundations.protocols import protocol_names
 from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.foundations.spans import parse_span
-from stvg_nb.foundations.protocols import protocol_names
 
 DATA = Path(__file__).resolve().parent / "data"
 EXACT = 1e-9

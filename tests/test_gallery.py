@@ -1,25 +1,28 @@
 """The gallery on other benchmarks' files, on random intervals, and what stands behind a figure."""
 
-import ast, json, re
+import ast
+import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stvg_nb import gallery
+from stvg_nb.explorer import SHOWN, Explorer, Frames, open_collection
+from stvg_nb.foundations.detections import Detections, no_detections
 from stvg_nb.foundations.files import InputError, read_json, write_json
 from stvg_nb.foundations.geometry import Tube
 from stvg_nb.foundations.masks import MaskDatabase, encode_mask
-from stvg_nb.foundations.settings import load_profile
-from stvg_nb.foundations.video import write_video
-from stvg_nb.explorer import SHOWN, Explorer, Frames, open_collection
-from stvg_nb.gallery import Overlay, Strip, TimelineBar, film, moments, scores_of, strip, tube_of
 from stvg_nb.foundations.predictions import read_record
 from stvg_nb.foundations.scoring import evaluate
-from stvg_nb.foundations.detections import Detections, no_detections
+from stvg_nb.foundations.settings import load_profile
+from stvg_nb.foundations.video import write_video
+from stvg_nb.gallery import Overlay, Strip, TimelineBar, film, moments, scores_of, strip, tube_of
 from stvg_nb.theatre.clips import write_clip, write_split
 from stvg_nb.theatre.staging import Options
 from stvg_nb.theatre.stories import make_script
@@ -308,9 +311,9 @@ def test_reasoning_is_read_as_it_is_taught():
         presence_tracks,
         trace_facts,
     )
+    from stvg_nb.theatre.scripts import Dice
     from stvg_nb.theatre.traces import trace_text
     from stvg_nb.theatre.vocabulary import TextEncoder, new_processor
-    from stvg_nb.theatre.scripts import Dice
 
     dressed, acted, speech = 0, 0, TextEncoder(new_processor())
     for index in range(8):

@@ -2,7 +2,14 @@
 
 Called as a script it is the run that is killed or spread."""
 
-import contextlib, math, os, random, signal, subprocess, sys, time
+import contextlib
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

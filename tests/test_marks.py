@@ -8,20 +8,20 @@ import pytest
 
 from stvg_nb import marks as M
 from stvg_nb.evaluate import Estimate, Scores, annotate, score
-from stvg_nb.foundations.files import InputError, read_json, read_jsonl, write_json
-from stvg_nb.foundations.samples import open_database
-from stvg_nb.foundations.settings import load_profile, resolve
 from stvg_nb.foundations.benchmarks import load
-from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.foundations.detections import Detections
+from stvg_nb.foundations.files import InputError, read_json, read_jsonl, write_json
 from stvg_nb.foundations.mark_drawing import draw_marks, mark_text
 from stvg_nb.foundations.prompting_config import colour
-from stvg_nb.theatre.clips import write_split
+from stvg_nb.foundations.samples import open_database
+from stvg_nb.foundations.scoring import evaluate
+from stvg_nb.foundations.settings import load_profile, resolve
 from stvg_nb.rows import NumberedSplit, TableRow, prediction_path
 from stvg_nb.tables import TRAINED
 from stvg_nb.theatre import failing as F
 from stvg_nb.theatre import reader as D
 from stvg_nb.theatre import signs as S
+from stvg_nb.theatre.clips import write_split
 
 SIZE = (112, 168)
 TINY = load_profile("tiny")

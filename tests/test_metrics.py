@@ -1,17 +1,19 @@
 """A second, deliberately naive implementation of every tube protocol and of J&F, compared with the fast ones on random and edge cases."""
 
-import json, math
+import json
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from stvg_nb.foundations.boundaries import frame_jf, rle_jf
 from stvg_nb.foundations.files import InputError
 from stvg_nb.foundations.geometry import Tube
 from stvg_nb.foundations.masks import encode_mask, rle_runs
-from stvg_nb.foundations.boundaries import frame_jf, rle_jf
 from stvg_nb.foundations.predictions import box_table
 from stvg_nb.foundations.protocols import PROTOCOLS, ScoringProtocol, protocol_names
 from stvg_nb.foundations.scoring import evaluate, format_result

@@ -1,6 +1,10 @@
 """papers/: the reported numbers and the pages that explain them."""
 
-import configparser, csv, hashlib, math, re
+import configparser
+import csv
+import hashlib
+import math
+import re
 from collections import Counter
 from pathlib import Path
 

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from stvg_nb import prompting
-from stvg_nb.theatre import puppets
-from stvg_nb.foundations.files import InputError, read_json
-from stvg_nb.foundations.masks import MaskDatabase, mask_box
-from stvg_nb.foundations.video import probe, write_video
 from stvg_nb.foundations.detections import Detections, exact_detections, select
+from stvg_nb.foundations.files import InputError, read_json
 from stvg_nb.foundations.identity import identity_report
 from stvg_nb.foundations.mark_drawing import draw_marks, mark_place, visible_marks
+from stvg_nb.foundations.masks import MaskDatabase, mask_box
 from stvg_nb.foundations.prompting_config import variant
+from stvg_nb.foundations.video import probe, write_video
 from stvg_nb.prompting import (
     build_database,
     choose_detector,
@@ -29,7 +28,7 @@ from stvg_nb.prompting import (
     prompt_many,
     prompt_video,
 )
-from stvg_nb.theatre import puppets_detector
+from stvg_nb.theatre import puppets, puppets_detector
 from stvg_nb.theatre.puppets_detector import shipped_detector
 
 

@@ -1,12 +1,16 @@
 """Puppets: what the chapter cannot hold. Other processes, an independent judge of every query, the real loaders, interrupted runs."""
 
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 from functools import cache
 from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stvg_nb.foundations.benchmarks import load, locate
 from stvg_nb.foundations.files import InputError, sha256_file

@@ -1,11 +1,16 @@
 """What the rewards chapter cannot hold: thousands of messy answers, a second reading of the specification, hostile texts."""
 
-import itertools, json, math, random, re
+import itertools
+import json
+import math
+import random
+import re
 from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stvg_nb.foundations.files import InputError
 from stvg_nb.foundations.geometry import Interval, Tube

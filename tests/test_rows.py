@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from stvg_nb.foundations.benchmarks import load
 from stvg_nb.cli import main
 from stvg_nb.evaluate import (
     METRICS,
@@ -17,6 +16,7 @@ from stvg_nb.evaluate import (
     score,
     table_row,
 )
+from stvg_nb.foundations.benchmarks import load
 from stvg_nb.foundations.files import InputError, read_json
 from stvg_nb.foundations.geometry import Interval
 from stvg_nb.foundations.masks import MaskDatabase
@@ -24,7 +24,6 @@ from stvg_nb.foundations.samples import Answer, answer_record
 from stvg_nb.foundations.video import probe
 from stvg_nb.models import toy_family
 from stvg_nb.predict import look_up
-from stvg_nb.theatre.clips import write_split
 from stvg_nb.rows import (
     CONTROLS,
     TableRow,
@@ -34,6 +33,7 @@ from stvg_nb.rows import (
     prediction_path,
     save_predictions,
 )
+from stvg_nb.theatre.clips import write_split
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stvg_nb.foundations.benchmarks import load
 from stvg_nb.evaluate import annotate, score
+from stvg_nb.foundations.benchmarks import load
 from stvg_nb.foundations.files import read_json
 from stvg_nb.foundations.geometry import frame_of
 from stvg_nb.foundations.samples import answer_record, open_database
 from stvg_nb.foundations.settings import load_profile
 from stvg_nb.policies import AnswerConfig, read_reply
 from stvg_nb.predict import complete
+from stvg_nb.rows import NumberedSplit, TableRow, masks_beside, measured_rows, policy_name
+from stvg_nb.tables import MODELS, TABLE1, TABLE2, TABLE2_PLACES, TABLE3, TABLE4
 from stvg_nb.theatre.clips import write_split
 from stvg_nb.theatre.sentences import expressions, thing_question
 from stvg_nb.theatre.stories import make_script
-from stvg_nb.rows import NumberedSplit, TableRow, masks_beside, measured_rows, policy_name
-from stvg_nb.tables import MODELS, TABLE1, TABLE2, TABLE2_PLACES, TABLE3, TABLE4
 from stvg_nb.theatre.views import as_groups, as_places, as_questions, as_times, script_of
 
 VIDEO = dict(width=320, height=240, fps=10.0, frame_count=200)

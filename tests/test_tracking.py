@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from stvg_nb.foundations.files import InputError
-from stvg_nb.foundations.masks import mask_box, mask_iou
 from stvg_nb.flow import box_mask, carry, match_tracks
 from stvg_nb.flow_tracker import FlowTracker
+from stvg_nb.foundations.files import InputError
+from stvg_nb.foundations.masks import mask_box, mask_iou
 from stvg_nb.sam2_tracker import Sam2Tracker, check_sam2, count_work, load_sam2, official_tracks
 from stvg_nb.sessions import FrameStore, drive, work_of
 

@@ -2,7 +2,14 @@
 
 Called as a script it is the run that is killed or shared out."""
 
-import hashlib, json, os, shutil, signal, subprocess, sys, time
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +20,11 @@ import torch
 
 from stvg_nb import train as T
 from stvg_nb.cli import main as stvg
+from stvg_nb.examples import source_samples
 from stvg_nb.foundations.files import InputError, read_json, write_text
+from stvg_nb.foundations.samples import true_seconds
 from stvg_nb.foundations.settings import load_profile
+from stvg_nb.train_settings import TrainConfig
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +46,21 @@ def shared_runs(factory, made=[]):
     return made[0]
 
 
+def puppets_set(profile):
+    "Training set (with the fields that one writes by hand), folder of videos, of databases."
+    samples, _ = source_samples(profile, profile.train, quiet=True)
+    videos, databases = (Path(f).parent for f in (samples[0].video, samples[0].database))
+    lines = []
+    for s in samples:
+        span = true_seconds(s)
+        line = dict(key=s.key, query=s.query, video=Path(s.video).name, start=span.start)
+        line |= dict(end=span.end, answer_id=s.answer_id, frames=[s.tube.start, s.tube.end])
+        lines.append(line | dict(boxes=s.tube.to_dict()))
+    path = videos.parent / "train.jsonl"
+    write_text(path, "".join(json.dumps(x) + "\n" for x in lines))
+    return path, videos, databases
+
+
 @pytest.fixture(scope="module")
 def puppets(tmp_path_factory):
     "Profile, training set, videos, mask databases of four clips."
@@ -51,7 +76,7 @@ def puppets(tmp_path_factory):
                 "train.together": 1,
             },
         )
-        return (profile, *T.puppets_set(profile, profile.train, quiet=True))
+        return (profile, *puppets_set(profile))
 
 
 def same(a, b, tolerance=1e-6):
@@ -70,12 +95,12 @@ def same(a, b, tolerance=1e-6):
 REFUSED = {
     "method": ({"train.method": "rl"}, "'method' is 'rl'"),
     "variant": ({"train.variant": "best"}, "'variant' is 'best'"),
-    "steps": ({"train.steps": 0}, "'steps' is 0"),
+    "steps": ({"train.steps": 0}, "'max_steps' is 0"),
     "one answer": ({"train.generations": 1}, "no advantage"),
     "uneven": ({"train.prompts": 3, "train.together": 2}, "must divide"),
     "lora": ({"train.lora": {"rank": 4}}, "no 'rank'"),
     "unseen numbers": ({"train.rewards": [], "train.marks": False}, "plain video"),
-    "weights": ({"train.weights": [1.0, 2.0]}, "'weights' is [1.0, 2.0]"),
+    "weights": ({"train.weights": [1.0, 2.0]}, "'reward_weights' is [1.0, 2.0]"),
     "cache": ({"train.feature_cache": True}, "frozen_tower"),
     "launch": ({"train.launch": "zero4"}, "'zero4'"),
     "sharded tower": (
@@ -91,14 +116,14 @@ REFUSED = {
     "rewards": ({"train.rewards": ["stvg_nb.rewards.reward_beauty"]}, "reward_beauty"),
     "data": ({"train.data": "gone.jsonl"}, "gone.jsonl"),
     "source": ({"train.data": "stvg_nb.train.no_rows"}, "no_rows"),
-    "base": ({"train.base": "no/such-model"}, "base no/such-model"),
+    "base": ({"train.base": "no/such-model"}, "no/such-model"),
     "shipped": ({"train.base": "embedded:nobody"}, "embedded:nobody"),
     "wandb": ({"train.wandb": True}, "wandb"),
     "typo": ({"train.stesp": 3}, "'stesp'"),
     "type": ({"train.steps": "many"}, "'many'"),
     "clips": ({"train.data": "puppets", "train.puppets": {"length": 3}}, "'puppets'"),
     "prompt": (
-        {"train.data": "puppets", "train.reader": T.TrainConfig.reader, "train.prompt_tokens": 100},
+        {"train.data": "puppets", "train.reader": TrainConfig.reader, "train.prompt_tokens": 100},
         "prompt tokens",
     ),
 }
@@ -643,7 +668,7 @@ def test_pipeline_numbers_serve_too(puppets):
             "prompting.tracker": "flow",
         },
     )
-    path, videos, databases = T.puppets_set(profile, profile.train, quiet=True)
+    path, videos, databases = puppets_set(profile)
     header = json.loads(Path(path).read_text().splitlines()[0])
     assert (
         databases.name == "numbered"

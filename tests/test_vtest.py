@@ -1,6 +1,9 @@
 """Real pedestrians: OpenCV's sample video through the notebook, to an answer, its tube and score."""
 
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +11,11 @@ import pytest
 
 from stvg_nb.foundations.files import read_json, write_json
 from stvg_nb.foundations.geometry import Interval, Tube
-from stvg_nb.foundations.masks import MaskDatabase
-from stvg_nb.foundations.video import probe
-from stvg_nb.foundations.scoring import evaluate
 from stvg_nb.foundations.mark_drawing import visible_marks
+from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.prompting_config import variant
+from stvg_nb.foundations.scoring import evaluate
+from stvg_nb.foundations.video import probe
 from stvg_nb.prompting import report_path
 from stvg_nb.repair import answer_tube, no_answer
 from stvg_nb.voting import upper_bound, vote
