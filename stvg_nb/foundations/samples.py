@@ -143,10 +143,11 @@ def _check_types(record, where):
         if value is None:
             continue
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise InputError(where, f"field {name!r} is {str(value)[:60]!r}: {meaning}")
+            raise InputError(where, f"field {name!r} is {repr(value)[:60]}: {meaning}")
     for name in ("query", "video"):
         if not str(record.get(name) or "").strip():
-            raise InputError(where, f"field {name!r} is missing or empty: {FIELDS[name][1]}")
+            what = "missing" if record.get(name) is None else "empty"
+            raise InputError(where, f"field {name!r} is {what}: {FIELDS[name][1]}")
     if record.get("task", "stvg") not in TASKS:
         raise InputError(where, f"field 'task' is {record['task']!r}: {FIELDS['task'][1]}")
 
@@ -303,8 +304,10 @@ def find_database(
 ) -> str | None:
     "The file of a sample's mask database; None where there is none."
     beside = Path(sample.video).with_name(f"{Path(sample.video).stem}.masks.json.gz")
-    names = [sample.database] if sample.database else []
-    names += [beside.as_posix(), beside.name]
+    names = [beside.as_posix(), beside.name]
+    if sample.database:  # what is named is not replaced by what lies there
+        named = Path(sample.database)
+        names = [sample.database, named.with_name(f"{named.stem}.masks.json.gz").as_posix()]
     for folder in [databases, videos] if databases else [videos]:
         for name in names:
             if (folder / name).is_file():
