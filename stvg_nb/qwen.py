@@ -8,6 +8,7 @@ __all__ = ['SPECIALS', 'VISION_TOKENS', 'CHAT', 'CHECKED_RATES', 'toy_processor'
            'special_tokens', 'check_text', 'Prompt', 'encode_prompt']
 
 # %% ../nbs/03a_qwen.ipynb #cell-003
+import numpy as np
 import math
 from dataclasses import dataclass
 from itertools import groupby
