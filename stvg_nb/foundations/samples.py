@@ -214,11 +214,11 @@ def _below(path, folder):
     if path is None:
         return None
     path = Path(path)
-    if folder is not None and path.is_absolute():
+    if folder is not None:
         try:
             return path.resolve().relative_to(Path(folder).resolve()).as_posix()
         except ValueError:
-            return path.name
+            pass  # it lies elsewhere
     return path.as_posix() if not path.is_absolute() else path.name
 
 
