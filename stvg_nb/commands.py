@@ -7,7 +7,6 @@ __all__ = ['COMMANDS', 'check_outputs', 'evaluate_command', 'doctor_command', 'p
            'train_command', 'predict_command', 'ground_command', 'puppets_command', 'reproduce_command']
 
 # %% ../nbs/11b_commands.ipynb #cell-003
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence

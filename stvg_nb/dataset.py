@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-
 from .foundations.benchmarks import LOADERS, load, locate
 from .foundations.training_sets import training_set
 from .foundations.files import InputError, config_hash, read_jsonl, runs_dir, write_jsonl

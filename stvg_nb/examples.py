@@ -149,7 +149,7 @@ def numbered_target(
     if db is None:
         hint = "number its video with `stvg prompt`, or set train.databases"
         raise InputError(where, f"has no mask database; {hint}")
-    if unknown := [i for i in sample.answer_ids if i not in db.objects]:
+    if unknown := [i for i in sample.answer_ids if i not in db]:
         known = ", ".join(map(str, db.ids))
         raise InputError(where, f"answer_id is {unknown[0]}, the database has {known}")
     *_, fps, window = clip_facts(sample, db)

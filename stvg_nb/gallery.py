@@ -403,11 +403,6 @@ def policy_pictures(
     return prompted_clip(example.video, db, profile.prompting, profile.sampling).frames
 
 # %% ../nbs/09_gallery.ipynb #cell-056
-def _frames_of(db, id):
-    "Ascending frames on which a number has a mask."
-    return sorted(db.masks.get(id, {}))
-
-
 def unmarked(
     example: Example,
     frame: int,
@@ -503,7 +498,7 @@ def _bars(example, tube, ids):
         )
         return [TimelineBar(label, colour, ends(t)) for label, colour, t in pairs]
     true = [f for f in range(example.frames) if example.masks and example.masks[f]]
-    numbers = {i: spans_of(_frames_of(example.db, i), fps) for i in ids}
+    numbers = {i: spans_of(example.db.frames_of(i), fps) for i in ids}
     rows = [TimelineBar(f"number {i}", colour_of(i), spans) for i, spans in numbers.items()]
     return [TimelineBar("visible", TRUE, spans_of(true, fps)), *rows]
 
@@ -521,8 +516,8 @@ def _number(example, answer, named):
     if answer.target_id is None:
         return ""
     db = example.db if named else None
-    known = db.objects.get(answer.target_id) if db is not None else None
-    return str(answer.target_id) + (f" {known['label']}" if known else "")
+    known = db is not None and answer.target_id in db
+    return str(answer.target_id) + (f" {db.info(answer.target_id)['label']}" if known else "")
 
 # %% ../nbs/09_gallery.ipynb #cell-070
 def strip(
@@ -539,7 +534,7 @@ def strip(
     frames: list | None = None,  # these frames of the video; None: as `moments` chooses
 ) -> Strip:
     "An answer as a film strip."
-    answer, known = read_record(record, example.key), example.db.objects if example.db else {}
+    answer, known = read_record(record, example.key), example.db if example.db is not None else ()
     ids, tube = [i for i in record.get("ids") or [] if i in known], tube_of(example, answer)
     index, pictures = policy_frames(example, profile), policy_pictures(example, profile, marks)
     spans = [(t.start, t.end) for t in (example.truth, tube) if t is not None]

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from .foundations.files import InputError, config_hash
-from .foundations.masks import MaskDatabase
 from .foundations.settings import load_profile
 from .foundations.video import iter_frames, probe, write_video
 from .foundations.samples import Sample, answer_record, open_database

@@ -17,7 +17,6 @@ from .foundations.masks import MaskDatabase
 from .foundations.settings import load_profile
 from .dataset import Numberer
 from stvg_nb.foundations.samples import (
-    PREDICTIONS_SCHEMA,
     Answer,
     Sample,
     answer_record,

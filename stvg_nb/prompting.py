@@ -184,7 +184,7 @@ class DatabaseBuilder:
         taken, self.session.withdrawn = self.session.withdrawn, []
         for id, first, last in taken:
             for frame in range(first, last + 1):
-                self.db.masks[id].pop(frame, None)
+                self.db.remove(id, frame)
         return {id for id, _, _ in taken}
 
     def start(self, frame: int, seed: Region, label: str, score: float) -> Region:
@@ -226,7 +226,7 @@ def visit_key_frame(
     tracked = {id: region_of(m) for id, m in present.items()}
     new, replaced = accept_new([s for _, s in seeds], tracked, builder.config)
     for id in replaced:
-        builder.db.masks[id].pop(frame, None)
+        builder.db.remove(id, frame)
     for which, seed in (seeds[j] for j in new):
         id = builder.next
         tracked[id] = builder.start(frame, seed, found.labels[which], found.scores[which])
@@ -254,7 +254,7 @@ def exclude_overlaps(
     db: MaskDatabase,  # changed
 ) -> None:
     "The release's label map: on each frame a later ID takes the pixels of an earlier one."
-    for frame in sorted({f for m in db.masks.values() for f in m}):
+    for frame in db.frames_of():
         taken = np.zeros(db.size, bool)
         for id in reversed(db.ids):
             mask = db.mask(id, frame)
@@ -277,7 +277,6 @@ def _track(builder, path, found, progress):
         for frame, masks in session.backward():
             builder.record(frame, masks)
             builder.withdraw()
-    builder.db.counts = dict(session.counts)
 
 # %% ../nbs/01_prompting.ipynb #cell-046
 def build_database(

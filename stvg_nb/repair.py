@@ -309,16 +309,6 @@ def answer_tube(
     return AnsweredTube(tube, result)
 
 # %% ../nbs/06_repair.ipynb #cell-066
-def _frames_of(db, id):
-    "Ascending frames on which a number has a mask."
-    return sorted(db.masks[id])
-
-
-def _counts_of(db, id, frame):
-    "Run-length code of one mask, checked; None where the number is not visible."
-    return db._counts(id, frame)
-
-
 def union_masks(
     db: MaskDatabase,
     ids: list,  # numbers that were answered
@@ -328,8 +318,8 @@ def union_masks(
 
     asked, size, out = list(dict.fromkeys(ids)), list(db.size), {}
     known, unknown = [i for i in asked if i in db.ids], [i for i in asked if i not in db.ids]
-    for f in sorted({f for i in known for f in _frames_of(db, i)}):
-        counts = [c for i in known if (c := _counts_of(db, i, f)) is not None]
+    for f in db.frames_of(known):
+        counts = [c for i in known if (c := db.counts(i, f)) is not None]
         joined = counts[0]
         if len(counts) > 1:
             joined = coco.merge([{"size": size, "counts": c} for c in counts])["counts"]

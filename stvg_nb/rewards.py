@@ -122,7 +122,7 @@ def make_target(
     mark_type: str = "number",
 ) -> Target:
     "Condense a database and a true tube into what the rewards need."
-    if answer_id not in db.objects:
+    if answer_id not in db:
         raise InputError("make_target", f"the database has no object {answer_id}")
     fps, (first, stop) = db.video["fps"], window or (0, db.video["frame_count"])
     inside = lambda frames: runs(f - first for f in frames if first <= f < stop)
@@ -135,7 +135,7 @@ def make_target(
         fps=fps,
         task=task,
         mark_type=mark_type,
-        visible={i: inside(db.masks[i]) for i in db.ids},
+        visible={i: inside(db.frames_of(i)) for i in db.ids},
         drawn=None if marks is None else {i: inside(f) for i, f in marks.items()},
         frames=frames,
         overlap=_true_overlap(db, tube) if overlap else None,

@@ -7,7 +7,6 @@ __all__ = ['VOTES', 'BOX_MODES', 'Tracks', 'grow', 'drawn_on', 'Vote', 'vote', '
            'spot_check', 'normalise_query']
 
 # %% ../nbs/02_voting.ipynb #cell-003
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -46,7 +45,7 @@ class Tracks:
             )
         return cls(
             {i: source.tube(i) for i in source.ids},
-            {i: source.objects[i]["score"] for i in source.ids},
+            {i: source.info(i)["score"] for i in source.ids},
             source.video["fps"],
             source.frames["start"],
             source.frames["stop"],

@@ -214,7 +214,7 @@ def test_the_same_video_gives_the_same_bytes(folder):
     db = MaskDatabase.open(a)
     assert (
         len(db) == 1
-        and len(db.masks[1]) == 30
+        and len(db.frames_of(1)) == 30
         and db.tube(1).boxes[20] == pytest.approx([85, 30, 105, 60], abs=2)
     )
 
@@ -269,11 +269,12 @@ def test_variants_number_a_puppets_clip(clip):
             if other > id:
                 assert not any(
                     (dbs["release"].mask(id, f) & dbs["release"].mask(other, f)).any()
-                    for f in set(dbs["release"].masks[id]) & set(dbs["release"].masks[other])
+                    for f in set(dbs["release"].frames_of(id))
+                    & set(dbs["release"].frames_of(other))
                 )
-    late = [i for i in dbs["release"].ids if dbs["release"].objects[i]["source"] == "new"]
+    late = [i for i in dbs["release"].ids if dbs["release"].info(i)["source"] == "new"]
     assert all(
-        min(dbs["release"].masks[i]) % 15 == 0 for i in late if dbs["release"].masks[i]
+        min(frames) % 15 == 0 for i in late if (frames := dbs["release"].frames_of(i))
     )  # no backward pass
 
 

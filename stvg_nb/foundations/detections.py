@@ -163,8 +163,8 @@ def exact_detections(
     for frame in frames:
         masks = truth.at(frame)
         if labels is not None:
-            masks = {i: m for i, m in masks.items() if truth.objects[i]["label"] in labels}
+            masks = {i: m for i, m in masks.items() if truth.info(i)["label"] in labels}
         boxes = np.array([mask_box(m) for m in masks.values()]).reshape(-1, 4)
-        names = [truth.objects[i]["label"] for i in masks]
+        names = [truth.info(i)["label"] for i in masks]
         out[frame] = Detections(boxes, names, np.ones(len(masks)), list(masks.values()))
     return out

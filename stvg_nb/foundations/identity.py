@@ -35,7 +35,7 @@ def similarity(
 
 # %% ../../nbs/foundations/identity.ipynb #cell-013
 def _shared_iou(db, a, b, most=8):  # at most so many frames are compared
-    shared = sorted(set(db.masks[a]) & set(db.masks[b]))
+    shared = sorted(set(db.frames_of(a)) & set(db.frames_of(b)))
     if len(shared) < 3:
         return None
     if len(shared) > most:
@@ -68,13 +68,13 @@ def merge_candidates(
     out, fps = [], db.video["fps"]
     for i, a in enumerate(db.ids):
         for b in db.ids[i + 1 :]:
-            if db.objects[a]["label"] != db.objects[b]["label"]:
+            if db.info(a)["label"] != db.info(b)["label"]:
                 continue
             same = _shared_iou(db, a, b)
             if same is not None and same >= 0.5:
                 out.append((1 + same, a, b, "overlap"))
                 continue
-            if set(db.masks[a]) & set(db.masks[b]):
+            if set(db.frames_of(a)) & set(db.frames_of(b)):
                 continue
             ways = [_continues(db, appearances, *pair, fps) for pair in ((a, b), (b, a))]
             scores = [s for s in ways if s is not None]
@@ -90,13 +90,11 @@ def stitch(
     "Merge greedily, best pair first; the smaller ID stays, no ID appears twice in a frame."
     done = []
     for score, a, b, why in merge_candidates(db, appearances):
-        if a not in db.masks or b not in db.masks:
+        if a not in db or b not in db:
             continue
-        if why == "continues" and set(db.masks[a]) & set(db.masks[b]):
+        if why == "continues" and set(db.frames_of(a)) & set(db.frames_of(b)):
             continue
-        db.masks[a] = db.masks[b] | db.masks[a]
-        db.objects[a]["source"] = "stitched"
-        del db.masks[b], db.objects[b]
+        db.merge(a, b)
         appearances.setdefault(a, {}).update(appearances.pop(b, {}))
         done.append(dict(kept=a, merged=b, why=why, score=round(score, 3)))
     return done
@@ -164,7 +162,7 @@ def identity_report(
             continue
         runs = visible_runs(tube.frames)
         (start, _), (_, end) = runs[0], runs[-1]
-        births.append(dict(id=id, frame=start, source=db.objects[id]["source"]))
+        births.append(dict(id=id, frame=start, source=db.info(id)["source"]))
         if end < last:
             deaths.append(dict(id=id, frame=end, seconds=round(end / fps, 2)))
         if len(runs) > 1:
@@ -187,7 +185,7 @@ def timeline(
     fps, report = db.video["fps"], report or {}
     fig, ax = plt.subplots(figsize=(9, 0.9 + 0.22 * max(len(db), 3)))
     for id in db.ids:
-        frames = np.array(sorted(db.masks[id]))
+        frames = np.array(db.frames_of(id))
         if len(frames):
             bars = [(a / fps, (b - a + 1) / fps) for a, b in visible_runs(frames)]
             ax.broken_barh(bars, (id - 0.35, 0.7), color=plt.cm.tab20(id % 20))

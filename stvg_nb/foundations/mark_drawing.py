@@ -49,10 +49,10 @@ def visible_marks(
     config, areas = config or variant(), {}
     wanted = None if frames is None else set(map(int, frames))
     for id in db.ids:
-        mine = [f for f in db.masks[id] if wanted is None or f in wanted]
-        for f, area in zip(mine, rle_areas([db._counts(id, f) for f in mine]).tolist()):
+        mine = [f for f in db.frames_of(id) if wanted is None or f in wanted]
+        for f, area in zip(mine, rle_areas([db.counts(id, f) for f in mine]).tolist()):
             areas.setdefault(f, {})[id] = area
-    labels = {id: o["label"] for id, o in db.objects.items()}
+    labels = {id: db.info(id)["label"] for id in db.ids}
     return {
         f: mask_filter(areas.get(f, {}), labels, config.theta, config.filter_scope)
         for f in sorted(areas if wanted is None else wanted)

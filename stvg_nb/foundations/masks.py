@@ -294,15 +294,6 @@ def add(
     self._masks[id][frame] = encode_mask(mask)
     self._checked.add((id, frame))
 
-# %% ../../nbs/foundations/masks.ipynb #cell-047
-@patch
-def _counts(self: MaskDatabase, id, frame):
-    counts = self._masks.get(id, {}).get(frame)
-    if counts is not None and (id, frame) not in self._checked:
-        check_counts(counts, *self.size, f"{self.where}, masks, object {id}, frame {frame}")
-        self._checked.add((id, frame))
-    return counts
-
 # %% ../../nbs/foundations/masks.ipynb #cell-048
 @patch
 def counts(
@@ -311,7 +302,11 @@ def counts(
     frame: int,  # 0-based
 ) -> str | None:  # compressed COCO counts, checked; None where the object is not visible
     "The run-length code of one mask."
-    return self._counts(id, frame)
+    counts = self._masks.get(id, {}).get(frame)
+    if counts is not None and (id, frame) not in self._checked:
+        check_counts(counts, *self.size, f"{self.where}, masks, object {id}, frame {frame}")
+        self._checked.add((id, frame))
+    return counts
 
 # %% ../../nbs/foundations/masks.ipynb #cell-049
 @patch
@@ -321,7 +316,7 @@ def rle(
     frame: int,  # 0-based
 ) -> dict | None:  # {"size": [h, w], "counts": str}; None where the object is not visible
     "One mask as a COCO run-length object, checked."
-    counts = self._counts(id, frame)
+    counts = self.counts(id, frame)
     return None if counts is None else dict(size=list(self.size), counts=counts)
 
 # %% ../../nbs/foundations/masks.ipynb #cell-052
@@ -334,7 +329,7 @@ def mask(
     "One mask, decoded."
     from pycocotools import mask as coco
 
-    counts = self._counts(id, frame)
+    counts = self.counts(id, frame)
     return None if counts is None else coco.decode(_rle(counts, *self.size)).view(bool)
 
 # %% ../../nbs/foundations/masks.ipynb #cell-055
@@ -446,7 +441,7 @@ def tube(
 ) -> Tube:  # boxes on all frames where the object is visible
     "The boxes of one ID over the video."
     frames = np.array(self.frames_of(id), dtype=np.int64)
-    boxes = rle_boxes([self._counts(id, f) for f in frames.tolist()], *self.size)
+    boxes = rle_boxes([self.counts(id, f) for f in frames.tolist()], *self.size)
     keep = box_area(boxes) > 0
     frames, boxes = frames[keep], boxes[keep]
     start, end = (int(frames[0]), int(frames[-1]) + 1) if len(frames) else (0, 0)
@@ -575,12 +570,3 @@ def open(
     db._read_objects(objects, path)
     db._read_masks(masks, path)
     return db
-
-# %% ../../nbs/foundations/masks.ipynb #cell-096
-# the dictionaries under the names that older callers reach for; methods serve each use of them
-MaskDatabase.objects = property(
-    lambda self: self._objects, lambda self, value: setattr(self, "_objects", value)
-)
-MaskDatabase.masks = property(
-    lambda self: self._masks, lambda self, value: setattr(self, "_masks", value)
-)

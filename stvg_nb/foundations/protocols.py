@@ -17,7 +17,6 @@ import numpy as np
 from fastcore.basics import patch
 
 from .files import InputError
-from .geometry import Tube
 from .annotations import Benchmark, SetAside
 from .boundaries import frame_jf, union_mask
 from .predictions import Prediction, TreePrediction, mask_codes, to_tube

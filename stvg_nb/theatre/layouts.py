@@ -192,9 +192,7 @@ def st_align_record(
 # %% ../../nbs/theatre/layouts.ipynb #cell-041
 def _rle_rows(masks, number, frames):
     "Run-length codes of one object as MeViS keeps them, None where nothing is seen."
-    codes, (height, width) = masks.masks[number], masks.size
-    found = [codes.get(f) for f in frames]
-    return [c and dict(size=[height, width], counts=c) for c in found]
+    return [masks.rle(number, f) for f in frames]
 
 # %% ../../nbs/theatre/layouts.ipynb #cell-042
 def mevis_record(
