@@ -57,7 +57,7 @@ class SamplingConfig:
 
 # %% ../../nbs/foundations/settings.ipynb #cell-013
 SECTIONS = {  # section of a profile -> the dataclass of a later chapter
-    "prompting": "stvg_nb.prompting.PromptingConfig",
+    "prompting": "stvg_nb.foundations.prompting_config.PromptingConfig",
     "train": "stvg_nb.train_settings.TrainConfig",
 }
 
@@ -180,7 +180,9 @@ def _profile_dict(name, seen=()):
         raise InputError(path, "profiles inherit in a circle")
     values = _yaml(path)
     parent = values.pop("inherits", None)
-    return _merge(_profile_dict(parent, (*seen, path)) if parent else {}, values)
+    inherited = _profile_dict(parent, (*seen, path)) if parent else {}
+    inherited.pop("name", None)  # a profile is called after its own file
+    return _merge(inherited, values)
 
 # %% ../../nbs/foundations/settings.ipynb #cell-027
 def default_profile() -> str:
