@@ -46,11 +46,17 @@ class Numberer:
         self.folder = Path(folder) if folder else runs_dir("numbered")
         self.tracker, self.tracker_chosen = choose_tracker(config, device)
         self.loaded = {}  # why a detector was chosen -> detector
+        self.chosen = {}  # content of a video -> why
 
     def detector(self, video: Path | str):  # (detector, one sentence)
-        "The detector for a video; `auto` looks at the file."
-        detector, why = choose_detector(self.config, SimpleNamespace(path=str(video)), self.device)
-        return self.loaded.setdefault(why, detector), why
+        "The detector for a video; `auto` looks at the file, once."
+        content = content_hash(video)
+        if content not in self.chosen:
+            found, why = choose_detector(self.config, SimpleNamespace(path=str(video)), self.device)
+            self.chosen[content] = why
+            self.loaded.setdefault(why, found)
+        why = self.chosen[content]
+        return self.loaded[why], why
 
     def identity(self, video: Path | str) -> dict:
         "What a database of this video depends on."

@@ -34,6 +34,7 @@ from stvg_nb.qwen import (
     SPECIALS,
     VISION_TOKENS,
     Video,
+    check_text,
     correct_positions,
     encode_clip,
     toy_model,
@@ -58,6 +59,7 @@ class Family:
     "How one family of models takes a clip, a still and a question."
 
     specials = VISION_TOKENS  # never in an answer, never in a question
+    asked = ()  # special tokens that its questions hold all the same
     scale = None  # far edge of the coordinates in which boxes are answered; None: pixels of the frame as shown
     gap = ""  # between the question and the clip
     time = ""  # how seconds reach the model
@@ -83,8 +85,7 @@ def prompt(
 ) -> Prompt:
     "The user's turn as token ids: text, then clip (STVG-R1 section 3.3)."
     tokenizer = self.processor.tokenizer
-    if bad := [t for t in (*self.specials, tokenizer.eos_token) if t in text]:
-        raise InputError(key or "question", f"holds the reserved text {bad[0]}")
+    check_text(text, tokenizer, key, (*self.specials, tokenizer.eos_token), self.asked)
     parts = [{"type": "text", "text": text + (self.gap if visual is not None else "")}]
     if visual is not None:
         parts.append({"type": "video" if isinstance(visual, Video) else "image"})
@@ -247,6 +248,7 @@ class InternVL(Family):
 
     scale, gap, time = 1000, "\n", "text before each frame"
     specials = ("<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>")
+    asked = ("<ref>", "</ref>", "<box>", "</box>")
     label = "Frame{k} at {s:.2f} s: "
 
     @property

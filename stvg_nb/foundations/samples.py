@@ -12,14 +12,13 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-
-from .files import InputError, read_jsonl, read_text, sha256_file, write_jsonl
+from .files import InputError, read_jsonl, read_text, write_jsonl
 from .geometry import Interval, Tube, frame_of
 from .masks import MaskDatabase
-
 from .store import content_hash
 
 # %% ../../nbs/foundations/samples.ipynb #cell-006
@@ -263,7 +262,7 @@ def _is_json(value):
 def _database_record(database, folder):
     if isinstance(database, MaskDatabase):
         raise InputError("sample", "its mask database lies in memory; save it to a file first")
-    return dict(name=_below(database, folder), sha256=sha256_file(database))
+    return dict(name=_below(database, folder), sha256=content_hash(database))
 
 # %% ../../nbs/foundations/samples.ipynb #cell-022
 def read_sample(
@@ -391,15 +390,28 @@ def write_samples(
     write_jsonl(path, [dict(schema=SAMPLES_SCHEMA) | (header or {}), *records])
 
 # %% ../../nbs/foundations/samples.ipynb #cell-031
+@lru_cache(maxsize=8)
+def _parsed(path, size, touched):
+    "The database as long as its file stays as it is."
+    return MaskDatabase.open(path)
+
+
+def _opened(path):
+    path = Path(path)
+    if not path.is_file():
+        return MaskDatabase.open(path)  # which says what is wrong
+    facts = path.stat()
+    db = _parsed(str(path.resolve()), facts.st_size, facts.st_mtime_ns).copy()
+    db.where = str(path)
+    return db
+
+
 def open_database(
     source: MaskDatabase | Path | str | None,
     video: Path | str | None = None,  # the video it is used with; None: not compared
 ) -> MaskDatabase | None:
     "A mask database from its file, or as it is; one of another video is an `InputError`."
-    if source is None or isinstance(source, MaskDatabase):
-        db = source
-    else:
-        db = MaskDatabase.open(source)
+    db = source if source is None or isinstance(source, MaskDatabase) else _opened(source)
     if db is not None and video is not None:
         made_from = db.video.get("sha256")
         if made_from and made_from != content_hash(video):
