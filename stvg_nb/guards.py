@@ -39,18 +39,20 @@ class Guards:
         self.generation_kwargs["suppress_tokens"] = sorted({*self.banned, *asked})
         self.generation_config.suppress_tokens = self.generation_kwargs["suppress_tokens"]
 
-    def _generate_single_turn(self, *args, **kwargs):
-        answers, logps = super()._generate_single_turn(*args, **kwargs)
-        cuts = [next((j for j, t in enumerate(a) if t in self.banned), None) for a in answers]
-        counted = self._metrics[self.mode]["vision_tokens_cut"]
-        counted.append(float(sum(c is not None for c in cuts)))
-        end, nan = [self.eos_token_ids[0]], [float("nan")]
-        answers = [a if c is None else a[:c] or end for a, c in zip(answers, cuts)]
-        if logps:
-            logps = [x if c is None else x[:c] or nan for x, c in zip(logps, cuts)]
-        return answers, logps
+# %% ../nbs/04aa_guards.ipynb #cell-011
+@patch
+def _generate_single_turn(self: Guards, *args, **kwargs):
+    answers, logps = super(Guards, self)._generate_single_turn(*args, **kwargs)
+    cuts = [next((j for j, t in enumerate(a) if t in self.banned), None) for a in answers]
+    counted = self._metrics[self.mode]["vision_tokens_cut"]
+    counted.append(float(sum(c is not None for c in cuts)))
+    end, nan = [self.eos_token_ids[0]], [float("nan")]
+    answers = [a if c is None else a[:c] or end for a, c in zip(answers, cuts)]
+    if logps:
+        logps = [x if c is None else x[:c] or nan for x, c in zip(logps, cuts)]
+    return answers, logps
 
-# %% ../nbs/04aa_guards.ipynb #cell-014
+# %% ../nbs/04aa_guards.ipynb #cell-015
 @patch
 def _log_groups(self: Guards, out, inputs):  # -> the batch, its advantages gated
     n = self.num_generations if self.mode == "train" else self.num_generations_eval
@@ -70,7 +72,7 @@ def _log_groups(self: Guards, out, inputs):  # -> the batch, its advantages gate
         out["advantages"] = out["advantages"] * local
     return out
 
-# %% ../nbs/04aa_guards.ipynb #cell-015
+# %% ../nbs/04aa_guards.ipynb #cell-016
 @patch
 def _generate_and_score_completions(self: Guards, inputs):
     out = super(Guards, self)._generate_and_score_completions(inputs)
@@ -92,7 +94,7 @@ def _check_sampler(self: Guards):
             "check versions, dtype and truncation",
         )
 
-# %% ../nbs/04aa_guards.ipynb #cell-020
+# %% ../nbs/04aa_guards.ipynb #cell-021
 @patch
 def _calculate_rewards(self: Guards, inputs, prompts, completions, completion_ids_list):
     given = inputs, prompts, completions, completion_ids_list
@@ -110,7 +112,7 @@ def _get_per_token_logps_and_entropies(self: Guards, *args, **kwargs):
     self._seen = super(Guards, self)._get_per_token_logps_and_entropies(*args, **kwargs)
     return self._seen
 
-# %% ../nbs/04aa_guards.ipynb #cell-021
+# %% ../nbs/04aa_guards.ipynb #cell-022
 @patch
 def _compute_loss(self: Guards, model, inputs):
     loss = super(Guards, self)._compute_loss(model, inputs)
@@ -122,7 +124,7 @@ def _compute_loss(self: Guards, model, inputs):
     where = f"step {self.state.global_step + 1}, sample {keys}"
     raise FloatingPointError(f"loss is {loss.item()} at {where}; nothing was updated")
 
-# %% ../nbs/04aa_guards.ipynb #cell-026
+# %% ../nbs/04aa_guards.ipynb #cell-027
 class Preflight:
     "Mix-in: the longest sample, once, before the first step."
 
@@ -140,7 +142,7 @@ class Preflight:
             return data[max(range(len(data)), key=lambda i: lengths[i])]
         return max(data, key=lambda row: len(self.build([row])[0].ids))
 
-# %% ../nbs/04aa_guards.ipynb #cell-027
+# %% ../nbs/04aa_guards.ipynb #cell-028
 @patch
 def _full_length(self: Preflight, prompt, n):
     "Rollout, forward and backward of one prompt with n answers of the greatest length."
@@ -168,7 +170,7 @@ def _full_length(self: Preflight, prompt, n):
     if not self.is_deepspeed_enabled:
         self.accelerator.backward(loss * 0)  # DeepSpeed's backward would also step
 
-# %% ../nbs/04aa_guards.ipynb #cell-029
+# %% ../nbs/04aa_guards.ipynb #cell-030
 @patch
 def _state(self: Preflight):  # -> a function that puts it back
     import torch
@@ -190,7 +192,7 @@ def _state(self: Preflight):  # -> a function that puts it back
 
     return put_back
 
-# %% ../nbs/04aa_guards.ipynb #cell-030
+# %% ../nbs/04aa_guards.ipynb #cell-031
 @patch
 def preflight(self: Preflight) -> dict:  # key, prompt_tokens, answer_tokens, peak_gb, seconds
     "Run the longest sample at full answer length; leaves no trace."

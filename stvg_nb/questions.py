@@ -42,7 +42,8 @@ _ASK = {  # task -> lead-in, what is to be settled, what the reasoning names, wh
         "1. the period of time in which the event takes place;\n"
         "2. the ID of the object that the event is about.",
         "the moments or time ranges that you rely on and the IDs of the objects that you compare",
-        "the ID of the object, and the start and the end of the period in seconds, with two decimals",
+        "the ID of the object, "
+        "and the start and the end of the period in seconds, with two decimals",
     ),
     "svg": (
         "These words describe one object of the video, or several",
@@ -63,7 +64,7 @@ _ASK["rvos"] = _ASK["svg"]
 def _id_list(ids, mark_type):
     return ", ".join(mark_text(i, mark_type) for i in ids) or "none"
 
-
+# %% ../nbs/02b_questions.ipynb #cell-013
 def format_answer(
     task: str,  # stvg | svg | rvos | vtg
     ids: tuple | list = (),  # object IDs; none for svg and rvos: "none"
@@ -87,7 +88,7 @@ def format_answer(
     reasoning = "" if think is None else f"<think>{think}</think>"
     return f"{reasoning}<answer>{', '.join(parts)}</answer>"
 
-# %% ../nbs/02b_questions.ipynb #cell-015
+# %% ../nbs/02b_questions.ipynb #cell-016
 _EXAMPLE = {"stvg": ([2], 5, 11), "svg": ([1, 4],), "rvos": ([1, 4],), "vtg": ([], 5, 11)}
 
 
@@ -104,7 +105,7 @@ def _about_marks(mark, colour):
         f"This {mark} is the ID of the object and stays the same throughout the video.\n"
     )
 
-# %% ../nbs/02b_questions.ipynb #cell-016
+# %% ../nbs/02b_questions.ipynb #cell-017
 def build_prompt(
     task: str,  # stvg | svg | rvos | vtg
     query: str,  # the sentence
@@ -130,7 +131,7 @@ def build_prompt(
         f"Write it exactly as in this example:\n{example}"
     )
 
-# %% ../nbs/02b_questions.ipynb #cell-021
+# %% ../nbs/02b_questions.ipynb #cell-022
 def build_box_prompt(
     query: str,  # the sentence
     size: tuple,  # (height, width) of the frame as shown
@@ -152,7 +153,7 @@ def build_box_prompt(
         f"Write only the box, in this form: {form}. If it is not in the image, write none."
     )
 
-# %% ../nbs/02b_questions.ipynb #cell-024
+# %% ../nbs/02b_questions.ipynb #cell-025
 _JOBS = {  # job -> how its first line begins
     "marks": ("Every object",),
     "question": (_EVENT, _ASK["svg"][0]),
@@ -162,7 +163,7 @@ _JOBS = {  # job -> how its first line begins
     "example": ("<answer>",),
 }
 
-
+# %% ../nbs/02b_questions.ipynb #cell-026
 def prompt_parts(
     text: str,  # of `build_prompt`
 ) -> list:  # of (job, lines); the parts joined by line ends are the text
@@ -178,14 +179,14 @@ def prompt_parts(
             raise InputError("prompt", f"does not begin as `build_prompt` writes it: {line[:60]!r}")
     return out
 
-# %% ../nbs/02b_questions.ipynb #cell-027
+# %% ../nbs/02b_questions.ipynb #cell-029
 def promises_marks(
     text: str,  # a prompt, anybody's
 ) -> bool:
     "Does a prompt of `build_prompt` say that objects carry marks?"
     return any(line.startswith(_JOBS["marks"]) for line in text.splitlines())
 
-# %% ../nbs/02b_questions.ipynb #cell-030
+# %% ../nbs/02b_questions.ipynb #cell-032
 _LOOKS = {  # job -> fill, edge, what it is there for
     "marks": ("#ebfbee", "#2b8a3e", "what the numbers are"),
     "question": ("#fff3bf", "#e67700", "the sentence, quoted"),
@@ -201,7 +202,7 @@ _LETTERS, _LINE_HIGH, _PAD = 104, 0.185, 0.11  # letters of a line; inches
 def _block_height(lines):
     return max(len(lines) * _LINE_HIGH + 2 * _PAD, 0.45)
 
-# %% ../nbs/02b_questions.ipynb #cell-031
+# %% ../nbs/02b_questions.ipynb #cell-033
 def _prompt_block(ax, top, job, lines):
     from matplotlib.patches import FancyBboxPatch
 
@@ -219,7 +220,7 @@ def _prompt_block(ax, top, job, lines):
     for i, line in enumerate(lines):
         ax.text(2.1, top + _PAD + (i + 0.5) * _LINE_HIGH, line, **font)
 
-# %% ../nbs/02b_questions.ipynb #cell-032
+# %% ../nbs/02b_questions.ipynb #cell-034
 def draw_prompt(
     task: str,  # as `build_prompt`
     query: str,
@@ -248,7 +249,7 @@ def draw_prompt(
         top += _block_height(lines) + 0.08
     return fig
 
-# %% ../nbs/02b_questions.ipynb #cell-035
+# %% ../nbs/02b_questions.ipynb #cell-037
 _TAGS = re.compile(r"</?(?:think|answer)>", re.I | re.A)
 _PAIRS = ["<think>", "</think>", "<answer>", "</answer>"]
 
@@ -258,7 +259,7 @@ def _released_format(text):
         return False
     return bool(re.search(r"</think>\s*+<answer>", text[7:-9]))
 
-
+# %% ../nbs/02b_questions.ipynb #cell-038
 def has_format(
     text: str,  # the reply
     release: bool = False,  # the release's pattern
@@ -274,7 +275,7 @@ def has_format(
     gap = text[tags[-3].end() : tags[-2].start()] if len(tags) == 4 else ""
     return tags[0].start() == 0 and tags[-1].end() == len(text) and not gap.strip()
 
-# %% ../nbs/02b_questions.ipynb #cell-041
+# %% ../nbs/02b_questions.ipynb #cell-044
 _BLOCK = re.compile(r"</?answer>", re.I | re.A)
 _BLOCK_EXACT = re.compile(r"</?answer>")
 
@@ -293,7 +294,7 @@ def answer_blocks(
             opened = None
     return blocks
 
-# %% ../nbs/02b_questions.ipynb #cell-044
+# %% ../nbs/02b_questions.ipynb #cell-047
 FLAGS = {
     "no_answer": "no closed answer block",
     "no_id": "the task needs an ID, none could be read",
@@ -311,10 +312,10 @@ FLAGS = {
 }
 _INCOMPLETE = {"no_answer", "no_id", "no_time", "not_canonical", "out_of_range"}
 
-# %% ../nbs/02b_questions.ipynb #cell-045
+# %% ../nbs/02b_questions.ipynb #cell-048
 _INCOMPLETE = {"no_answer", "no_id", "no_time", "not_canonical", "out_of_range"}
 
-
+# %% ../nbs/02b_questions.ipynb #cell-049
 @dataclass(frozen=True)
 class Parsed:
     "What a reply says."
@@ -341,7 +342,7 @@ class Parsed:
     def failed(self) -> bool:
         return not self.ids and self.start is None and "none" not in self.flags
 
-# %% ../nbs/02b_questions.ipynb #cell-048
+# %% ../nbs/02b_questions.ipynb #cell-052
 _STRICT_ID = {
     "number": "[1-9][0-9]{0,5}",
     "upper": "[A-Z]{1,4}",
@@ -353,7 +354,7 @@ _RELEASE_ID = {"number": r"(\d++)", "mix": r"(\d++|[A-Za-z]{1,4}(?![A-Za-z]))"} 
 )
 _RELEASE_TIME = re.compile(r"Time range:\s*+(\d++\.?+\d*+)\s*+(?:to|and)\s*+(\d++\.?+\d*+)", re.I)
 
-# %% ../nbs/02b_questions.ipynb #cell-049
+# %% ../nbs/02b_questions.ipynb #cell-053
 def _value(token, kind):  # -> ID, or None where no such mark is ever drawn
     if len(token) > 4000:
         return None  # int() refuses such lengths
@@ -362,7 +363,7 @@ def _value(token, kind):  # -> ID, or None where no such mark is ever drawn
     i = read_mark(token, kind)
     return i if i and mark_text(i, kind).lower() == token.lower() else None
 
-# %% ../nbs/02b_questions.ipynb #cell-051
+# %% ../nbs/02b_questions.ipynb #cell-055
 @lru_cache
 def _canonical(task, kind):
     one = f"(?:{_STRICT_ID[kind]})"
@@ -375,7 +376,7 @@ def _canonical(task, kind):
     time = f"Time range: {second} to {second}" if task in ("stvg", "vtg") else "()()"
     return re.compile(ids + time)
 
-# %% ../nbs/02b_questions.ipynb #cell-052
+# %% ../nbs/02b_questions.ipynb #cell-056
 def _read_strict(body, task, kind):  # -> IDs or None, (start, end) as text or None, flags
     m = _canonical(task, kind).fullmatch(body)
     if not m:
@@ -385,14 +386,14 @@ def _read_strict(body, task, kind):  # -> IDs or None, (start, end) as text or N
         return None, None, {"not_canonical"}
     return ids, (m[2], m[3]) if m[2] else None, {"none"} if m[1] == "none" else set()
 
-# %% ../nbs/02b_questions.ipynb #cell-054
+# %% ../nbs/02b_questions.ipynb #cell-058
 def _read_release(body, task, kind):  # as `_read_strict`
     i = re.search(rf"Target ID:\s*+{_RELEASE_ID[kind]}", body, re.I) if task != "vtg" else None
     t = _RELEASE_TIME.search(body)
     value = _value(i[1], kind) if i else None
     return None if value is None else [value], t.groups() if t else None, set()
 
-# %% ../nbs/02b_questions.ipynb #cell-057
+# %% ../nbs/02b_questions.ipynb #cell-061
 _OPEN, _CLOSE = r"[ \[({<\"'`*#]*+", r"[\])}>\"'`*]*+"
 _COMMA = r"[,;&/+|] ?(?:(?:and|or) )?"
 _NEXT = rf"{_CLOSE} ?(?:{_COMMA}|(?:and|or) )(?:ids? )?{_OPEN}"  # between the members of a list
@@ -405,7 +406,7 @@ _NUMBER_ID = rf"(\d++)(?!\.\d|:\d|[^\W\d_]|{_A_TIME})"
 _LETTER_END = r" ?(?:$|[,;&/+|\])}>\"'`*.]|(?:and|or|time)\b%s)"
 _LETTER_ID = rf"([A-Za-z]{{1,4}})(?![^\W_])(?={_LETTER_END})"
 
-# %% ../nbs/02b_questions.ipynb #cell-058
+# %% ../nbs/02b_questions.ipynb #cell-062
 _LETTERS_FIRST, _LETTERS_NEXT = _LETTER_ID % r"|[\d\[(]|from\b", _LETTER_ID % ""
 _TOKEN = {  # kind of mark -> first member of a list, further members
     "number": (_NUMBER_ID, _NUMBER_ID),
@@ -420,7 +421,7 @@ _ID_LABELS = [
 ]
 _NOBODY = re.compile(r"(?:none|nobody|nothing|null|n/a|no (?:one|object|match|id))(?![^\W_])", re.I)
 
-# %% ../nbs/02b_questions.ipynb #cell-059
+# %% ../nbs/02b_questions.ipynb #cell-063
 def _items(first, following, body, position):  # -> matches, where they end
     found, m = [], first.match(body, position)
     while m:
@@ -429,7 +430,7 @@ def _items(first, following, body, position):  # -> matches, where they end
         m = following.match(body, position)
     return found, position
 
-# %% ../nbs/02b_questions.ipynb #cell-061
+# %% ../nbs/02b_questions.ipynb #cell-065
 def _list_starts(body, task):  # -> [(start of the label, its end), ...]
     for label in _ID_LABELS:
         if starts := [m.span() for m in label.finditer(body)]:
@@ -451,7 +452,7 @@ def _lenient_ids(body, task, kind):  # -> IDs or None, is it "none"?, body witho
     rest.append(body[done:].lstrip(" ,;") if starts else body)
     return tokens, nobody, " ".join(rest)
 
-# %% ../nbs/02b_questions.ipynb #cell-064
+# %% ../nbs/02b_questions.ipynb #cell-068
 _CLOCK = r"([-−]?(?>\d+(?::\d{2}){1,2}(?:\.\d*)?|\d+(?:\.\d*)?))(?![\d:])(?!\.\d)"
 _FREE = r"(?<![^\W_])(?<![.:,\-−])"
 _END = rf"{_SECONDS}(?![^\W_])"
@@ -466,7 +467,7 @@ _TIME_WORDS = r"time[ _]?(?:range|period|interval|span)s?"
 _TIME_LABEL = re.compile(rf"(?<![^\W_]){_TIME_WORDS}(?![^\W_]){_COLON}", re.I)
 _NOT_A_NUMBER = re.compile(r"(?<![^\W_])(?:nan|inf|infinity)(?![^\W_])", re.I)
 
-# %% ../nbs/02b_questions.ipynb #cell-065
+# %% ../nbs/02b_questions.ipynb #cell-069
 def _lenient_spans(body, rest):  # -> (start, end) as text, in order
     found = [
         m
@@ -482,7 +483,7 @@ def _seconds(text):  # "1:02.5" -> 62.5
         value = 60 * value + float(part)
     return -value if text[0] in "-−" else value
 
-# %% ../nbs/02b_questions.ipynb #cell-067
+# %% ../nbs/02b_questions.ipynb #cell-071
 def _read_lenient(body, task, kind):  # as `_read_strict`
     body, flags = " ".join(body.split()), set()
     if _NOT_A_NUMBER.search(body):
@@ -500,7 +501,7 @@ def _read_lenient(body, task, kind):  # as `_read_strict`
         flags.add("none")
     return ids if ids or "none" in flags else None, spans[0] if spans else None, flags
 
-# %% ../nbs/02b_questions.ipynb #cell-070
+# %% ../nbs/02b_questions.ipynb #cell-074
 LARGEST_TIME = 1e6  # seconds; beyond it an answer is void
 LARGEST_RELEASE = 1e12  # the same for the release's reader, only so that frames stay countable
 
@@ -511,7 +512,7 @@ def _void(span, flags, mode):  # does the whole answer fail?
     fatal = _INCOMPLETE if mode == "release" else {"out_of_range", "not_canonical"}
     return bool(flags & fatal)
 
-# %% ../nbs/02b_questions.ipynb #cell-071
+# %% ../nbs/02b_questions.ipynb #cell-075
 def _finish(ids, span, ok, flags, task, duration):
     ids, (start, end) = tuple(dict.fromkeys(ids or ())), span or (None, None)
     if task == "stvg" and len(ids) > 1:
@@ -525,7 +526,7 @@ def _finish(ids, span, ok, flags, task, duration):
         flags.add("overrun")
     return Parsed(ids, start, end, ok, tuple(sorted(flags)))
 
-# %% ../nbs/02b_questions.ipynb #cell-072
+# %% ../nbs/02b_questions.ipynb #cell-076
 _READERS = {"strict": _read_strict, "release": _read_release, "lenient": _read_lenient}
 
 
@@ -540,7 +541,7 @@ def _read_block(block, task, mode, kind, ok):  # -> IDs or None, (start, end) in
         flags.add("no_time")
     return ids, tuple(map(_seconds, span)) if span and timed else None, flags
 
-# %% ../nbs/02b_questions.ipynb #cell-073
+# %% ../nbs/02b_questions.ipynb #cell-077
 def parse(
     text: str,  # the model's reply, any text
     task: str = "stvg",  # stvg | svg | rvos | vtg

@@ -61,7 +61,7 @@ def _told(reader, name):  # an optional attribute of a reader, also through func
     inner = getattr(reader, "func", reader)
     return getattr(reader, name, getattr(inner, name, None))
 
-
+# %% ../nbs/03b_readers.ipynb #cell-014
 def clip_identity(
     reader: Reader,
     row: dict,  # training row
@@ -84,7 +84,7 @@ def clip_identity(
         ) from None
     return value
 
-# %% ../nbs/03b_readers.ipynb #cell-016
+# %% ../nbs/03b_readers.ipynb #cell-017
 @lru_cache(4096)
 def _file_hash(path, size, changed):
     return sha256_file(path)
@@ -97,7 +97,7 @@ def _file_content(text):
         facts = None
     return _file_hash(text, facts.st_size, facts.st_mtime_ns) if facts else text
 
-
+# %% ../nbs/03b_readers.ipynb #cell-018
 def content_name(
     value,  # JSON value, for example an identity
 ):  # the same value, files replaced by their hashes
@@ -110,12 +110,12 @@ def content_name(
         return [content_name(v) for v in value]
     return value
 
-# %% ../nbs/03b_readers.ipynb #cell-019
+# %% ../nbs/03b_readers.ipynb #cell-021
 def read_clip(
     row: dict,  # training row; row["video"] is a path
     rate: float = 2.0,  # frames per second
     mode: str = "linspace",  # of `sample_indices`
-    budget: str = "code",  # of `frame_size`
+    budget: str = SamplingConfig.budget,  # of `frame_size`
 ) -> tuple:  # ((T, H, W, 3) uint8, sampled frames per second)
     "Decode, sample and resize one clip as it is, without marks (STVG-R1 section 4.1)."
     clip = Clip.read(row["video"]).sample(rate, mode)
@@ -126,7 +126,7 @@ def read_clip(
 read_clip.identity = lambda row: row["video"]
 read_clip.draws_marks = False
 
-# %% ../nbs/03b_readers.ipynb #cell-022
+# %% ../nbs/03b_readers.ipynb #cell-024
 class MarkedReader:
     "A reader that draws the marks of mask databases; made by `marked_reader`."
 
@@ -163,7 +163,7 @@ class MarkedReader:
         how = self.database(row), self.prompting, self.sampling, span
         return prompted_clip(row["video"], *how)
 
-# %% ../nbs/03b_readers.ipynb #cell-023
+# %% ../nbs/03b_readers.ipynb #cell-025
 def _finder(databases):  # -> row -> path or MaskDatabase
     if callable(databases):
         return databases
@@ -179,7 +179,7 @@ def _finder(databases):  # -> row -> path or MaskDatabase
         raise InputError(databases, "is no folder; give the folder of the mask databases")
     return lambda row: Path(databases) / f"{Path(row['video']).stem}.masks.json.gz"
 
-
+# %% ../nbs/03b_readers.ipynb #cell-026
 def marked_reader(
     databases,  # folder of `<stem>.masks.json.gz` | mapping video -> database | row -> database
     prompting: PromptingConfig | None = None,  # how marks look; None: the paper's
@@ -189,7 +189,7 @@ def marked_reader(
     config = check_config(prompting or PromptingConfig())
     return MarkedReader(_finder(databases), config, sampling or SamplingConfig())
 
-# %% ../nbs/03b_readers.ipynb #cell-027
+# %% ../nbs/03b_readers.ipynb #cell-030
 _MESSAGES = "[{'role': 'user', 'content': [{'type': 'text', 'text': ...}, {'type': 'video'}]}]"
 
 
@@ -202,7 +202,7 @@ def _texts(prompt):
     strings = [m["content"] for m in prompt if isinstance(m["content"], str)]
     return strings + [part.get("text") or "" for part in _parts(prompt)]
 
-# %% ../nbs/03b_readers.ipynb #cell-028
+# %% ../nbs/03b_readers.ipynb #cell-031
 def check_row(
     row: dict,  # training row
     reader: Reader,
@@ -228,7 +228,7 @@ def check_row(
             "use marked_reader, or build_prompt(..., marks=False)",
         )
 
-# %% ../nbs/03b_readers.ipynb #cell-031
+# %% ../nbs/03b_readers.ipynb #cell-034
 def check_keys(keys: Iterable[str]) -> None:
     "Refuse a key that occurs twice."
     seen = set()
@@ -237,7 +237,7 @@ def check_keys(keys: Iterable[str]) -> None:
             raise InputError("train_dataset", f"key {key!r} occurs twice; each row needs its own")
         seen.add(key)
 
-
+# %% ../nbs/03b_readers.ipynb #cell-035
 def check_rows(
     rows,  # datasets.Dataset, or a list of rows
     reader: Reader,
@@ -257,7 +257,7 @@ def check_rows(
     for row in rows:
         check_row(row, reader)
 
-# %% ../nbs/03b_readers.ipynb #cell-034
+# %% ../nbs/03b_readers.ipynb #cell-038
 _GIVEN = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
 
 
@@ -274,7 +274,7 @@ def needed_columns(reward: Callable) -> tuple:  # names
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return tuple(p.name for p in named if p.default is p.empty and p.name not in _GIVEN)
 
-
+# %% ../nbs/03b_readers.ipynb #cell-039
 def check_rewards(rewards: Iterable, columns: Iterable[str]) -> None:
     "Refuse reward functions that need a column which the rows do not have."
     for reward in filter(callable, rewards):
@@ -284,7 +284,7 @@ def check_rewards(rewards: Iterable, columns: Iterable[str]) -> None:
                 found = ", ".join(sorted(columns))
                 raise InputError(f"reward {label}", f"needs a column {name!r}, found {found}")
 
-# %% ../nbs/03b_readers.ipynb #cell-038
+# %% ../nbs/03b_readers.ipynb #cell-043
 def two_clips(
     seed: int = 0,  # of the noise in the frames
 ) -> tuple:  # (rows, read_video, reward)

@@ -246,7 +246,7 @@ def _same_ids(parsed, target):
         return False  # where no object fits, that must have been said
     return set(parsed.ids) == set(target.ids)
 
-
+# %% ../nbs/03_rewards.ipynb #cell-042
 def r_s(
     parsed: Parsed,
     target: Target,
@@ -267,7 +267,7 @@ def r_s(
     times = target.fps, parsed.start, parsed.end
     return float(appears_in(spans.get(parsed.id, ()), *times))
 
-# %% ../nbs/03_rewards.ipynb #cell-045
+# %% ../nbs/03_rewards.ipynb #cell-046
 def r_f(parsed: Parsed, target: Target | None = None) -> float:  # 0 or 1
     "Reasoning in think tags, answer in answer tags (STVG-R1 section 3.3)."
     return float(parsed.ok_format)
@@ -277,7 +277,7 @@ def r_coupled(parsed: Parsed, target: Target, appears: str = "mask") -> float:  
     "r_s * r_t (STVG-R1 section 4.5, first alternative)."
     return r_s(parsed, target, appears) * r_t(parsed, target)
 
-# %% ../nbs/03_rewards.ipynb #cell-048
+# %% ../nbs/03_rewards.ipynb #cell-049
 def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, frames of the union
     if None in (target.fps, target.frames, target.overlap):
         raise InputError("target", "terms continuous and viou need fps, frames and overlap")
@@ -293,7 +293,7 @@ def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, f
         values = target.overlap.get(parsed.id, ())[first:stop]
     return math.fsum(values), both.length, truth.hull(answer).length
 
-# %% ../nbs/03_rewards.ipynb #cell-049
+# %% ../nbs/03_rewards.ipynb #cell-050
 def r_continuous(parsed: Parsed, target: Target) -> float:  # 0..1
     "Mean IoU of the chosen track over the shared frames (STVG-R1 section 4.5, second alternative)."
     total, shared, _ = _shared(parsed, target)
@@ -305,7 +305,7 @@ def r_viou(parsed: Parsed, target: Target) -> float:  # 0..1
     total, shared, union = _shared(parsed, target)
     return total / union if shared else 0.0
 
-# %% ../nbs/03_rewards.ipynb #cell-055
+# %% ../nbs/03_rewards.ipynb #cell-056
 TERMS = {
     "r_t": r_t,
     "timer1": r_timer1,
@@ -327,7 +327,7 @@ class Variant:
     appears: str = "mask"  # mask | drawn | none
     mode: str = "lenient"  # of the parser
 
-# %% ../nbs/03_rewards.ipynb #cell-056
+# %% ../nbs/03_rewards.ipynb #cell-057
 _PAPER = ("r_t", "r_s", "r_f")
 VARIANTS = {
     "r1": Variant(_PAPER, "the paper, eq. 6"),
@@ -343,7 +343,7 @@ VARIANTS = {
     "drawn": Variant(_PAPER, "the mark must be painted on a sampled frame", "drawn"),
 }
 
-# %% ../nbs/03_rewards.ipynb #cell-057
+# %% ../nbs/03_rewards.ipynb #cell-058
 def read_reply(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -364,7 +364,7 @@ def term(
     how = (appears,) if choose(name, TERMS, "term") in _ASK_APPEARANCE else ()
     return float(TERMS[name](parsed, target, *how))
 
-# %% ../nbs/03_rewards.ipynb #cell-058
+# %% ../nbs/03_rewards.ipynb #cell-059
 def score(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -379,7 +379,7 @@ def score(
     values = {name: term(name, parsed, target, v.appears) for name in v.terms}
     return values | {"total": math.fsum(values.values())}
 
-# %% ../nbs/03_rewards.ipynb #cell-075
+# %% ../nbs/03_rewards.ipynb #cell-076
 def completion_text(
     completion,  # string, message or list of messages, as TRL gives it
 ) -> str:
@@ -398,7 +398,7 @@ def completion_text(
     texts = [p.get("text") if isinstance(p, dict) else p for p in parts]
     return "".join(t for t in texts if isinstance(t, str))
 
-# %% ../nbs/03_rewards.ipynb #cell-077
+# %% ../nbs/03_rewards.ipynb #cell-078
 def _replies(completions, columns):  # -> [(text, Target)]
     if "target" not in columns:
         raise InputError(
@@ -413,14 +413,14 @@ def _replies(completions, columns):  # -> [(text, Target)]
         )
     return [(completion_text(c), as_target(t)) for c, t in zip(completions, targets)]
 
-# %% ../nbs/03_rewards.ipynb #cell-078
+# %% ../nbs/03_rewards.ipynb #cell-079
 def _rewards(name, completions, columns, mode="lenient", appears="mask"):  # -> list of float
     return [
         term(name, read_reply(text, target, mode), target, appears)
         for text, target in _replies(completions, columns)
     ]
 
-# %% ../nbs/03_rewards.ipynb #cell-081
+# %% ../nbs/03_rewards.ipynb #cell-082
 def _needs_target(function: Callable) -> Callable:
     function.columns = ("target",)  # of the training rows
     return function
@@ -443,7 +443,7 @@ def reward_id(prompts, completions, **columns) -> list:
     "Right ID, visible in the answered interval (STVG-R1 eq. 5)."
     return _rewards("r_s", completions, columns)
 
-# %% ../nbs/03_rewards.ipynb #cell-082
+# %% ../nbs/03_rewards.ipynb #cell-083
 @_needs_target
 def reward_id_drawn(prompts, completions, **columns) -> list:
     "Right ID, its mark painted on a sampled frame of the answered interval."
@@ -467,7 +467,7 @@ def reward_viou(prompts, completions, **columns) -> list:
     "The metric itself."
     return _rewards("viou", completions, columns)
 
-# %% ../nbs/03_rewards.ipynb #cell-083
+# %% ../nbs/03_rewards.ipynb #cell-084
 @_needs_target
 def reward_format(prompts, completions, **columns) -> list:
     "Everything in its tags."
@@ -491,7 +491,7 @@ def reward_format_release(prompts, completions, **columns) -> list:
     "The release's format pattern."
     return _rewards("r_f", completions, columns, "release")
 
-# %% ../nbs/03_rewards.ipynb #cell-085
+# %% ../nbs/03_rewards.ipynb #cell-086
 _NAMES = {"r_t": "reward_time", "r_s": "reward_id", "r_f": "reward_format"}
 
 
@@ -509,7 +509,7 @@ def reward_paths(
 
     return [path(name) for name in v.terms]
 
-# %% ../nbs/03_rewards.ipynb #cell-090
+# %% ../nbs/03_rewards.ipynb #cell-091
 def outcome(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -525,7 +525,7 @@ def outcome(
         tiou=r_t(parsed, target),
     )
 
-
+# %% ../nbs/03_rewards.ipynb #cell-092
 @_needs_target
 def log_outcomes(prompts, completions, log_metric=None, **columns) -> list:
     "A reward of 0 that reports failed and complete answers, ID accuracy and tIoU to TRL's log."

@@ -149,7 +149,7 @@ def _toy_base():  # -> (temporary folder, processor); TRL loads the reference fr
     model.save_pretrained(folder.name)
     return folder, processor
 
-
+# %% ../nbs/04ab_video_trainers.ipynb #cell-020
 def toy_trainer(
     folder,  # of the run
     reward_funcs=None,  # None: is the clip's ID right?
@@ -170,7 +170,7 @@ def toy_trainer(
         **dict(train_dataset=rows, read_video=read) | ours,
     )
 
-# %% ../nbs/04ab_video_trainers.ipynb #cell-020
+# %% ../nbs/04ab_video_trainers.ipynb #cell-021
 def train_quietly(
     trainer,
     resume=None,  # checkpoint
