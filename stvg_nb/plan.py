@@ -229,6 +229,15 @@ def _exists(path):
 
 # %% ../nbs/11a_plan.ipynb #cell-037
 SHIPPED_DETECTOR = "puppets-yolo12n.pt"
+_WITH_WEIGHTS = (
+    "yolo",
+    "transformers",
+    "zero-shot",
+    "sam2",
+    "edgetam",
+    "sam2-transformers",
+    "sam3",
+)
 
 
 def _detector(profile, benchmark):  # -> kind
@@ -254,11 +263,11 @@ def _numbering_needs(profile, benchmark):
     if detector == "puppets":
         path = package_dir() / "weights" / SHIPPED_DETECTOR
         out.append(_need("weights", f"detector {SHIPPED_DETECTOR}, shipped", path.is_file()))
-    elif detector in ("yolo", "zero-shot"):
+    elif detector in _WITH_WEIGHTS and tracker not in TRACK_SOURCES:
         named = config.detector_weights or f"for {detector}: detector_weights is not set"
         out.append(_need("weights", f"detector {named}", is_model(config.detector_weights)))
-    if tracker == "sam2":
-        named = config.tracker_weights or "for sam2: tracker_weights is not set"
+    if tracker in _WITH_WEIGHTS:
+        named = config.tracker_weights or f"for {tracker}: tracker_weights is not set"
         out.append(_need("weights", f"tracker {named}", is_model(config.tracker_weights)))
     return out
 

@@ -27,6 +27,7 @@ from stvg_nb.foundations.prompting_config import (
     DETECTORS,
     DRAWING,
     TRACKERS,
+    TRACK_SOURCES,
     PromptingConfig,
     check_config,
     make_part,
@@ -103,6 +104,8 @@ def choose_detector(
     device: str = "cpu",  # cpu | cuda
 ) -> tuple[Callable, str]:  # (detector, one sentence that says which and why)
     "The detector that the settings name; classes that it does not know are an `InputError`."
+    if config.tracker in TRACK_SOURCES:
+        return None, f"detector none: {config.tracker} finds what it tracks"
     kind, why = config.detector, "asked for"
     if kind == "auto":
         kind, why = _automatic(config, info.path)
@@ -121,7 +124,8 @@ def choose_tracker(
         kind, why = "flow", "no SAM2 checkpoint is given"
         if config.tracker_weights:
             kind, why = "sam2", "a checkpoint is given"
-    tracker = make_part(TRACKERS, kind, config, device)
+    registry = TRACK_SOURCES if kind in TRACK_SOURCES else TRACKERS
+    tracker = make_part(registry, kind, config, device)
     return tracker, f"tracker {getattr(tracker, 'name', kind)}: {why}"
 
 # %% ../nbs/01_prompting.ipynb #cell-026
@@ -279,6 +283,42 @@ def _track(builder, path, found, progress):
             builder.withdraw()
 
 # %% ../nbs/01_prompting.ipynb #cell-046
+def _from_parts(db, path, config, detector, tracker, detections, progress):
+    "Detector and tracker fill a database; the looks of its objects."
+    count = db.video["frame_count"]
+    if hasattr(detector, "prepare"):
+        detector.prepare(path, count)
+    if detections is None:
+        found = detect(path, detector, config, count)
+    else:
+        found = dict(detections)  # worked off below, frame by frame
+    frames = iter_frames(path)
+    with tracker.open(frames, *db.size, count, backward=config.backward) as session:
+        builder = DatabaseBuilder(db, config, session)
+        _track(builder, path, found, progress)
+    return builder.appearances
+
+# %% ../nbs/01_prompting.ipynb #cell-048
+def _from_source(db, path, source, config, progress):
+    "A track source fills a database; the looks of its objects."
+    made = source(str(path), config)
+    if made.size != db.size or made.video["frame_count"] != db.video["frame_count"]:
+        who = getattr(source, "name", type(source).__name__)
+        raise InputError(path, f"track source {who} gave masks of another size or length")
+    for id in made.ids:
+        db.add_object(id, **made.info(id))
+        for frame in made.frames_of(id):
+            db.add(id, frame, made.counts(id, frame))
+    looks = {}
+    keys = set(key_frames(db.video["frame_count"], config.redetect_every))
+    for frame, _, image in iter_frames(path):
+        progress(1)
+        if frame in keys:
+            for id, mask in db.at(frame).items():
+                looks.setdefault(id, {})[frame] = appearance(image, mask)
+    return looks
+
+# %% ../nbs/01_prompting.ipynb #cell-049
 def build_database(
     path: Path | str,  # video
     config: PromptingConfig | None = None,  # None: the variant `paper`
@@ -295,26 +335,21 @@ def build_database(
         detector, _ = choose_detector(config, info, device)
     if tracker is None:
         tracker, _ = choose_tracker(config, device)
-    if hasattr(detector, "prepare"):
-        detector.prepare(path, info.frame_count)
-    if detections is None:
-        found = detect(path, detector, config, info.frame_count)
-    else:
-        found = dict(detections)  # worked off below, frame by frame
-    key, size = database_config(config, detector, tracker), (info.height, info.width)
+    key = database_config(config, detector, tracker)
     shape = info.width, info.height, info.fps, info.frame_count
     db = MaskDatabase(*shape, path, content_hash(path), key)
-    frames, count = iter_frames(path), info.frame_count
-    with tracker.open(frames, *size, count, backward=config.backward) as session:
-        builder = DatabaseBuilder(db, config, session)
-        _track(builder, path, found, progress)
+    if not hasattr(tracker, "open"):
+        appearances = _from_source(db, path, tracker, config, progress)
+    else:
+        parts = detector, tracker, detections, progress
+        appearances = _from_parts(db, path, config, *parts)
     if config.label_map:
         exclude_overlaps(db)
     if config.reid == "stitch":
-        stitch(db, builder.appearances)
-    return db, builder.appearances
+        stitch(db, appearances)
+    return db, appearances
 
-# %% ../nbs/01_prompting.ipynb #cell-050
+# %% ../nbs/01_prompting.ipynb #cell-055
 def load_config(
     path: Path | str | None = None,  # YAML file; None: the profile
     profile: str | None = None,  # name; None: the default
@@ -330,7 +365,7 @@ def report_path(database: Path | str) -> Path:
     database = Path(database)
     return database.with_name(database.name.replace(".masks.json.gz", "") + ".identity.json")
 
-# %% ../nbs/01_prompting.ipynb #cell-052
+# %% ../nbs/01_prompting.ipynb #cell-057
 def _kept(database, path, config_key):
     "The database if it belongs to this video and configuration, else None."
     if not Path(database).is_file():
@@ -341,7 +376,7 @@ def _kept(database, path, config_key):
         return None
     return db if db.config_hash == config_key and db.video["sha256"] == content_hash(path) else None
 
-# %% ../nbs/01_prompting.ipynb #cell-054
+# %% ../nbs/01_prompting.ipynb #cell-059
 def _write_numbered(path, output, db, config, info):
     marks = visible_marks(db, range(info.frame_count), config)
     height, width = info.height - info.height % 2, info.width - info.width % 2
@@ -351,7 +386,7 @@ def _write_numbered(path, output, db, config, info):
     )
     write_video(output, frames, info.fps, metadata={"comment": f"numbered from {Path(path).name}"})
 
-# %% ../nbs/01_prompting.ipynb #cell-055
+# %% ../nbs/01_prompting.ipynb #cell-060
 def prompt_video(
     path: Path | str,  # video
     output: Path | str,  # `.mp4` with the IDs drawn
@@ -391,7 +426,7 @@ def prompt_video(
     spent = dict(seconds=round(time.time() - began, 3))
     return dict(schema="stvg.prompt/1") | files | counts | spent
 
-# %% ../nbs/01_prompting.ipynb #cell-059
+# %% ../nbs/01_prompting.ipynb #cell-064
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
 
 
@@ -401,7 +436,7 @@ def _listed(source):  # text file
     lines = [line.split("#")[0].strip() for line in source.read_text().splitlines()]
     return [source.parent / line for line in lines if line]  # an absolute path stays as it is
 
-# %% ../nbs/01_prompting.ipynb #cell-060
+# %% ../nbs/01_prompting.ipynb #cell-065
 def list_videos(
     source: Path | str,  # video, folder of videos, or text file, a path a line (`#`: a comment)
 ) -> list[Path]:
@@ -419,7 +454,7 @@ def list_videos(
         raise InputError(source, f"names no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return found
 
-# %% ../nbs/01_prompting.ipynb #cell-062
+# %% ../nbs/01_prompting.ipynb #cell-067
 def _finished(record, key, output):
     "The result of an earlier run, if its video is still the one that it wrote."
     if not record.is_file():
@@ -437,7 +472,7 @@ def _refuse_twins(videos, folder):
         reason = f"two videos would be written as {twice[0]}.mp4; give them different names"
         raise InputError(folder, reason)
 
-# %% ../nbs/01_prompting.ipynb #cell-063
+# %% ../nbs/01_prompting.ipynb #cell-068
 def prompt_many(
     videos: Sequence[Path | str],
     folder: Path | str,  # outputs go here, under the videos' own names
@@ -468,6 +503,6 @@ def prompt_many(
             aside.append(dict(video=str(path), reason=e.reason))
     return dict(schema="stvg.prompt/1", videos=done, quarantined=aside)
 
-# %% ../nbs/01_prompting.ipynb #cell-072
+# %% ../nbs/01_prompting.ipynb #cell-077
 from .foundations.detections import Detections as Detections
 from .foundations.detections import select as select
