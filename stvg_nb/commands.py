@@ -180,11 +180,11 @@ def prompt_command(options):
     from stvg_nb import prompting
 
     config = prompting.load_config(options.config, options.profile, _settings(options))
-    videos, tell = prompting.list_videos(options.video), _teller(options)
+    folder = options.output or "numbered"  # where several videos go
+    videos, tell = prompting.list_videos(options.video, folder), _teller(options)
     device = _profile(options).device
     if videos != [Path(options.video)]:
-        out = options.output or "numbered"
-        result = prompting.prompt_many(videos, out, config, device, tell, options.quiet)
+        result = prompting.prompt_many(videos, folder, config, device, tell, options.quiet)
         aside = result["quarantined"]
         text = [f"{len(result['videos'])} numbered, {len(aside)} set aside"]
         text += [f"  {q['video']}: {q['reason']}" for q in aside]

@@ -8,6 +8,7 @@ __all__ = ['PIPELINE', 'VIDEO_SUFFIXES', 'is_new', 'is_new_release', 'accept_new
            'build_database', 'load_config', 'report_path', 'prompt_video', 'list_videos', 'prompt_many']
 
 # %% ../nbs/01_prompting.ipynb #cell-009
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -15,7 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .foundations.files import InputError, config_hash, read_json, sha256_file, write_json
+from stvg_nb.foundations.files import (
+    InputError,
+    config_hash,
+    read_json,
+    read_text,
+    sha256_file,
+    write_json,
+)
 from .foundations.masks import MaskDatabase
 from .foundations.store import content_hash
 from .foundations.settings import load_profile
@@ -399,17 +407,29 @@ VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpe
 def _listed(source):  # text file
     if not source.is_file():
         raise InputError(source, "no such list of videos")
-    lines = [line.split("#")[0].strip() for line in source.read_text().splitlines()]
+    lines = [re.split(r"(?:^|\s)#", line)[0].strip() for line in read_text(source).split("\n")]
     return [source.parent / line for line in lines if line]  # an absolute path stays as it is
+
+
+def _searched(folder, output):
+    "The videos below a folder: no hidden or temporary files, nothing that was written here."
+    found, own = [], output and Path(output).resolve()
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        written = own in path.resolve().parents
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not hidden and not written:
+            found.append(path)
+    return found
 
 # %% ../nbs/01_prompting.ipynb #cell-060
 def list_videos(
-    source: Path | str,  # video, folder of videos, or text file, a path a line (`#`: a comment)
+    source: Path | str,  # video, folder of videos, or text file, a path a line (` #`: a comment)
+    output: Path | str | None = None,  # folder of the results; left out where it lies in `source`
 ) -> list[Path]:
     "The videos that a source names."
     source = Path(source)
     if source.is_dir():
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        found = _searched(source, output)
         if not found and any(p.suffix.lower() in PICTURES for p in source.iterdir()):
             return [source]  # a folder of frames is one video
     elif source.suffix.lower() in (".txt", ".list"):
@@ -422,21 +442,30 @@ def list_videos(
 
 # %% ../nbs/01_prompting.ipynb #cell-062
 def _finished(record, key, output):
-    "The result of an earlier run, if its video is still the one that it wrote."
-    if not record.is_file():
-        return None
-    old = read_json(record)
-    if old["key"] == key and output.is_file() and sha256_file(output) == old["sha256"]:
-        return old["result"]
-    return None
+    "The result of an earlier run, if its video is still there; a video of others is refused."
+    try:
+        old = read_json(record)
+    except InputError:
+        old = None
+    old = old if isinstance(old, dict) else {}
+    if output.exists() and (not output.is_file() or sha256_file(output) != old.get("sha256")):
+        reason = "exists and is not what an earlier run wrote here; move it, or choose another name"
+        raise InputError(output, reason)
+    fits = old.get("key") == key and isinstance(old.get("result"), dict)
+    return old["result"] if fits and output.is_file() else None
 
 
-def _refuse_twins(videos, folder):
+def _refuse_clashes(videos, folder):
+    "No two videos of one name, and none that would be written over itself."
     names = [Path(v).stem for v in videos]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         reason = f"two videos would be written as {twice[0]}.mp4; give them different names"
         raise InputError(folder, reason)
+    for video in videos:
+        output = folder / f"{Path(video).stem}.mp4"
+        if output.exists() and Path(video).exists() and output.samefile(video):
+            raise InputError(output, "is an input of this command too; choose another output")
 
 # %% ../nbs/01_prompting.ipynb #cell-063
 def prompt_many(
@@ -451,7 +480,7 @@ def prompt_many(
     from tqdm.auto import tqdm
 
     folder, done, aside = Path(folder), [], []
-    _refuse_twins(videos, folder)
+    _refuse_clashes(videos, folder)
     for path in tqdm(videos, unit="video", disable=quiet or None):
         output = folder / f"{Path(path).stem}.mp4"
         record = folder / f"{Path(path).stem}.prompt.json"
