@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .foundations.files import InputError
+from .foundations.files import InputError, check_writable
 from .foundations.settings import parse_setting
 
 # %% ../nbs/11b_commands.ipynb #cell-006
@@ -88,8 +88,12 @@ def check_outputs(
     outputs: Sequence,  # paths that the command writes; None entries are skipped
     inputs: Sequence = (),  # paths that it reads
     overwrite: bool = False,
+    folders: Sequence = (),  # folders that the command fills
 ):
-    "Refuse an output that would destroy something."
+    "Refuse an output that would destroy something, or that cannot be written."
+    for folder in folders:
+        if folder is not None:
+            check_writable(folder, folder=True)
     outputs = [Path(o) for o in outputs if o is not None]
     for k, path in enumerate(outputs):
         for source in [i for i in inputs if i is not None]:
@@ -103,6 +107,7 @@ def check_outputs(
             raise InputError(path, f"is {what}, a file is needed; choose another output")
         if path.exists() and not overwrite:
             raise InputError(path, "exists; add --overwrite to replace it")
+        check_writable(path)
 
 # %% ../nbs/11b_commands.ipynb #cell-013
 def _evaluate_options(p):
@@ -184,6 +189,7 @@ def prompt_command(options):
     videos, tell = prompting.list_videos(options.video, folder), _teller(options)
     device = _profile(options).device
     if videos != [Path(options.video)]:
+        check_outputs([], folders=[folder])
         result = prompting.prompt_many(videos, folder, config, device, tell, options.quiet)
         aside = result["quarantined"]
         text = [f"{len(result['videos'])} numbered, {len(aside)} set aside"]
@@ -253,6 +259,8 @@ def dataset_command(options):
         header = merge_shards(whole, parts)
         return header, _counts_text(header), 0
     _needed(options, "benchmark", "annotations", "videos", "output")
+    read = [*options.annotations, *options.held_out, options.boxes, options.masks]
+    check_outputs([options.output], read, overwrite=True, folders=[options.databases])
     header = make_dataset(
         options.benchmark,
         options.annotations,
@@ -298,6 +306,7 @@ def train_command(options):
     chosen["train.max_steps"] = options.steps
     if "seed" in options.given:
         chosen["train.seed"] = options.seed
+    check_outputs([], folders=[options.output])
     bar = progress_bar(options.quiet)
     result = train(_profile(options, chosen), options.output, bar, options.quiet)
     key = "loss" if result["method"] == "sft" else "reward"
@@ -410,6 +419,9 @@ def _check_ground(options):
         raise InputError("--render", f"draws boxes; task {options.task} has none")
     if not Path(options.video).exists():
         raise InputError(options.video, "no such video file")
+    database = options.database and Path(options.database)
+    if database and os.path.lexists(database) and not database.is_file():
+        raise InputError(database, "is no plain file; name a database, or where to write one")
     written = [options.output, options.render]
     if options.database and not Path(options.database).exists():
         written.append(options.database)
@@ -461,6 +473,7 @@ def puppets_command(options):
 
     if options.count < 1:
         raise InputError(f"--count {options.count}", "needs at least 1")
+    check_outputs([], folders=[options.output])
     extra = dict(masks=True, progress=not options.quiet)
     made = CLIPS["puppets"](options.output, options.split, options.domain, options.count, **extra)
     files = {k: str(v) for k, v in made["load"].items() if k in ("annotations", "videos")}
@@ -495,6 +508,7 @@ def reproduce_command(options):
     if options.list:
         listed = list_artefacts(profile)
         return listed, "\n".join(f"{a['name']:<24} {a['reason']}" for a in listed["artefacts"]), 0
+    check_outputs([], folders=[options.output])
     if options.output:
         os.environ["STVG_FIGURES"] = os.path.abspath(options.output)
     extra = dict(quiet=options.quiet, jobs=options.jobs, full=options.full)
