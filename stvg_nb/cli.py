@@ -13,7 +13,7 @@ import sys
 
 from . import __version__
 from .commands import COMMANDS
-from .foundations.files import InputError, held_warnings
+from .foundations.files import InputError, from_system, held_warnings
 
 # %% ../nbs/12_cli.ipynb #cell-007
 class _Parser(argparse.ArgumentParser):
@@ -61,11 +61,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 # %% ../nbs/12_cli.ipynb #cell-012
+def _refuse_empty(options):
+    "No option is an empty text, and none holds the character that ends a file name."
+    for name, value in vars(options).items():
+        values = value if isinstance(value, list) else [value]
+        where = f"--{name.replace('_', '-')}"
+        if "" in values:
+            raise InputError(where, "is empty; give a value, or leave it out")
+        if any(isinstance(v, str) and "\0" in v for v in values):
+            raise InputError(where, "holds a null character; write it without")
+
+
 def _run(argv):
     options = build_parser().parse_args(argv)
     options.given = set(vars(options))  # of the options without a default of their own
     for name, default in dict(quiet=False, verbose=False, seed=0, device="cpu").items():
         vars(options).setdefault(name, default)
+    _refuse_empty(options)
     if options.command is None:
         raise InputError("COMMAND", f"required, one of {', '.join(COMMANDS)}; see stvg --help")
     with held_warnings(options.quiet):
@@ -98,6 +110,9 @@ def main(
     except Exception as e:
         if verbose:
             raise
+        if (refused := from_system(e)) is not None:
+            print(f"stvg: error: {refused}", file=sys.stderr)
+            return 2
         print(
             f"stvg: internal error: {type(e).__name__}: {' '.join(str(e).split())[:300]}; --verbose shows where",
             file=sys.stderr,

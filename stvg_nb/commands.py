@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .foundations.files import InputError
+from .foundations.files import InputError, check_writable
 from .foundations.settings import parse_setting
 
 # %% ../nbs/11b_commands.ipynb #cell-006
@@ -87,8 +87,12 @@ def check_outputs(
     outputs: Sequence,  # paths that the command writes; None entries are skipped
     inputs: Sequence = (),  # paths that it reads
     overwrite: bool = False,
+    folders: Sequence = (),  # folders that the command fills
 ):
-    "Refuse an output that would destroy something."
+    "Refuse an output that would destroy something, or that cannot be written."
+    for folder in folders:
+        if folder is not None:
+            check_writable(folder, folder=True)
     outputs = [Path(o) for o in outputs if o is not None]
     for k, path in enumerate(outputs):
         for source in [i for i in inputs if i is not None]:
@@ -102,6 +106,7 @@ def check_outputs(
             raise InputError(path, f"is {what}, a file is needed; choose another output")
         if path.exists() and not overwrite:
             raise InputError(path, "exists; add --overwrite to replace it")
+        check_writable(path)
 
 # %% ../nbs/11b_commands.ipynb #cell-013
 def _evaluate_options(p):
@@ -179,11 +184,12 @@ def prompt_command(options):
     from stvg_nb import prompting
 
     config = prompting.load_config(options.config, options.profile, _settings(options))
-    videos, tell = prompting.list_videos(options.video), _teller(options)
+    folder = options.output or "numbered"  # where several videos go
+    videos, tell = prompting.list_videos(options.video, folder), _teller(options)
     device = _profile(options).device
     if videos != [Path(options.video)]:
-        out = options.output or "numbered"
-        result = prompting.prompt_many(videos, out, config, device, tell, options.quiet)
+        check_outputs([], folders=[folder])
+        result = prompting.prompt_many(videos, folder, config, device, tell, options.quiet)
         aside = result["quarantined"]
         text = [f"{len(result['videos'])} numbered, {len(aside)} set aside"]
         text += [f"  {q['video']}: {q['reason']}" for q in aside]
@@ -252,6 +258,8 @@ def dataset_command(options):
         header = merge_shards(whole, parts)
         return header, _counts_text(header), 0
     _needed(options, "benchmark", "annotations", "videos", "output")
+    read = [*options.annotations, *options.held_out, options.boxes, options.masks]
+    check_outputs([options.output], read, overwrite=True, folders=[options.databases])
     header = make_dataset(
         options.benchmark,
         options.annotations,
@@ -297,6 +305,7 @@ def train_command(options):
     chosen["train.max_steps"] = options.steps
     if "seed" in options.given:
         chosen["train.seed"] = options.seed
+    check_outputs([], folders=[options.output])
     bar = progress_bar(options.quiet)
     result = train(_profile(options, chosen), options.output, bar, options.quiet)
     key = "loss" if result["method"] == "sft" else "reward"
@@ -409,6 +418,9 @@ def _check_ground(options):
         raise InputError("--render", f"draws boxes; task {options.task} has none")
     if not Path(options.video).exists():
         raise InputError(options.video, "no such video file")
+    database = options.database and Path(options.database)
+    if database and os.path.lexists(database) and not database.is_file():
+        raise InputError(database, "is no plain file; name a database, or where to write one")
     written = [options.output, options.render]
     if options.database and not Path(options.database).exists():
         written.append(options.database)
@@ -460,6 +472,7 @@ def puppets_command(options):
 
     if options.count < 1:
         raise InputError(f"--count {options.count}", "needs at least 1")
+    check_outputs([], folders=[options.output])
     extra = dict(masks=True, progress=not options.quiet)
     made = CLIPS["puppets"](options.output, options.split, options.domain, options.count, **extra)
     files = {k: str(v) for k, v in made["load"].items() if k in ("annotations", "videos")}
@@ -494,6 +507,7 @@ def reproduce_command(options):
     if options.list:
         listed = list_artefacts(profile)
         return listed, "\n".join(f"{a['name']:<24} {a['reason']}" for a in listed["artefacts"]), 0
+    check_outputs([], folders=[options.output])
     if options.output:
         os.environ["STVG_FIGURES"] = os.path.abspath(options.output)
     extra = dict(quiet=options.quiet, jobs=options.jobs, full=options.full)

@@ -352,6 +352,7 @@ def doctor(
         files = dict(benchmark=benchmark, annotations=annotations)
         files |= dict(boxes=boxes, masks=masks, videos=videos)
         sources, found, name = _named_sources(files, train, skip_bad), [], profile
+        load_profile(profile, overrides)  # refuses what it cannot read
     else:
         config = load_profile(profile, overrides)
         sources, found = profile_sources(config.data, skip_bad)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['InputError', 'warn', 'held_warnings', 'parse_json', 'read_bytes', 'read_text', 'read_json', 'read_jsonl',
-           'make_folder', 'atomic_path', 'write_bytes', 'write_text', 'write_json', 'write_jsonl', 'canonical_json',
-           'sha256_bytes', 'config_hash', 'sha256_file', 'package_dir', 'repo_root', 'runs_dir']
+           'from_system', 'make_folder', 'atomic_path', 'check_writable', 'write_bytes', 'write_text', 'write_json',
+           'write_jsonl', 'canonical_json', 'sha256_bytes', 'config_hash', 'sha256_file', 'package_dir', 'repo_root',
+           'runs_dir']
 
 # %% ../../nbs/foundations/files.ipynb #cell-003
-import contextlib, errno, gzip, hashlib, json, math, os, sys, tempfile
+import contextlib, errno, gzip, hashlib, json, math, os, stat, sys, tempfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -138,6 +139,8 @@ def read_bytes(
     "A whole file; a missing, unreadable or damaged one is an `InputError`."
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise InputError(path, "is no plain file; copy what it holds into one")
         data = path.read_bytes()
     except (OSError, ValueError) as e:
         raise _unreadable(path, e) from None
@@ -193,6 +196,19 @@ def _unwritable(path, e):
     return InputError(path, f"cannot be written: {why}")
 
 # %% ../../nbs/foundations/files.ipynb #cell-041
+_FROM_PATHS = {*_REMEDIES, errno.ELOOP, errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ETXTBSY}
+
+
+def from_system(
+    e: Exception,  # what a command ended with
+) -> InputError | None:  # None: it is no error about a path
+    "An error of the operating system about a path, as a refusal that names it."
+    named = isinstance(e, OSError) and e.filename is not None and e.errno in _FROM_PATHS
+    if not named:
+        return None
+    return InputError(e.filename, f"{e.strerror}; check the name, the place and the permissions")
+
+# %% ../../nbs/foundations/files.ipynb #cell-044
 def make_folder(
     path: Path | str,  # folder; its parents are made too
 ) -> Path:  # the folder
@@ -205,7 +221,7 @@ def make_folder(
         raise _unwritable(file, e) from None
     return path
 
-# %% ../../nbs/foundations/files.ipynb #cell-044
+# %% ../../nbs/foundations/files.ipynb #cell-047
 def _temporary_beside(path):
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "Is a directory")
@@ -219,19 +235,19 @@ def _temporary_beside(path):
     os.close(handle)
     return Path(name)
 
-# %% ../../nbs/foundations/files.ipynb #cell-045
+# %% ../../nbs/foundations/files.ipynb #cell-048
 @lru_cache
 def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
-# %% ../../nbs/foundations/files.ipynb #cell-047
+# %% ../../nbs/foundations/files.ipynb #cell-050
 def _is_from_writing(e, temporary):
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     return e.errno in full or str(temporary) in (e.filename, str(e.filename))
 
-# %% ../../nbs/foundations/files.ipynb #cell-048
+# %% ../../nbs/foundations/files.ipynb #cell-051
 @contextlib.contextmanager
 def atomic_path(
     path: Path | str,  # the name the file shall have in the end
@@ -254,7 +270,42 @@ def atomic_path(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../../nbs/foundations/files.ipynb #cell-054
+# %% ../../nbs/foundations/files.ipynb #cell-057
+def _first_existing(path):
+    return next(p for p in (path, *path.parents) if os.path.lexists(p))
+
+
+def _try_file(path):
+    "Make the file under another name, where its folder exists already, and remove it."
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(path)  # a name that is too long is refused here
+    there = _first_existing(path.absolute().parent)
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
+    if there == path.absolute().parent:
+        _temporary_beside(path.absolute()).unlink()
+    else:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))
+
+# %% ../../nbs/foundations/files.ipynb #cell-058
+def check_writable(
+    path: Path | str,  # file, or folder, that a command will write
+    folder: bool = False,  # it is a folder
+) -> None:
+    "Refuse a place where nothing can be written (`InputError`), before any work is done."
+    path = Path(path)
+    try:
+        if not folder and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+        if os.path.lexists(path) and (path.is_dir() != folder or not os.path.exists(path)):
+            raise FileExistsError(errno.EEXIST, "File exists")
+        if not folder and path.exists() and not path.is_file():
+            raise InputError(path, "is no plain file; choose another output")
+        _try_file(path / "x" if folder else path)
+    except (OSError, ValueError) as e:
+        raise _unwritable(path, e) from None
+
+# %% ../../nbs/foundations/files.ipynb #cell-061
 def write_bytes(
     path: Path | str,  # file; packed when the name ends in `.gz`
     data: bytes,  # its content
@@ -272,7 +323,7 @@ def write_text(
     "Atomic UTF-8 text."
     write_bytes(path, text.encode())
 
-# %% ../../nbs/foundations/files.ipynb #cell-056
+# %% ../../nbs/foundations/files.ipynb #cell-063
 def write_json(
     path: Path | str,  # `.json` or `.json.gz`
     value: object,  # anything JSON can hold; NaN is refused
@@ -288,7 +339,7 @@ def write_json(
     )
     write_text(path, text + "\n")
 
-# %% ../../nbs/foundations/files.ipynb #cell-057
+# %% ../../nbs/foundations/files.ipynb #cell-064
 def write_jsonl(
     path: Path | str,  # `.jsonl` or `.jsonl.gz`
     values: Iterable,  # one a line
@@ -299,7 +350,7 @@ def write_jsonl(
     ]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
-# %% ../../nbs/foundations/files.ipynb #cell-060
+# %% ../../nbs/foundations/files.ipynb #cell-067
 def canonical_json(
     value: object,  # anything JSON can hold
 ) -> str:
@@ -313,7 +364,7 @@ def sha256_bytes(data: bytes) -> str:
     "`sha256:<64 hex digits>`"
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
-# %% ../../nbs/foundations/files.ipynb #cell-061
+# %% ../../nbs/foundations/files.ipynb #cell-068
 def config_hash(
     value: object,  # a configuration: anything JSON can hold
 ) -> str:  # `sha256:<64 hex digits>`
@@ -332,7 +383,7 @@ def sha256_file(
         reason = getattr(e, "strerror", None) or e
         raise InputError(path, f"cannot be read ({reason})") from None
 
-# %% ../../nbs/foundations/files.ipynb #cell-064
+# %% ../../nbs/foundations/files.ipynb #cell-071
 @lru_cache
 def package_dir() -> Path:
     "Folder of the installed package: profiles and weights lie in it."

@@ -502,6 +502,9 @@ def _parse_video(data, path):
     return video
 
 # %% ../../nbs/foundations/masks.ipynb #cell-083
+_ABOUT = dict(label=str, score=(int, float), source=str)  # what a file says about an object
+
+
 def _parse_frames(data, path, frame_count):
     given = _need(data, "frames", dict, path)
     frames = {k: _need(given, k, int, f"{path}, frames") for k in ("start", "stop", "step")}
@@ -516,8 +519,8 @@ def _read_objects(self: MaskDatabase, objects, path):
     for key, value in objects.items():
         if not _whole(key, f"{path}, objects"):
             raise InputError(f"{path}, objects", "object IDs start at 1")
-        known = {k: v for k, v in value.items() if k not in ("first_frame", "last_frame")}
-        self._objects[int(key)] = known
+        about = {k: _need(value, k, kind, f"{path}, object {key}") for k, kind in _ABOUT.items()}
+        self._objects[int(key)] = about
         self._masks[int(key)] = {}
 
 # %% ../../nbs/foundations/masks.ipynb #cell-087

@@ -18,6 +18,7 @@ from stvg_nb.foundations.files import (
     parse_json,
     read_text,
 )
+from .ranges import check_ranges
 
 # %% ../../nbs/foundations/settings.ipynb #cell-008
 def resolve(
@@ -217,7 +218,11 @@ def load_profile(
     sections = {
         key: _fill(resolve(SECTIONS[key]), value, f"{where}, {key}") for key, value in later.items()
     }
-    return replace(_fill(Profile, values, where), sections=sections)
+    profile = replace(_fill(Profile, values, where), sections=sections)
+    check_ranges({k: v for k, v in asdict(profile).items() if k != "sections"}, where)
+    for key, section in sections.items():
+        check_ranges(section, where, f"{key}.")
+    return profile
 
 # %% ../../nbs/foundations/settings.ipynb #cell-035
 def parse_setting(
