@@ -4,8 +4,6 @@ import json
 import os
 import stat
 import struct
-import subprocess
-import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stvg_nb.cli import main
 from stvg_nb.foundations.files import InputError
 from stvg_nb.foundations.geometry import Interval, Tube, UnevenRate, frame_of
 from stvg_nb.foundations.masks import MaskDatabase
@@ -290,12 +289,9 @@ def test_prompt_replaces_only_what_it_made(tmp_path, flags):
 
 def refused(folder, output, database, flags):
     before = contents(folder)
-    args = ["in.mp4", "--output", output, *flags, "--quiet"]
-    args += ["--database", database] if database else []
-    command = "from stvg_nb.cli import main; import sys; sys.exit(main(['prompt', *sys.argv[1:]]))"
-    call = [sys.executable, "-c", command, *args]
-    done = subprocess.run(call, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
+    args = [str(folder / "in.mp4"), "--output", str(folder / output), *flags, "--quiet"]
+    args += ["--database", str(folder / database)] if database else []
+    assert main(["prompt", *args]) == 2
     assert contents(folder) == before
 
 
@@ -316,3 +312,42 @@ def test_a_folder_of_frames_is_a_video(tmp_path):
     info, clip = probe(tmp_path / "clip"), Clip.read(tmp_path / "clip")
     assert (info.fps, info.frame_count, len(clip), clip.fps) == (25, 7, 7, 25)
     assert [i for i, _, _ in iter_frames(Path(tmp_path / "clip"), 2, 5)] == [2, 3, 4]
+
+
+def test_prompt_replaces_what_it_made_itself(tmp_path):
+    uneven(tmp_path / "in.mp4", JUMPY)
+    args = [str(tmp_path / "in.mp4"), "--output", str(tmp_path / "out.mp4"), "--quiet"]
+    assert main(["prompt", *args]) == 0
+    first = contents(tmp_path)
+    assert main(["prompt", *args]) == 2  # it exists
+    assert main(["prompt", *args, "--overwrite"]) == 0
+    assert contents(tmp_path) == first
+    assert probe(tmp_path / "out.mp4").uneven  # the stamps are kept
+    db = open_database(tmp_path / "out.masks.json.gz", tmp_path / "in.mp4")
+    assert len(db.video["fps"].edges) == len(JUMPY) + 1 and len(db) == 0  # empty is a result
+
+
+# ---------------------------------------------------------------- out again
+
+
+@pytest.mark.parametrize("form", ["coco", "mevis", "labels"])
+def test_masks_go_out_and_come_back(tmp_path, form):
+    write_video(tmp_path / "v.mp4", corner(), 10)
+    db = MaskDatabase(96, 64, 10, 6, "v.mp4", content_hash(tmp_path / "v.mp4"))
+    y, x = np.mgrid[:64, :96]
+    for id in (1, 2):
+        db.add_object(id, "puppet")
+        for frame in range(id, 6):
+            db.add(id, frame, (x - 30 * id) ** 2 + (y - 5 * frame) ** 2 < 90)
+    db.save(tmp_path / "v.masks.json.gz")
+    there, back = tmp_path / ("v.json" if form == "coco" else "out"), tmp_path / "b.masks.json.gz"
+    flags = ["--form", form, "--video", str(tmp_path / "v.mp4"), "--output"]
+    assert main(["export", str(tmp_path / "v.masks.json.gz"), *flags, str(there)]) == 0
+    assert main(["export", str(there), *flags, str(back)]) == 0
+    again = open_database(back, tmp_path / "v.mp4")
+    assert again.to_json()["masks"] == db.to_json()["masks"]
+    assert again.video == db.video
+    assert main(["export", str(tmp_path / "v.masks.json.gz"), *flags, str(there)]) == 2
+    write_video(tmp_path / "w.mp4", corner(5), 10)
+    other = ["--form", form, "--video", str(tmp_path / "w.mp4"), "--output"]
+    assert main(["export", str(there), *other, str(tmp_path / "c.masks.json.gz")]) == 2
