@@ -25,6 +25,7 @@ from stvg_nb.foundations.samples import (
     open_database,
     read_samples,
     sample_record,
+    window_frames,
 )
 from .foundations.store import content_hash, kept, kept_lines, parse_shard
 from .foundations.prompting_config import PromptingConfig
@@ -89,7 +90,7 @@ REASONS = {  # why a sample is left out
     "no database": "the video cannot be numbered, or its database cannot be read",
     "other video": "the database was made from another video",
     "size": "the video has another size than its annotation",
-    "beyond the video": "the truth goes on after the last frame",
+    "beyond the video": "the truth or the window goes on after the last frame",
     "target missed": "no object overlaps the target on any frame",
     "unmarked": "only an object without a drawn mark overlaps it",
     "low share": "the vote is too divided",
@@ -136,6 +137,9 @@ def _check_database(sample, db, path):
     if sample.tube is not None and sample.tube.end > db.video["frame_count"]:
         end, count = sample.tube.end, db.video["frame_count"]
         raise LeftOut("beyond the video", f"needs frame {end}, {count} decode")
+    window, count = window_frames(sample, db.video["fps"]), db.video["frame_count"]
+    if window is not None and window[1] > count:
+        raise LeftOut("beyond the video", f"its window ends at {window[1]}, {count} frames decode")
 
 # %% ../nbs/02a_dataset.ipynb #cell-019
 def group_numbers(

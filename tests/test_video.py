@@ -351,3 +351,14 @@ def test_masks_go_out_and_come_back(tmp_path, form):
     write_video(tmp_path / "w.mp4", corner(5), 10)
     other = ["--form", form, "--video", str(tmp_path / "w.mp4"), "--output"]
     assert main(["export", str(there), *other, str(tmp_path / "c.masks.json.gz")]) == 2
+
+
+def test_a_data_set_leaves_out_a_window_beyond_the_video():
+    from stvg_nb.dataset import LeftOut, _check_database
+
+    db = MaskDatabase(96, 64, 10, 20)
+    _check_database(Sample("k", window=(0, 20)), db, "v.mp4")
+    with pytest.raises(LeftOut, match="beyond the video"):
+        _check_database(Sample("k", window=(0, 500)), db, "v.mp4")
+    with pytest.raises(LeftOut, match="beyond the video"):
+        _check_database(Sample("k", tube=Tube.dense(15, [[4, 4, 20, 20]] * 9)), db, "v.mp4")

@@ -9,6 +9,7 @@ __all__ = ['PICTURES', 'ASSUMED_FPS', 'PATCH', 'PIXELS_TOTAL', 'PIXELS_MIN', 'PI
 
 # %% ../../nbs/foundations/video.ipynb #cell-003
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -133,27 +134,24 @@ def _turned(matrix):
     return int(round(math.degrees(math.atan2(b, a)) / 90)) * 90 % 360
 
 # %% ../../nbs/foundations/video.ipynb #cell-025
-def _stamp(frame):
-    "(when it begins, how long it lasts) in seconds as the file says; None where it does not."
-    length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else None
-    return frame.time, length
+def _lasts(frame):
+    "How long a frame is shown, seconds, as the file says; None where it does not."
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else None
 
 # %% ../../nbs/foundations/video.ipynb #cell-026
 def true_rate(
-    times: Sequence,  # (T,) seconds, or (seconds, how long the frame lasts), as the file says
+    times: Sequence,  # (T,) seconds, as the file says; NaN where it does not
     stated: float,  # frames per second, as the header says
+    last: float | None = None,  # how long the last frame is shown, seconds
 ) -> float:  # frames per second; an `UnevenRate` where frames do not last equally long
     "The rate at which frames really come."
-    stamps = [t if isinstance(t, tuple) else (t, None) for t in times]
-    if len(stamps) < 2 or any(t is None for t, _ in stamps):
-        return stated
-    begin = np.array([t for t, _ in stamps]) - stamps[0][0]
-    if (np.diff(begin) <= 0).any():
-        return stated  # times that do not go forward say nothing
+    begin = np.array(times, float) - (times[0] if len(times) else 0)
+    if len(begin) < 2 or not (np.diff(begin) > 0).all():
+        return stated  # times that are missing, or do not go forward, say nothing
     if _follows(begin, stated):
         return stated
     mean, steps = (len(begin) - 1) / begin[-1], np.diff(begin)
-    last = min(stamps[-1][1] or steps[-1], steps.max())  # files often guess it
+    last = min(last or steps[-1], steps.max())  # files often guess it
     return float(mean) if _follows(begin, mean) else UnevenRate([*begin, begin[-1] + last])
 
 # %% ../../nbs/foundations/video.ipynb #cell-027
@@ -254,12 +252,13 @@ def probe(
         height, width, _ = _read_picture(files[0]).shape
         fps, count = folder_fps(path, quiet), len(files)
         return VideoInfo(str(path), width, height, fps, count, count)
-    problems, times, turned = [], [], 0
+    problems, times, turned, last = [], array("d"), 0, None
     with _open_video(path) as container:
         stream, stated = _stream_fps(container, path)
         for frame in _decode(container, problems):
             turned = turned if times else _turned(_matrix(frame))
-            times.append(_stamp(frame))
+            times.append(math.nan if frame.time is None else frame.time)
+            last = _lasts(frame)
         size, promised = (stream.width, stream.height), stream.frames or 0
         tags = dict(container.metadata)
     count, size = len(times), size[::-1] if turned % 180 else size
@@ -267,7 +266,7 @@ def probe(
         raise InputError(path, "no frame can be decoded; copy or download it again")
     if not quiet and (problems or promised not in (0, count)):
         warn(f"{path}: the header announces {promised} frames, {count} decode; using {count}")
-    fps = true_rate(times, stated)
+    fps = true_rate(times, stated, last)
     facts = (str(path), *size, fps, count, promised, tags, ", ".join(problems), turned)
     return VideoInfo(*facts, None if fps == stated else stated)
 
