@@ -65,7 +65,7 @@ def _open_video(path):
 
 # %% ../../nbs/foundations/video.ipynb #cell-012
 def _stream(container):
-    "The stream that is the video: no cover picture, no track of a single frame beside a longer one."
+    "The stream that is the video: no cover picture, no single frame beside a longer track."
     import av
 
     cover = av.stream.Disposition.attached_pic
