@@ -6,7 +6,7 @@
 __all__ = ['REASONS', 'Numberer', 'LeftOut', 'VotingConfig', 'group_numbers', 'voted', 'Work', 'build_samples', 'merge_shards',
            'held_out_files', 'true_masks', 'make_dataset']
 
-# %% ../nbs/02a_dataset.ipynb #cell-003
+# %% ../nbs/02a_dataset.ipynb #cell-006
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +25,7 @@ from stvg_nb.foundations.samples import (
     open_database,
     read_samples,
     sample_record,
+    window_frames,
 )
 from .foundations.store import content_hash, kept, kept_lines, parse_shard
 from .foundations.prompting_config import PromptingConfig
@@ -32,7 +33,7 @@ from .foundations.mark_drawing import visible_marks
 from .prompting import build_database, choose_detector, choose_tracker, database_config
 from .voting import vote
 
-# %% ../nbs/02a_dataset.ipynb #cell-007
+# %% ../nbs/02a_dataset.ipynb #cell-010
 class Numberer:
     "Numbers videos with one configuration; detector and tracker are loaded once."
 
@@ -52,7 +53,8 @@ class Numberer:
         "The detector for a video; `auto` looks at the file, once."
         content = content_hash(video)
         if content not in self.chosen:
-            found, why = choose_detector(self.config, SimpleNamespace(path=str(video)), self.device)
+            at = SimpleNamespace(path=str(video))
+            found, why = choose_detector(self.config, at, self.device)
             self.chosen[content] = why
             self.loaded.setdefault(why, found)
         why = self.chosen[content]
@@ -73,15 +75,12 @@ class Numberer:
         "The database of a video, made where it is missing."
         return kept(self.path(video), self.identity(video), partial(self.make, video))
 
-    def make(self, video: Path | str, path: Path):
+    def make(self, video: Path | str, path: Path) -> None:
         "Number a video and write its database."
-        config, detector = self.config, self.detector(video)[0]
-        db = build_database(
-            video, config, detector=detector, tracker=self.tracker, device=self.device
-        )[0]
-        db.save(path)
+        parts = dict(detector=self.detector(video)[0], tracker=self.tracker, device=self.device)
+        build_database(video, self.config, **parts)[0].save(path)
 
-# %% ../nbs/02a_dataset.ipynb #cell-011
+# %% ../nbs/02a_dataset.ipynb #cell-014
 REASONS = {  # why a sample is left out
     "bad record": "the annotation of this sample cannot be read",
     "other task": "no number and no time is asked for",
@@ -91,7 +90,7 @@ REASONS = {  # why a sample is left out
     "no database": "the video cannot be numbered, or its database cannot be read",
     "other video": "the database was made from another video",
     "size": "the video has another size than its annotation",
-    "beyond the video": "the truth goes on after the last frame",
+    "beyond the video": "the truth or the window goes on after the last frame",
     "target missed": "no object overlaps the target on any frame",
     "unmarked": "only an object without a drawn mark overlaps it",
     "low share": "the vote is too divided",
@@ -105,7 +104,7 @@ class LeftOut(Exception):
         self.reason, self.detail = reason, str(detail)
         super().__init__(reason)
 
-# %% ../nbs/02a_dataset.ipynb #cell-012
+# %% ../nbs/02a_dataset.ipynb #cell-015
 @dataclass(frozen=True)
 class VotingConfig:
     "Settings of a vote on all samples."
@@ -117,7 +116,7 @@ class VotingConfig:
     marks: dict = field(default_factory=dict)  # how marks are drawn, for the record
     missed: str = "leave out"  # a target without a number: leave out | keep, with no number
 
-# %% ../nbs/02a_dataset.ipynb #cell-013
+# %% ../nbs/02a_dataset.ipynb #cell-016
 def _check_sample(sample):
     if sample.task not in ("stvg", "svg", "vtg", "rvos"):
         raise LeftOut("other task", sample.task)
@@ -130,7 +129,7 @@ def _check_sample(sample):
     if sample.task == "vtg" and (sample.interval is None or sample.interval.is_empty):
         raise LeftOut("no truth")
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-017
 def _check_database(sample, db, path):
     if None not in (sample.width, sample.height) and (sample.height, sample.width) != db.size:
         annotated = f"annotated {sample.width} x {sample.height}"
@@ -138,8 +137,11 @@ def _check_database(sample, db, path):
     if sample.tube is not None and sample.tube.end > db.video["frame_count"]:
         end, count = sample.tube.end, db.video["frame_count"]
         raise LeftOut("beyond the video", f"needs frame {end}, {count} decode")
+    window, count = window_frames(sample, db.video["fps"]), db.video["frame_count"]
+    if window is not None and window[1] > count:
+        raise LeftOut("beyond the video", f"its window ends at {window[1]}, {count} frames decode")
 
-# %% ../nbs/02a_dataset.ipynb #cell-015
+# %% ../nbs/02a_dataset.ipynb #cell-019
 def group_numbers(
     db: MaskDatabase,
     masks: Sequence,  # a (H, W) bool mask a frame of the video: the union of all targets; or None
@@ -158,7 +160,7 @@ def group_numbers(
             out.append(id)
     return tuple(out)
 
-# %% ../nbs/02a_dataset.ipynb #cell-017
+# %% ../nbs/02a_dataset.ipynb #cell-021
 def voted(
     sample: Sample,
     db: MaskDatabase,  # of the sample's video
@@ -187,7 +189,7 @@ def voted(
         raise LeftOut("low share", f"{v.vote_share:.3f}")
     return replace(sample, answer_ids=(v.id,), vote=v.summary)
 
-# %% ../nbs/02a_dataset.ipynb #cell-020
+# %% ../nbs/02a_dataset.ipynb #cell-024
 @dataclass
 class Work:
     "What is needed to turn an annotated sample into a line of `samples.jsonl`."
@@ -199,7 +201,7 @@ class Work:
     prompting: PromptingConfig | None = None  # which marks are drawn, for the vote; None: all
     config: VotingConfig = VotingConfig()
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-025
 def _keys(samples):
     "Keys of all samples, without building those that are built on access."
     if hasattr(samples, "keys"):
@@ -208,7 +210,7 @@ def _keys(samples):
         return [f"{n}/{samples.sources[n].entries[j].key}" for n, j in samples.index]
     return [s.key for s in samples]
 
-# %% ../nbs/02a_dataset.ipynb #cell-021
+# %% ../nbs/02a_dataset.ipynb #cell-026
 def _numbered(work, sample, video):
     "Path of the database and the database, checked against the video."
     try:
@@ -222,7 +224,7 @@ def _numbered(work, sample, video):
     _check_database(sample, db, video)
     return path, db
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-027
 def _finish(work, sample):
     "A located, numbered and voted sample."
     _check_sample(sample)
@@ -245,7 +247,7 @@ def _finish(work, sample):
     sample = replace(sample, fps=db.video["fps"], frame_count=db.video["frame_count"])
     return voted(sample, db, work.config, drawn, masks)
 
-# %% ../nbs/02a_dataset.ipynb #cell-022
+# %% ../nbs/02a_dataset.ipynb #cell-028
 def _line(work, i, key, videos, databases):
     "What becomes of one sample: its record, or why it is left out."
     try:
@@ -258,7 +260,7 @@ def _line(work, i, key, videos, databases):
     except LeftOut as e:
         return dict(key=key, left_out=e.reason, detail=e.detail)
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-029
 def _gathered(done):
     "Counts for the header, and the lines that are kept."
     reasons = Counter(d["left_out"] for d in done if "left_out" in d)
@@ -266,7 +268,7 @@ def _gathered(done):
     left = {r: reasons[r] for r in REASONS}
     return dict(counts=dict(kept=len(records), left_out=left)), records
 
-# %% ../nbs/02a_dataset.ipynb #cell-023
+# %% ../nbs/02a_dataset.ipynb #cell-030
 def build_samples(
     work: Work,
     path: Path | str,  # `samples.jsonl`
@@ -303,12 +305,12 @@ def build_samples(
     with bar:
         return kept_lines(path, header, items, make, finish, lambda k: bar.update())
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-031
 def _left_out_path(path):
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
     return path.with_name(f"{name}.left-out.jsonl")
 
-# %% ../nbs/02a_dataset.ipynb #cell-029
+# %% ../nbs/02a_dataset.ipynb #cell-037
 def merge_shards(
     path: Path | str,  # the whole file
     parts: Sequence[Path | str],  # its shards, in any order
@@ -336,7 +338,7 @@ def merge_shards(
     write_jsonl(path, [header, *(line for _, line in sorted(placed, key=lambda x: x[0]))])
     return header
 
-# %% ../nbs/02a_dataset.ipynb #cell-030
+# %% ../nbs/02a_dataset.ipynb #cell-038
 _OF_SHARD = ("shard", "index", "counts", "config_hash", "quarantined")
 
 
@@ -351,7 +353,7 @@ def _summed(heads):
         out["quarantined"] = [x for h in heads for x in h["quarantined"]]
     return out
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-039
 def _sum(counts):
     if not isinstance(counts[0], dict):
         return sum(counts)
@@ -362,7 +364,7 @@ def _sum(counts):
 def _nested(counts, key):
     return any(isinstance(c.get(key), dict) for c in counts)
 
-# %% ../nbs/02a_dataset.ipynb #cell-033
+# %% ../nbs/02a_dataset.ipynb #cell-041
 def held_out_files(benchmark: str, annotations: Sequence[Path | str]) -> list[Path]:
     "Validation and test files of a benchmark that lie beside its training files."
     given = {Path(a).resolve() for a in annotations}
@@ -379,19 +381,19 @@ def held_out_files(benchmark: str, annotations: Sequence[Path | str]) -> list[Pa
                 found.append(path)
     return found
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-042
 def _splits(benchmark):
     from stvg_nb.foundations.benchmarks import BENCHMARKS
 
     return BENCHMARKS[benchmark].splits
 
-# %% ../nbs/02a_dataset.ipynb #cell-035
+# %% ../nbs/02a_dataset.ipynb #cell-044
 def _check_names(benchmark, masks, boxes):
     if benchmark != "jsonl" and benchmark not in LOADERS:
         known = ", ".join([*LOADERS, "jsonl"])
         raise InputError("--benchmark", f"unknown name {benchmark!r}; there are {known}")
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-045
 def _open_files(benchmark, annotations, videos, boxes, masks, split, held_out):
     "(samples, finder of videos, finder of true masks) of the given files."
     if benchmark == "jsonl":
@@ -406,14 +408,14 @@ def _open_files(benchmark, annotations, videos, boxes, masks, split, held_out):
     samples = one if len(benches) == 1 and not held else training_set(benches, held)
     return samples, one.video_path, partial(true_masks, one)
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-046
 def _in_folder(videos, sample):
     path = videos / sample.video
     if not path.exists():
         raise InputError(videos, f"video {sample.video!r} is not here")
     return path
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-047
 def true_masks(bench, sample: Sample) -> list:  # a (H, W) bool mask a frame, or None
     "The union of all targets on each frame; None where no target is seen."
     from pycocotools import mask as coco
@@ -424,7 +426,17 @@ def true_masks(bench, sample: Sample) -> list:  # a (H, W) bool mask a frame, or
         out.append(coco.decode(coco.merge(rles)).astype(bool) if rles else None)
     return out
 
-# %% ../nbs/02a_dataset.ipynb #cell-036
+# %% ../nbs/02a_dataset.ipynb #cell-049
+def _held_out(benchmark, annotations, named, wanted):
+    "The files whose videos are left out: those that are named, else those that lie beside."
+    held = [Path(h) for h in named]
+    if wanted and not held:
+        held = held_out_files(benchmark, annotations) if benchmark != "jsonl" else []
+        if not held:
+            raise InputError("--leak-free", "no test file lies beside the annotations; name it")
+    return held
+
+
 def make_dataset(
     benchmark: str,  # a benchmark's name, or jsonl for samples of your own
     annotations: Sequence[Path | str],  # one file or several
@@ -446,11 +458,7 @@ def make_dataset(
     _check_names(benchmark, masks, boxes)
     profile = profile or load_profile()
     output = Path(output)
-    held = [Path(h) for h in held_out]
-    if leak_free and not held:
-        held = held_out_files(benchmark, annotations) if benchmark != "jsonl" else []
-        if not held:
-            raise InputError("--leak-free", "no test file lies beside the annotations; name it")
+    held = _held_out(benchmark, annotations, held_out, leak_free)
     opened = _open_files(benchmark, annotations, videos, boxes, masks, split, held)
     folder = Path(databases) if databases else output.parent / "databases"
     numberer = Numberer(profile.prompting, profile.device, folder) if number else None

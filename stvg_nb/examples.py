@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .foundations.files import InputError, canonical_json, config_hash, read_jsonl, runs_dir
-from .foundations.geometry import Interval, Tube
+from .foundations.geometry import Interval, Tube, rate_of_part, time_of
 from .foundations.masks import MaskDatabase
 from .foundations.settings import resolve
 from .foundations.video import probe, sample_indices, visual_tokens
@@ -92,12 +92,13 @@ def clip_facts(sample: Sample, db: MaskDatabase | None) -> tuple:
     facts = db.video if db is not None else asdict(probe(sample.video, quiet=True))
     fps, count = facts["fps"], facts["frame_count"]
     first, stop = window_frames(sample, fps) or (0, count)
+    own = rate_of_part(fps, first, stop)
     where, name = f"sample {sample.key}", Path(sample.video).name
     if not 0 <= first < stop <= count:
         says = f"its window is frames {first} to {stop}, {name} has {count} frames"
         raise InputError(where, f"{says}; correct the window or leave it out")
     if sample.interval is not None:
-        span, length = true_seconds(sample, fps), (stop - first) / fps
+        span, length = true_seconds(sample, fps), time_of(stop - first, own)
         if span.start < 0 or span.start >= length or span.end > length + 1 / fps:
             says = f"its truth is {span.start:g} to {span.end:g} s, its clip lasts {length:.2f} s"
             raise InputError(where, f"{says}; correct start and end")
@@ -112,10 +113,11 @@ def numbered_form(sample: Sample, profile, config: TrainConfig) -> dict:
     if not with_marks(config) or sample.task == "vtg":
         *_, fps, (first, stop) = clip_facts(sample, db)
         span = _needed_times(sample, fps)
-        length = (stop - first) / fps
+        own = rate_of_part(fps, first, stop)
+        length = time_of(stop - first, own)
         return dict(
             text=build_prompt("vtg", query, think=think, query_norm="none"),
-            target=Target(interval=span, duration=length, fps=fps, task="vtg"),
+            target=Target(interval=span, duration=length, fps=own, task="vtg"),
             answer=format_answer("vtg", start=span.start, end=span.end),
         )
     marks = profile.prompting
@@ -123,7 +125,7 @@ def numbered_form(sample: Sample, profile, config: TrainConfig) -> dict:
     target = numbered_target(sample, db, profile, config)
     times = {}
     if sample.task == "stvg":
-        span = _needed_times(sample, target.fps)
+        span = _needed_times(sample, clip_facts(sample, db)[2])
         times = dict(start=span.start, end=span.end)
     return dict(
         text=build_prompt(sample.task, query, marks.mark_type, **asked),
@@ -156,8 +158,9 @@ def numbered_target(
     mark_type = profile.prompting.mark_type
     if sample.task == "rvos":
         seen = {i: runs(f - window[0] for f in db.tube(i).frames) for i in db.ids}
-        length = (window[1] - window[0]) / fps
-        return Target(sample.answer_ids, None, length, fps, "rvos", mark_type, visible=seen)
+        own = rate_of_part(fps, *window)
+        length = time_of(window[1] - window[0], own)
+        return Target(sample.answer_ids, None, length, own, "rvos", mark_type, visible=seen)
     drawn, sampled = _drawn_marks(db, fps, window, profile, config)
     span = _needed_times(sample, fps)
     return make_target(
@@ -189,8 +192,8 @@ def _drawn_marks(db, fps, window, profile, config):
 
 
 def _sampled(window, fps, sampling):
-    n = window[1] - window[0]
-    return sample_indices(n, fps, sampling.rate, sampling.mode, maximum=sampling.max_frames)
+    n, own = window[1] - window[0], rate_of_part(fps, *window)
+    return sample_indices(n, own, sampling.rate, sampling.mode, maximum=sampling.max_frames)
 
 # %% ../nbs/04e_examples.ipynb #cell-018
 def make_row(sample: Sample, profile, config: TrainConfig, form: Callable) -> dict:

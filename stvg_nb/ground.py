@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['render_answer', 'ground']
 
-# %% ../nbs/06c_ground.ipynb #cell-003
+# %% ../nbs/06c_ground.ipynb #cell-006
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -24,7 +24,7 @@ from .foundations.prompting_config import check_config
 from .prompting import build_database, choose_detector, choose_tracker
 from .questions import TASKS
 
-# %% ../nbs/06c_ground.ipynb #cell-007
+# %% ../nbs/06c_ground.ipynb #cell-010
 _RED, _GREEN = (230, 30, 30), (40, 180, 60)
 
 
@@ -39,7 +39,7 @@ def _draw_box(frame, box, colour, number, thick):
         at, font = (x1 + 2, max(y1 - 3, 12)), cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(frame, str(number), at, font, 0.5 * thick, colour, thick, cv2.LINE_AA)
 
-
+# %% ../nbs/06c_ground.ipynb #cell-011
 def _draw_bar(frame, span, colour, row, thick, count):
     "A bar for an interval (start, end) in frames, in the row-th line from below."
     start, end = span
@@ -47,7 +47,7 @@ def _draw_bar(frame, span, colour, row, thick, count):
     if end > start:
         frame[y : y + 3 * thick, int(start * scale) : int(min(end, count) * scale)] = colour
 
-# %% ../nbs/06c_ground.ipynb #cell-008
+# %% ../nbs/06c_ground.ipynb #cell-012
 def render_answer(
     video: Path | str,
     output: Path | str,
@@ -76,7 +76,7 @@ def render_answer(
 
     return write_video(output, (drawn(i, f) for i, _, f in iter_frames(video)), info.fps)
 
-# %% ../nbs/06c_ground.ipynb #cell-011
+# %% ../nbs/06c_ground.ipynb #cell-015
 def _numbered(video, info, database, config, device, on_record):  # -> MaskDatabase
     config = check_config(config)
     if database and Path(database).is_file():
@@ -94,7 +94,14 @@ def _numbered(video, info, database, config, device, on_record):  # -> MaskDatab
         db.save(database)
     return db
 
-# %% ../nbs/06c_ground.ipynb #cell-012
+# %% ../nbs/06c_ground.ipynb #cell-016
+def _check_asked(task, queries):
+    if task not in TASKS:
+        raise InputError("--task", f"{task!r} is not one of {', '.join(TASKS)}")
+    if empty := [q for q in queries if not q.strip()]:
+        raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
+
+
 def ground(
     video: Path | str,
     queries: Sequence[str],  # sentences
@@ -109,10 +116,7 @@ def ground(
     say: Callable = lambda line: None,  # one line each about what was chosen
 ) -> dict:  # stvg.grounding/1
     "Answer sentences about one video."
-    if task not in TASKS:
-        raise InputError("--task", f"{task!r} is not one of {', '.join(TASKS)}")
-    if empty := [q for q in queries if not q.strip()]:
-        raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
+    _check_asked(task, queries)
     profile, began, info = profile or load_profile(), time.perf_counter(), probe(video)
     device = device or profile.device
     policy = policy or load_policy(model or profile.train.base, device)
@@ -136,7 +140,7 @@ def ground(
     schema = "stvg.grounding/1"
     return dict(schema=schema, results=results, config_hash=config_hash(hashed), seconds=seconds)
 
-
+# %% ../nbs/06c_ground.ipynb #cell-017
 def _results(policy, video, queries, task, db, config, repair):
     name = Path(video).name
     samples = [

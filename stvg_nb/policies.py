@@ -20,7 +20,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .foundations.files import InputError, canonical_json, config_hash, read_jsonl
-from .foundations.geometry import Interval, Tube, box_iou
+from .foundations.geometry import Interval, Tube, box_iou, rate_of_part, time_of
 from .foundations.masks import MaskDatabase
 from .foundations.settings import SamplingConfig, resolve
 from .foundations.video import Clip, iter_frames, probe, sample_indices
@@ -246,7 +246,11 @@ def sampled_frames(
     "The frames of a clip that a model is shown."
     first, stop = window
     index = sample_indices(
-        stop - first, video["fps"], sampling.rate, sampling.mode, maximum=sampling.max_frames
+        stop - first,
+        rate_of_part(video["fps"], first, stop),
+        sampling.rate,
+        sampling.mode,
+        maximum=sampling.max_frames,
     )
     return first + np.asarray(index)
 
@@ -313,12 +317,12 @@ def read_reply(
     video: dict,  # of `video_facts`
     config: AnswerConfig,
 ) -> Answer:
-    "What a text says about a sample; an interval that is missing or empty is None."
+    "What a text says about a sample; an interval that is missing or reversed is None."
     first, stop = clip_window(sample, video)
     parsed = parse(
         text,
         sample.task,
-        duration=(stop - first) / video["fps"],
+        duration=time_of(stop - first, rate_of_part(video["fps"], first, stop)),
         mark_type=config.prompting.mark_type,
         think=config.think,
     )
@@ -333,9 +337,9 @@ def _answer(sample, text, parsed, video, calls):
     first, stop = clip_window(sample, video)
     if sample.task in ("svg", "rvos"):
         return replace(out, interval=true_frames(sample) or Interval.frames(first, stop))
-    if parsed.start is None or parsed.interval.is_empty:
+    if parsed.start is None or parsed.end < parsed.start:
         return out
-    span = parsed.interval.to_frames(video["fps"])
+    span = parsed.interval.to_frames(rate_of_part(video["fps"], first, stop))
     span = Interval.frames(span.start + first, span.end + first)
     return replace(out, interval=span, seconds=(parsed.start, parsed.end))
 

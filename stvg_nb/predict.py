@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['look_up', 'complete', 'look_up_record', 'numbered_samples', 'predict', 'samples_to_predict', 'predict_files']
 
-# %% ../nbs/06b_predict.ipynb #cell-003
+# %% ../nbs/06b_predict.ipynb #cell-006
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from .models import Policy, load_policy
 from .policies import AnswerConfig, _batches, answer_all, answers_header
 from .repair import answer_tube, union_masks
 
-# %% ../nbs/06b_predict.ipynb #cell-006
+# %% ../nbs/06b_predict.ipynb #cell-009
 def look_up(
     answer: Answer,
     source,  # MaskDatabase, Tracks or {ID: Tube} of the clip; None: nothing was found in it
@@ -44,7 +44,7 @@ def look_up(
     flags = answer.flags | dict(repaired=found.repaired.changed)
     return replace(answer, boxes=found.tube.to_dict(), flags=flags)
 
-
+# %% ../nbs/06b_predict.ipynb #cell-010
 def complete(
     answer: Answer,
     sample: Sample,
@@ -64,7 +64,7 @@ def complete(
     masks = {str(f): m for f, m in masks.items()}
     return replace(answer, masks=masks, flags=answer.flags | dict(unknown_ids=unknown))
 
-
+# %% ../nbs/06b_predict.ipynb #cell-011
 def look_up_record(
     record: dict,  # of a predictions file
     source,  # as `look_up`
@@ -74,7 +74,7 @@ def look_up_record(
     "`look_up` for a record of a predictions file."
     return answer_record(look_up(read_answer(record), source, repair, truth))
 
-# %% ../nbs/06b_predict.ipynb #cell-014
+# %% ../nbs/06b_predict.ipynb #cell-019
 def numbered_samples(
     samples: Sequence[Sample],  # located
     numberer: Callable | None,  # video -> path of its database; None: nothing is numbered
@@ -90,7 +90,7 @@ def numbered_samples(
         out.append(s)
     return out
 
-
+# %% ../nbs/06b_predict.ipynb #cell-020
 def _shard(samples, config, shard):
     "Positions of the samples of one shard, in the order of their batches."
     first, n = parse_shard(shard)
@@ -98,7 +98,7 @@ def _shard(samples, config, shard):
         return list(range(len(samples)))
     return [i for batch in _batches(samples, config.batch_size)[first::n] for i in batch]
 
-# %% ../nbs/06b_predict.ipynb #cell-016
+# %% ../nbs/06b_predict.ipynb #cell-022
 def predict(
     policy: Policy,
     samples: Sequence[Sample],  # located, with their databases where numbers are drawn
@@ -135,13 +135,13 @@ def predict(
     write_jsonl(output, [wanted, *records])
     return wanted
 
-
+# %% ../nbs/06b_predict.ipynb #cell-023
 def _prediction(answer, sample, config, repair):
     if config.method != "two_stage":
         answer = complete(answer, sample, open_database(sample.database), repair)
     return answer_record(answer)
 
-# %% ../nbs/06b_predict.ipynb #cell-021
+# %% ../nbs/06b_predict.ipynb #cell-028
 def samples_to_predict(
     data: Path | str | None = None,  # samples.jsonl, ...
     benchmark: str | None = None,  # ... or a benchmark with its files
@@ -163,7 +163,7 @@ def samples_to_predict(
     samples = [replace(s, video=str(bench.video_path(s))) for s in bench]
     return samples, benchmark, [content_hash(annotations)]
 
-# %% ../nbs/06b_predict.ipynb #cell-023
+# %% ../nbs/06b_predict.ipynb #cell-030
 def predict_files(
     output: Path | str,
     model: str,  # a name that `load_policy` understands

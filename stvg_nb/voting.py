@@ -6,58 +6,36 @@
 __all__ = ['VOTES', 'BOX_MODES', 'Tracks', 'grow', 'drawn_on', 'Vote', 'vote', 'upper_bound', 'bound_rows', 'buckets', 'Spot',
            'spot_check', 'normalise_query']
 
-# %% ../nbs/02_voting.ipynb #cell-003
+# %% ../nbs/02_voting.ipynb #cell-006
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from fastcore.basics import patch
 
 from .foundations.files import InputError
 from .foundations.geometry import Tube, box_iou
 from .foundations.masks import MaskDatabase
 
-# %% ../nbs/02_voting.ipynb #cell-017
+# %% ../nbs/02_voting.ipynb #cell-020
 @dataclass(eq=False)
 class Tracks:
     "Boxes by ID and frame: what voting and repair read of a mask database."
 
     tubes: dict  # ID -> Tube
-    scores: dict = field(
-        default_factory=dict
-    )  # ID -> confidence of the detector; 1 where not given
+    scores: dict = field(default_factory=dict)  # ID -> confidence; 1 where not given
     fps: float | None = None  # frames per second of the video
     start: int = 0  # processed frames [start, stop)
     stop: int | None = None  # None: not known
 
-    @classmethod
-    def of(
-        cls,
-        source,  # MaskDatabase, {ID: Tube} or Tracks
-    ):
-        "Read a source once; Tracks are handed through."
-        if isinstance(source, Tracks):
-            return source
-        if isinstance(source, Mapping):
-            return cls(dict(source))
-        if not isinstance(source, MaskDatabase):
-            raise InputError(
-                "tracks", f"needs a mask database or boxes by ID, found {type(source).__name__}"
-            )
-        return cls(
-            {i: source.tube(i) for i in source.ids},
-            {i: source.info(i)["score"] for i in source.ids},
-            source.video["fps"],
-            source.frames["start"],
-            source.frames["stop"],
-        )
-
     @property
-    def ids(self):
+    def ids(self) -> np.ndarray:  # (K,) int64
+        "The numbers, ascending."
         return np.array(sorted(self.tubes), np.int64)
 
     def at(
         self,
-        frames,  # (n,) frame indices
+        frames: Sequence[int] | np.ndarray,  # (n,) frame indices
     ) -> tuple:  # ids (K,) ascending; boxes (K, n, 4), NaN where absent; present (K, n) bool
         "All objects on the given frames."
         found = [self.tubes[i].at(frames) for i in self.ids.tolist()]
@@ -65,7 +43,25 @@ class Tracks:
             return self.ids, np.zeros((0, len(frames), 4)), np.zeros((0, len(frames)), bool)
         return self.ids, np.stack([b for b, _ in found]), np.stack([h for _, h in found])
 
-# %% ../nbs/02_voting.ipynb #cell-020
+# %% ../nbs/02_voting.ipynb #cell-021
+@patch(cls_method=True)
+def of(
+    cls: Tracks,
+    source: MaskDatabase | Mapping | Tracks,  # a mapping: {ID: Tube}
+) -> Tracks:
+    "Read a source once; Tracks are handed through."
+    if isinstance(source, Tracks):
+        return source
+    if isinstance(source, Mapping):
+        return cls(dict(source))
+    if not isinstance(source, MaskDatabase):
+        found = type(source).__name__
+        raise InputError("tracks", f"needs a mask database or boxes by ID, found {found}")
+    tubes = {i: source.tube(i) for i in source.ids}
+    scores = {i: source.info(i)["score"] for i in source.ids}
+    return cls(tubes, scores, source.video["fps"], source.frames["start"], source.frames["stop"])
+
+# %% ../nbs/02_voting.ipynb #cell-024
 VOTES = {  # presets; each switch can also be given alone
     "paper": dict(shift=0, box_mode="half_open", ties="settled", fallback=True),
     "release": dict(shift=1, box_mode="code_vote", ties="first", fallback=False),
@@ -92,7 +88,7 @@ def _switches(variant, given):
         raise InputError("ties", f"{merged['ties']!r} is not 'settled' or 'first'")
     return merged
 
-# %% ../nbs/02_voting.ipynb #cell-021
+# %% ../nbs/02_voting.ipynb #cell-025
 def grow(boxes, pixels):  # (..., 4)
     "Move the lower right corner, as the reading of pixel indices asks."
     return (
@@ -101,9 +97,9 @@ def grow(boxes, pixels):  # (..., 4)
         else np.asarray(boxes, float)
     )
 
-# %% ../nbs/02_voting.ipynb #cell-024
+# %% ../nbs/02_voting.ipynb #cell-028
 def drawn_on(
-    candidates,  # callable frame -> IDs, mapping {frame: IDs}, or a sequence with the IDs of frame 0, 1, ...
+    candidates: Callable | Mapping | Sequence,  # frame -> IDs, as function, mapping or list
 ) -> Callable:  # frame -> IDs
     "One form for drawn marks; a frame that is not listed has none."
     if callable(candidates):
@@ -113,7 +109,7 @@ def drawn_on(
     listed = candidates if isinstance(candidates, Sequence) else list(candidates)
     return lambda f: listed[f] if 0 <= f < len(listed) else ()
 
-# %% ../nbs/02_voting.ipynb #cell-025
+# %% ../nbs/02_voting.ipynb #cell-029
 def _allowed(ids, frames, candidates):  # (K, n) bool
     if candidates is None:
         return np.ones((len(ids), len(frames)), bool)
@@ -121,7 +117,7 @@ def _allowed(ids, frames, candidates):  # (K, n) bool
     columns = [np.isin(ids, np.fromiter(drawn(f), np.int64)) for f in frames.tolist()]
     return np.stack(columns, 1) if columns else np.zeros((len(ids), 0), bool)
 
-# %% ../nbs/02_voting.ipynb #cell-028
+# %% ../nbs/02_voting.ipynb #cell-032
 def _pick(table, order, min_iou):  # (K, n) IoU, -1 where not a candidate; (K,) row order
     "Equation 2: winning row of each frame (-1: nobody) and its IoU."
     if not len(table):
@@ -131,7 +127,7 @@ def _pick(table, order, min_iou):  # (K, n) IoU, -1 where not a candidate; (K,) 
     won = best > min_iou
     return np.where(won, row, -1), np.where(won, best, 0.0)
 
-# %% ../nbs/02_voting.ipynb #cell-029
+# %% ../nbs/02_voting.ipynb #cell-033
 def _elect(ids, winner, best, ties):  # (K,), (n,), (n,)
     "Equation 3: the row with most votes, None without any vote; also the counts."
     counts = np.bincount(winner[winner >= 0], minlength=len(ids))
@@ -142,7 +138,7 @@ def _elect(ids, winner, best, ties):  # (K,), (n,), (n,)
         return min(leaders, key=lambda k: int(np.argmax(winner == k))), counts
     return max(leaders, key=lambda k: (round(float(best[winner == k].sum()), 9), -ids[k])), counts
 
-# %% ../nbs/02_voting.ipynb #cell-032
+# %% ../nbs/02_voting.ipynb #cell-036
 @dataclass(eq=False)
 class Vote:
     "Outcome of equations 2 and 3 for one sample."
@@ -174,12 +170,22 @@ class Vote:
             unmarked=self.unmarked,
         )
 
-# %% ../nbs/02_voting.ipynb #cell-033
+# %% ../nbs/02_voting.ipynb #cell-037
+def _iou_table(tracks, truth, switches):
+    "Frames (n,), IDs (K,), IoUs (K, n), -1 where an object is absent; who is present (K, n)."
+    inside = (truth.frames >= truth.start) & (truth.frames < truth.end)
+    frames, true = truth.frames[inside], truth.boxes[inside]
+    ids, boxes, present = tracks.at(frames + switches["shift"])
+    of_boxes, of_truth = BOX_MODES[switches["box_mode"]]
+    ious = box_iou(grow(true, of_truth), grow(boxes, of_boxes))
+    return frames, ids, np.where(present, ious, -1.0), present
+
+# %% ../nbs/02_voting.ipynb #cell-038
 def vote(
-    source,  # MaskDatabase, {ID: Tube} or Tracks
+    source: MaskDatabase | Mapping | Tracks,  # a mapping: {ID: Tube}
     truth: Tube,  # true boxes; those outside its interval are left aside
-    candidates=None,  # drawn marks, see `drawn_on`; None: all of M
-    min_iou=0.0,  # a vote needs more than this
+    candidates: Callable | Mapping | Sequence | None = None,  # drawn marks; None: all of M
+    min_iou: float = 0.0,  # a vote needs more than this
     variant: str = "paper",  # paper | release
     **switches,  # shift, box_mode, ties, fallback: in place of the preset's
 ) -> Vote:
@@ -187,19 +193,10 @@ def vote(
     if not 0 <= min_iou < 1:
         raise InputError("min_iou", f"{min_iou} is not in [0, 1)")
     s, tracks = _switches(variant, switches), Tracks.of(source)
-    inside = (truth.frames >= truth.start) & (truth.frames < truth.end)
-    frames, g = truth.frames[inside], truth.boxes[inside]
-    ids, boxes, present = tracks.at(frames + s["shift"])
-    table = np.where(
-        present,
-        box_iou(grow(g, BOX_MODES[s["box_mode"]][1]), grow(boxes, BOX_MODES[s["box_mode"]][0])),
-        -1.0,
-    )  # (K, n)
-    order = (
-        np.argsort([-tracks.scores.get(i, 1.0) for i in ids.tolist()], kind="stable")
-        if s["ties"] == "settled"
-        else np.arange(len(ids))
-    )
+    frames, ids, table, present = _iou_table(tracks, truth, s)
+    order = np.arange(len(ids))
+    if s["ties"] == "settled":
+        order = np.argsort([-tracks.scores.get(i, 1.0) for i in ids.tolist()], kind="stable")
     allowed, unmarked = _allowed(ids, frames + s["shift"], candidates), False
     winner, best = _pick(np.where(allowed, table, -1.0), order, min_iou)
     if candidates is not None and s["fallback"] and not (winner >= 0).any():
@@ -210,18 +207,10 @@ def vote(
     winners = np.where(winner >= 0, np.append(ids, 0)[winner], 0)  # row -1 is the appended 0
     if k is None:
         return Vote(None, frames, winners, best, votes)
-    return Vote(
-        int(ids[k]),
-        frames,
-        winners,
-        best,
-        votes,
-        float(table[k][present[k]].mean()),
-        float(present[k].mean()),
-        unmarked,
-    )
+    mean, seen = float(table[k][present[k]].mean()), float(present[k].mean())
+    return Vote(int(ids[k]), frames, winners, best, votes, mean, seen, unmarked)
 
-# %% ../nbs/02_voting.ipynb #cell-051
+# %% ../nbs/02_voting.ipynb #cell-056
 def upper_bound(
     source,  # MaskDatabase, {ID: Tube} or Tracks
     truth: Tube,  # true tube
@@ -235,10 +224,13 @@ def upper_bound(
     frames = np.arange(truth.start, truth.end)
     boxes, present = tracks.tubes[id].at(frames)
     drawn = present & _allowed(np.array([id]), frames, candidates)[0]
-    score = lambda keep: Tube(truth.start, truth.end, frames[keep], boxes[keep]).iou(truth)[1]
+
+    def score(keep):
+        return Tube(truth.start, truth.end, frames[keep], boxes[keep]).iou(truth)[1]
+
     return {"all": score(present), "drawn": score(drawn)}
 
-# %% ../nbs/02_voting.ipynb #cell-055
+# %% ../nbs/02_voting.ipynb #cell-060
 def bound_rows(
     votes,  # list of Vote
     bounds,  # list of what `upper_bound` gives, same order
@@ -250,7 +242,10 @@ def bound_rows(
     for population, keep in (("all", np.ones(len(votes), bool)), ("found", found)):
         for boxes in ("all", "drawn"):
             scores = np.array([b[boxes] for b in bounds], float)[keep]
-            mean = lambda x: float(x.mean()) if len(x) else None
+
+            def mean(x):
+                return float(x.mean()) if len(x) else None
+
             out.append(
                 dict(
                     population=population,
@@ -263,7 +258,7 @@ def bound_rows(
             )
     return out
 
-# %% ../nbs/02_voting.ipynb #cell-058
+# %% ../nbs/02_voting.ipynb #cell-063
 def buckets(
     values,  # (n,) what to sort by: vote shares, seconds, ...
     scores,  # (n,) what to average
@@ -284,7 +279,7 @@ def buckets(
         )
     return out
 
-# %% ../nbs/02_voting.ipynb #cell-065
+# %% ../nbs/02_voting.ipynb #cell-070
 @dataclass(eq=False)
 class Spot:
     "One row of the sheet."
@@ -294,54 +289,49 @@ class Spot:
     answer: Tube | None  # boxes of A; None: missed
     frame: Callable  # frame index -> (H, W, 3) uint8 RGB
 
-# %% ../nbs/02_voting.ipynb #cell-066
-def spot_check(
-    spots,  # list of Spot
-    k=4,  # frames a row, evenly over the true interval
-):
-    "Figure: true box (green) against the answer's box (red, dashed) on a few frames, IoU in the corner."
+# %% ../nbs/02_voting.ipynb #cell-071
+def _draw_boxes(ax, true, guess):
     import matplotlib.pyplot as plt
 
-    tall = max(
-        2.5 * np.divide(*spot.frame(int(spot.truth.frames[0])).shape[:2]) for spot in spots
-    )  # inches
-    fig, axes = plt.subplots(
-        len(spots), k, figsize=(2.6 * k, (tall + 0.6) * len(spots)), squeeze=False
-    )
+    for box, style in ((true, dict(ec="lime")), (guess, dict(ec="red", ls="--"))):
+        if np.isfinite(box).all():
+            size = box[2:] - box[:2]
+            ax.add_patch(plt.Rectangle(box[:2], *size, fill=False, lw=2, **style))
+
+
+def _spot_row(spot, row):
+    "One sample on a few frames."
+    last, nothing = len(spot.truth.frames) - 1, np.zeros((0, 4))
+    frames = spot.truth.frames[np.linspace(0, last, len(row)).round().astype(int)]
+    answer = spot.answer or Tube(0, 0, frames[:0], nothing)
+    boxes, there = answer.at(frames)
+    for ax, f, true, guess, has in zip(row, frames, spot.truth.at(frames)[0], boxes, there):
+        ax.imshow(spot.frame(int(f)))
+        ax.set(xticks=[], yticks=[])
+        _draw_boxes(ax, true, guess)
+        said = f"IoU {float(box_iou(true, guess)):.2f}" if has else "no box"
+        ax.set_xlabel(f"frame {f}, {said}", fontsize=8)
+    row[0].set_title(spot.title, loc="left", fontsize=9)
+
+# %% ../nbs/02_voting.ipynb #cell-072
+def spot_check(
+    spots: Sequence,  # of Spot
+    k: int = 4,  # frames a row, evenly over the true interval
+):  # matplotlib figure
+    "True box (green) against the answer's (red, dashed) on a few frames, their IoU below."
+    import matplotlib.pyplot as plt
+
+    shapes = [spot.frame(int(spot.truth.frames[0])).shape[:2] for spot in spots]
+    tall = max(2.5 * np.divide(*shape) for shape in shapes)  # inches
+    size = 2.6 * k, (tall + 0.6) * len(spots)
+    fig, axes = plt.subplots(len(spots), k, figsize=size, squeeze=False)
     for spot, row in zip(spots, axes):
-        frames = spot.truth.frames[
-            np.linspace(0, len(spot.truth.frames) - 1, k).round().astype(int)
-        ]
-        g, (b, has) = (
-            spot.truth.at(frames)[0],
-            (spot.answer or Tube(0, 0, frames[:0], np.zeros((0, 4)))).at(frames),
-        )
-        for ax, f, true, guess, there in zip(row, frames.tolist(), g, b, has):
-            ax.imshow(spot.frame(f))
-            ax.set(xticks=[], yticks=[])
-            for box, style in ((true, dict(ec="lime")), (guess, dict(ec="red", ls="--"))):
-                if np.isfinite(box).all():
-                    ax.add_patch(
-                        plt.Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, lw=2, **style)
-                    )
-            ax.set_xlabel(
-                f"frame {f}, IoU {float(box_iou(true, guess)):.2f}"
-                if there
-                else f"frame {f}, no box",
-                fontsize=8,
-            )
-        row[0].set_title(spot.title, loc="left", fontsize=9)
-    fig.subplots_adjust(
-        0.01,
-        0.25 / fig.get_figheight(),
-        0.99,
-        1 - 0.3 / fig.get_figheight(),
-        wspace=0.04,
-        hspace=0.6 / tall,
-    )
+        _spot_row(spot, row)
+    low, high = 0.25 / size[1], 1 - 0.3 / size[1]
+    fig.subplots_adjust(0.01, low, 0.99, high, wspace=0.04, hspace=0.6 / tall)
     return fig
 
-# %% ../nbs/02_voting.ipynb #cell-077
+# %% ../nbs/02_voting.ipynb #cell-083
 def normalise_query(
     text: str,  # sentence as annotated
     training: bool,  # is it for training, or for evaluation?

@@ -8,7 +8,7 @@ __all__ = ['appearance', 'similarity', 'merge_candidates', 'stitch', 'visible_ru
 # %% ../../nbs/foundations/identity.ipynb #cell-003
 import numpy as np
 
-from .geometry import Tube, box_iou, box_overlap
+from .geometry import Tube, box_iou, box_overlap, time_of
 from .masks import MaskDatabase, mask_box, mask_iou
 
 # %% ../../nbs/foundations/identity.ipynb #cell-009
@@ -118,7 +118,7 @@ def _switches(id, tube, appearance_at, fps):  # appearance_at: {key frame: histo
     for f, g in zip(seen, seen[1:]):
         if similarity(appearance_at[f], appearance_at[g]) < 0.5:
             found.append((int(g), "looks changed"))
-    out = [dict(id=id, frame=f, seconds=round(f / fps, 2), why=why) for f, why in found]
+    out = [dict(id=id, frame=f, seconds=round(time_of(f, fps), 2), why=why) for f, why in found]
     return sorted(out, key=lambda s: s["frame"])
 
 # %% ../../nbs/foundations/identity.ipynb #cell-027
@@ -136,7 +136,7 @@ def _meetings(
             for part in np.split(close, np.flatnonzero(np.diff(close) > fps) + 1):
                 if len(part) > fps / 5:
                     first, last = int(part[0]), int(part[-1])
-                    seconds = round(last / fps, 2)
+                    seconds = round(time_of(last, fps), 2)
                     out.append(dict(ids=[a, b], first=first, last=last, seconds=seconds))
     return sorted(out, key=lambda m: m["first"])
 
@@ -164,7 +164,7 @@ def identity_report(
         (start, _), (_, end) = runs[0], runs[-1]
         births.append(dict(id=id, frame=start, source=db.info(id)["source"]))
         if end < last:
-            deaths.append(dict(id=id, frame=end, seconds=round(end / fps, 2)))
+            deaths.append(dict(id=id, frame=end, seconds=round(time_of(end, fps), 2)))
         if len(runs) > 1:
             fragments.append(dict(id=id, runs=runs))
         switches += _switches(id, tube, (appearances or {}).get(id, {}), fps)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .geometry import rate_of_part, time_of
 from .masks import MaskDatabase, mask_box, rle_areas
 from .settings import SamplingConfig, load_profile
 from stvg_nb.foundations.video import (
@@ -218,7 +219,8 @@ def prompted_clip(
     info = probe(path, quiet=True)
     start, stop = window or (0, info.frame_count)
     most, length = sampling.max_frames, stop - start
-    index = start + sample_indices(length, info.fps, sampling.rate, sampling.mode, maximum=most)
+    own = rate_of_part(info.fps, start, stop)
+    index = start + sample_indices(length, own, sampling.rate, sampling.mode, maximum=most)
     if size is None:
         size = model_size(info.height, info.width, len(index), sampling)
     marks = visible_marks(db, index, config) if db is not None else {}
@@ -230,7 +232,7 @@ def prompted_clip(
     order = index.tolist()
     shown = np.stack([frames[i] for i in order])
     seconds = np.array([times[i] for i in order]) - times[order[0]]
-    fps = told_rate(len(index), length / info.fps, sampling)
+    fps = told_rate(len(index), time_of(length, own), sampling)
     return Clip(shown, fps, seconds, start, str(path), info.metadata)
 
 # %% ../../nbs/foundations/mark_drawing.ipynb #cell-047
@@ -261,6 +263,6 @@ def contact_sheet(
         ax.axis("off")
     for ax, (i, frame) in zip(axes.flat, shown.items()):
         ax.imshow(frame)
-        ax.set_title(f"{i / db.video['fps']:.1f} s", fontsize=9)
+        ax.set_title(f"{time_of(i, db.video['fps']):.1f} s", fontsize=9)
     fig.tight_layout()
     return fig

@@ -16,7 +16,13 @@ from fastcore.basics import patch
 
 from .files import InputError, read_json, write_json
 from .files import config_hash as config_key
-from .geometry import Tube, box_area, ratio_or_zero, xywh_to_xyxy
+from stvg_nb.foundations.geometry import (
+    Tube,
+    UnevenRate,
+    box_area,
+    ratio_or_zero,
+    xywh_to_xyxy,
+)
 
 # %% ../../nbs/foundations/masks.ipynb #cell-008
 def _characters(counts):
@@ -180,7 +186,7 @@ class MaskDatabase:
         self,
         width: int,  # pixels
         height: int,  # pixels
-        fps: float,  # frames per second
+        fps: float,  # frames per second; an `UnevenRate` keeps the frames' own times
         frame_count: int,  # frames that decode
         name: str = "",  # file name of the video, no folder
         sha256: str = "",  # of the video file
@@ -191,7 +197,8 @@ class MaskDatabase:
     ):
         size = dict(width=int(width), height=int(height))
         self.video = dict(name=Path(name).name, sha256=sha256, **size)
-        self.video |= dict(fps=float(fps), frame_count=int(frame_count))
+        rate = fps if isinstance(fps, UnevenRate) else float(fps)
+        self.video |= dict(fps=rate, frame_count=int(frame_count))
         self.frames = dict(start=start, stop=frame_count if stop is None else stop, step=step)
         self.config = config or {}
         self.where = "mask database"  # for errors; the file, if it was read from one
@@ -457,9 +464,12 @@ def to_json(self: MaskDatabase) -> dict:
         first, last = (frames[0], frames[-1]) if frames else (None, None)
         objects[str(i)] = self._objects[i] | dict(first_frame=first, last_frame=last)
         masks[str(i)] = {str(f): self._masks[i][f] for f in frames}
+    video, rate = dict(self.video), self.video["fps"]
+    if isinstance(rate, UnevenRate):
+        video |= dict(fps=float(rate), times=[round(t, 6) for t in rate.edges.tolist()])
     return dict(
         schema=MASKS_SCHEMA,
-        video=self.video,
+        video=video,
         frames=self.frames,
         config=self.config,
         config_hash=self.config_hash,
@@ -499,7 +509,11 @@ def _parse_video(data, path):
     for key in ("width", "height", "fps", "frame_count"):
         if not video[key] > 0:
             raise InputError(f"{path}, video", f"field {key!r} is {video[key]}, it must be above 0")
-    return video
+    if "times" not in video:
+        return video
+    if len(_need(video, "times", list, f"{path}, video")) != video["frame_count"] + 1:
+        raise InputError(f"{path}, video", "field 'times' needs a time for each frame and the end")
+    return video | dict(fps=UnevenRate(video["times"]))
 
 # %% ../../nbs/foundations/masks.ipynb #cell-083
 _ABOUT = dict(label=str, score=(int, float), source=str)  # what a file says about an object
@@ -552,13 +566,13 @@ def _check_hash(self: MaskDatabase, path, written, wanted):
 
 # %% ../../nbs/foundations/masks.ipynb #cell-090
 @patch(cls_method=True)
-def open(
+def from_json(
     cls: MaskDatabase,
-    path: Path | str,  # `.masks.json.gz`
+    data: dict,  # the file's content
+    path: Path | str = "mask database",  # for errors
     config: dict | None = None,  # what the caller expects to have made it
 ) -> MaskDatabase:
-    "Read a database; what does not fit together or comes from another `config` is an `InputError`."
-    data = read_json(path)
+    "A database from its content; what does not fit together is an `InputError`."
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != MASKS_SCHEMA:
         raise InputError(path, f"schema is {schema!r}, this reader knows {MASKS_SCHEMA!r}")
@@ -573,3 +587,13 @@ def open(
     db._read_objects(objects, path)
     db._read_masks(masks, path)
     return db
+
+
+@patch(cls_method=True)
+def open(
+    cls: MaskDatabase,
+    path: Path | str,  # `.masks.json.gz`
+    config: dict | None = None,  # what the caller expects to have made it
+) -> MaskDatabase:
+    "Read a database; what does not fit together or comes from another `config` is an `InputError`."
+    return cls.from_json(read_json(path), path, config)

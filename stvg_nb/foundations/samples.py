@@ -7,7 +7,7 @@ __all__ = ['TASKS', 'SAMPLES_SCHEMA', 'FIELDS', 'PREDICTIONS_SCHEMA', 'Sample', 
            'sample_record', 'read_sample', 'find_database', 'located', 'read_samples', 'check_samples', 'write_samples',
            'open_database', 'Answer', 'answer_record', 'read_answer']
 
-# %% ../../nbs/foundations/samples.ipynb #cell-003
+# %% ../../nbs/foundations/samples.ipynb #cell-006
 import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from .files import InputError, read_jsonl, read_text, write_jsonl
-from .geometry import Interval, Tube, frame_of
+from .geometry import Interval, Tube, frame_of, rate_of_part
 from .masks import MaskDatabase
 from .store import content_hash
 
-# %% ../../nbs/foundations/samples.ipynb #cell-006
+# %% ../../nbs/foundations/samples.ipynb #cell-009
 TASKS = ("stvg", "svg", "vtg", "rvos", "ocr")
 
 
@@ -62,7 +62,7 @@ class Sample:
             raise InputError("task", f"{task!r} is not one of {', '.join(TASKS)}")
         return replace(self, task=task, **changes)
 
-# %% ../../nbs/foundations/samples.ipynb #cell-009
+# %% ../../nbs/foundations/samples.ipynb #cell-012
 def window_frames(
     sample: Sample,
     fps: float,  # of the video
@@ -74,7 +74,7 @@ def window_frames(
         return int(sample.window[0]), int(sample.window[1])
     return frame_of(sample.window[0], fps), frame_of(sample.window[1], fps)
 
-# %% ../../nbs/foundations/samples.ipynb #cell-011
+# %% ../../nbs/foundations/samples.ipynb #cell-014
 def true_frames(
     sample: Sample,
     fps: float | None = None,  # of the video file; None: as the benchmark defines it
@@ -86,10 +86,10 @@ def true_frames(
     rate = fps or sample.fps
     if not rate:
         raise InputError(f"sample {sample.key}", "has times in seconds and no frame rate")
-    span = sample.interval.to_frames(rate)
+    span = sample.interval.to_frames(rate_of_part(rate, int(first)))
     return Interval.frames(span.start + first, span.end + first)
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-015
 def true_seconds(
     sample: Sample,
     fps: float | None = None,  # of the video file; None: as the benchmark defines it
@@ -101,9 +101,10 @@ def true_seconds(
     rate = fps or sample.fps
     if not rate:
         raise InputError(f"sample {sample.key}", "has times in frames and no frame rate")
-    return Interval((sample.interval.start - first) / rate, (sample.interval.end - first) / rate)
+    inside = Interval.frames(sample.interval.start - first, sample.interval.end - first)
+    return inside.to_seconds(rate_of_part(rate, int(first)))
 
-# %% ../../nbs/foundations/samples.ipynb #cell-014
+# %% ../../nbs/foundations/samples.ipynb #cell-018
 SAMPLES_SCHEMA = "stvg.samples/1"
 
 FIELDS = {  # field -> (JSON types, meaning)
@@ -133,7 +134,7 @@ FIELDS = {  # field -> (JSON types, meaning)
     "extra": ((dict,), "what only its benchmark has"),
 }
 
-# %% ../../nbs/foundations/samples.ipynb #cell-016
+# %% ../../nbs/foundations/samples.ipynb #cell-020
 def _check_types(record, where):
     if not isinstance(record, dict):
         raise InputError(where, 'needs an object with fields, for example {"video": "a.mp4", ...}')
@@ -150,7 +151,7 @@ def _check_types(record, where):
     if record.get("task", "stvg") not in TASKS:
         raise InputError(where, f"field 'task' is {record['task']!r}: {FIELDS['task'][1]}")
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-022
 def _span(value, name, where):
     "Two whole numbers, `[first, stop)`."
     whole = len(value) == 2 and all(type(v) is int for v in value)
@@ -158,7 +159,7 @@ def _span(value, name, where):
         raise InputError(where, f"field {name!r} is {value}: needs two frame numbers [first, stop)")
     return tuple(value)
 
-# %% ../../nbs/foundations/samples.ipynb #cell-018
+# %% ../../nbs/foundations/samples.ipynb #cell-024
 def _read_times(record, where):  # -> Interval, or None
     given = record.get("interval")
     if isinstance(given, dict):
@@ -180,7 +181,7 @@ def _read_times(record, where):  # -> Interval, or None
         )
     return Interval(start, end, unit)
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-026
 def _read_tube(record, where):  # -> Tube, or None
     given = record.get("tube")
     if given is None and record.get("boxes"):
@@ -195,7 +196,7 @@ def _read_tube(record, where):  # -> Tube, or None
     at = f"{where}, field 'boxes'"
     return Tube.from_dict(boxes, given.get("start"), given.get("end"), where=at)
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-028
 def _read_ids(record, where):  # -> tuple, or None
     if record.get("answer_ids") is not None:
         ids = record["answer_ids"]
@@ -207,7 +208,7 @@ def _read_ids(record, where):  # -> tuple, or None
         raise InputError(where, f"field 'answer_id' is {id}: {FIELDS['answer_id'][1]}")
     return None if id is None else (id,) if id else ()
 
-# %% ../../nbs/foundations/samples.ipynb #cell-021
+# %% ../../nbs/foundations/samples.ipynb #cell-031
 def _below(path, folder):
     "A path as it is written: relative to its folder where it lies in it, else its name."
     if path is None:
@@ -220,7 +221,7 @@ def _below(path, folder):
             pass  # it lies elsewhere
     return path.as_posix() if not path.is_absolute() else path.name
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-032
 def sample_record(
     sample: Sample,
     videos: Path | str | None = None,  # folder that `video` is written relative to
@@ -249,7 +250,7 @@ def sample_record(
             out[name] = copy.deepcopy(plain)
     return out
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-033
 def _is_json(value):
     "What a benchmark keeps for its own scorer (arrays, tubes) stays in its own files."
     if isinstance(value, dict):
@@ -264,7 +265,7 @@ def _database_record(database, folder):
         raise InputError("sample", "its mask database lies in memory; save it to a file first")
     return dict(name=_below(database, folder), sha256=content_hash(database))
 
-# %% ../../nbs/foundations/samples.ipynb #cell-022
+# %% ../../nbs/foundations/samples.ipynb #cell-034
 def read_sample(
     record: dict,  # one JSON value
     where: str,  # file and line, for errors
@@ -295,7 +296,7 @@ def read_sample(
         **named,
     )
 
-# %% ../../nbs/foundations/samples.ipynb #cell-025
+# %% ../../nbs/foundations/samples.ipynb #cell-037
 def find_database(
     sample: Sample,
     videos: Path,  # folder of the videos
@@ -313,7 +314,7 @@ def find_database(
                 return str(folder / name)
     return None
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-038
 def located(
     sample: Sample,
     videos: Path | str,  # folder of the videos
@@ -332,7 +333,7 @@ def located(
     found = find_database(sample, videos, databases and Path(databases))
     return replace(sample, video=str(path), database=found)
 
-# %% ../../nbs/foundations/samples.ipynb #cell-026
+# %% ../../nbs/foundations/samples.ipynb #cell-039
 def read_samples(
     path: Path | str,  # `samples.jsonl`, or a file of your own
     videos: Path | str | None = None,  # folder of the videos; None: that of the file
@@ -358,7 +359,7 @@ def read_samples(
     check_samples(out, path)
     return out, header
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-040
 def _check_same(named, found, where):
     "A file that names its database's content is used with that content only."
     wanted = named.get("sha256") if isinstance(named, dict) else None
@@ -368,7 +369,7 @@ def _check_same(named, found, where):
             f"field 'database': {Path(found).name} is not the file that this sample was made with",
         )
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-041
 def check_samples(samples: Sequence[Sample], where: Any):
     "Refuse an empty list and a key that occurs twice."
     if not samples:
@@ -377,7 +378,7 @@ def check_samples(samples: Sequence[Sample], where: Any):
     if n > 1:
         raise InputError(where, f"key {key!r} occurs {n} times; each sample needs its own")
 
-# %% ../../nbs/foundations/samples.ipynb #cell-027
+# %% ../../nbs/foundations/samples.ipynb #cell-042
 def write_samples(
     path: Path | str,
     samples: Iterable[Sample],
@@ -389,7 +390,7 @@ def write_samples(
     records = [sample_record(s, videos, databases) for s in samples]
     write_jsonl(path, [dict(schema=SAMPLES_SCHEMA) | (header or {}), *records])
 
-# %% ../../nbs/foundations/samples.ipynb #cell-031
+# %% ../../nbs/foundations/samples.ipynb #cell-046
 @lru_cache(maxsize=8)
 def _parsed(path, size, touched):
     "The database as long as its file stays as it is."
@@ -405,7 +406,7 @@ def _opened(path):
     db.where = str(path)
     return db
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-047
 def open_database(
     source: MaskDatabase | Path | str | None,
     video: Path | str | None = None,  # the video it is used with; None: not compared
@@ -419,7 +420,7 @@ def open_database(
             raise InputError(name, f"was made from another video than {Path(video).name}")
     return db
 
-# %% ../../nbs/foundations/samples.ipynb #cell-034
+# %% ../../nbs/foundations/samples.ipynb #cell-050
 @dataclass(frozen=True, eq=False)
 class Answer:
     "What a policy said about a sample, and what that means in the video."
@@ -446,7 +447,7 @@ class Answer:
             return None
         return Tube.from_dict(self.boxes or {}, self.interval.start, self.interval.end)
 
-# %% ../../nbs/foundations/samples.ipynb #cell-036
+# %% ../../nbs/foundations/samples.ipynb #cell-052
 PREDICTIONS_SCHEMA = "stvg.predictions/1"
 _RECORD = ("key", "task", "text", "ids", "target_id", "start_frame", "end_frame", "start", "end")
 _RECORD += ("boxes", "masks", "video")
@@ -467,11 +468,11 @@ def answer_record(answer: Answer) -> dict:
         out["video"] = answer.video
     return out | answer.flags
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-053
 def _ends(interval):
     return int(interval.start), int(interval.end)
 
-
+# %% ../../nbs/foundations/samples.ipynb #cell-055
 def read_answer(record: dict) -> Answer:
     "An answer from a record that `answer_record` wrote."
     whole = record.get("start_frame") is not None

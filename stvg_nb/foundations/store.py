@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['locked', 'content_hash', 'is_kept', 'kept', 'kept_header', 'kept_lines', 'parse_shard']
 
-# %% ../../nbs/foundations/store.ipynb #cell-003
+# %% ../../nbs/foundations/store.ipynb #cell-006
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from stvg_nb.foundations.files import (
     write_jsonl,
 )
 
-# %% ../../nbs/foundations/store.ipynb #cell-006
+# %% ../../nbs/foundations/store.ipynb #cell-010
 @contextlib.contextmanager
 def locked(
     path: Path | str,  # the file or folder that is worked on; the lock lies beside it
@@ -44,7 +44,7 @@ def locked(
             raise InputError(path, "another process works on it; wait for it to end") from None
         yield
 
-# %% ../../nbs/foundations/store.ipynb #cell-009
+# %% ../../nbs/foundations/store.ipynb #cell-013
 @lru_cache(maxsize=4096)
 def _file_hash(path, size, touched):
     return sha256_file(path)
@@ -62,7 +62,7 @@ def content_hash(path: Path | str) -> str:
         raise InputError(path, f"cannot be read ({e.strerror})") from None
     return _file_hash(str(path.resolve()), facts.st_size, facts.st_mtime_ns)
 
-# %% ../../nbs/foundations/store.ipynb #cell-012
+# %% ../../nbs/foundations/store.ipynb #cell-016
 def _record(path):
     return path.with_name(f".{path.name}.kept.json")
 
@@ -83,7 +83,7 @@ def is_kept(
     "Is this file there, and made from this?"
     return _is_kept(Path(path), config_hash(identity))
 
-# %% ../../nbs/foundations/store.ipynb #cell-013
+# %% ../../nbs/foundations/store.ipynb #cell-017
 def kept(
     path: Path | str,  # where the result lies
     identity: Any,  # JSON value: everything that the result depends on, no paths and no times
@@ -106,7 +106,7 @@ def kept(
         write_json(_record(path), dict(identity=key))
     return path
 
-# %% ../../nbs/foundations/store.ipynb #cell-018
+# %% ../../nbs/foundations/store.ipynb #cell-022
 def _journal(path, header):
     "Finished items of an interrupted run with this header; an incomplete last line is cut off."
     if not path.is_file():
@@ -120,7 +120,7 @@ def _journal(path, header):
         return []
     return done
 
-# %% ../../nbs/foundations/store.ipynb #cell-019
+# %% ../../nbs/foundations/store.ipynb #cell-023
 def kept_header(
     path: Path | str,  # file of JSON lines
 ) -> dict | None:  # its first line where that is a header, else None
@@ -133,7 +133,7 @@ def kept_header(
         return None
     return first if isinstance(first, dict) and "schema" in first else None
 
-# %% ../../nbs/foundations/store.ipynb #cell-020
+# %% ../../nbs/foundations/store.ipynb #cell-024
 def kept_lines(
     path: Path | str,  # `.jsonl` or `.jsonl.gz`: the header, then the lines
     header: dict,  # with "schema"; everything that the lines depend on
@@ -166,7 +166,7 @@ def kept_lines(
         journal.unlink()
     return header
 
-# %% ../../nbs/foundations/store.ipynb #cell-025
+# %% ../../nbs/foundations/store.ipynb #cell-029
 def parse_shard(
     text: str | None,  # "2/4": the second of four; None: everything
 ) -> tuple[int, int]:  # (index from 0, number of shards)

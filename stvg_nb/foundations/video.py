@@ -9,6 +9,7 @@ __all__ = ['PICTURES', 'ASSUMED_FPS', 'PATCH', 'PIXELS_TOTAL', 'PIXELS_MIN', 'PI
 
 # %% ../../nbs/foundations/video.ipynb #cell-003
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -62,9 +63,9 @@ def _open_video(path):
         raise InputError(path, "has no video stream")
     return container
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-012
 def _stream(container):
-    "The stream that is the video: no cover picture, no track of a single frame beside a longer one."
+    "The stream that is the video: no cover picture, no single frame beside a longer track."
     import av
 
     cover = av.stream.Disposition.attached_pic
@@ -77,7 +78,7 @@ def _stream(container):
 
     return max(container.streams.video, key=rank)  # of equals the first
 
-# %% ../../nbs/foundations/video.ipynb #cell-012
+# %% ../../nbs/foundations/video.ipynb #cell-013
 def _stream_fps(container, path):
     stream = _stream(container)
     rate = stream.average_rate or stream.guessed_rate
@@ -85,7 +86,7 @@ def _stream_fps(container, path):
         raise InputError(path, "states no frame rate; write it again with one")
     return stream, float(rate)
 
-# %% ../../nbs/foundations/video.ipynb #cell-015
+# %% ../../nbs/foundations/video.ipynb #cell-016
 def _convert(frame, format, width, height):
     "Another pixel format, the same bits every time."
     from av.video.reformatter import Interpolation
@@ -93,7 +94,7 @@ def _convert(frame, format, width, height):
     exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
     return frame.reformat(width, height, format=format, interpolation=exact, threads=1)
 
-# %% ../../nbs/foundations/video.ipynb #cell-016
+# %% ../../nbs/foundations/video.ipynb #cell-017
 def _decode(container, problems):
     "Frames as far as they decode; what ended them early goes to `problems`."
     import av
@@ -105,7 +106,7 @@ def _decode(container, problems):
     except (av.error.FFmpegError, EOFError, ValueError) as e:
         problems.append(type(e).__name__)
 
-# %% ../../nbs/foundations/video.ipynb #cell-018
+# %% ../../nbs/foundations/video.ipynb #cell-019
 def _matrix(frame):
     "How stored pixels are shown, ((a, b), (c, d)): x' = ax + cy, y' = bx + dy; None: as they are."
     stored = frame.side_data.get("DISPLAYMATRIX")
@@ -113,7 +114,7 @@ def _matrix(frame):
         return None
     return np.frombuffer(bytes(stored), np.int32)[:9].reshape(3, 3)[:2, :2] / 65536
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-020
 def _upright(pixels, matrix):
     "Pixels as they are shown: turned in steps of 90 degrees, mirrored where that is asked for."
     if matrix is None:
@@ -124,7 +125,7 @@ def _upright(pixels, matrix):
     pixels = pixels[:, ::-1] if a < 0 else pixels
     return np.ascontiguousarray(pixels[::-1] if d < 0 else pixels)
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-022
 def _turned(matrix):
     "Degrees clockwise, in steps of 90."
     if matrix is None:
@@ -132,36 +133,33 @@ def _turned(matrix):
     (a, b), _ = matrix
     return int(round(math.degrees(math.atan2(b, a)) / 90)) * 90 % 360
 
-# %% ../../nbs/foundations/video.ipynb #cell-021
-def _stamp(frame):
-    "(when it begins, how long it lasts) in seconds as the file says; None where it does not."
-    length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else None
-    return frame.time, length
+# %% ../../nbs/foundations/video.ipynb #cell-025
+def _lasts(frame):
+    "How long a frame is shown, seconds, as the file says; None where it does not."
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else None
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-026
 def true_rate(
-    times: Sequence,  # (T,) seconds, or (seconds, how long the frame lasts), as the file says
+    times: Sequence,  # (T,) seconds, as the file says; NaN where it does not
     stated: float,  # frames per second, as the header says
+    last: float | None = None,  # how long the last frame is shown, seconds
 ) -> float:  # frames per second; an `UnevenRate` where frames do not last equally long
     "The rate at which frames really come."
-    stamps = [t if isinstance(t, tuple) else (t, None) for t in times]
-    if len(stamps) < 2 or any(t is None for t, _ in stamps):
-        return stated
-    begin = np.array([t for t, _ in stamps]) - stamps[0][0]
-    if (np.diff(begin) <= 0).any():
-        return stated  # times that do not go forward say nothing
+    begin = np.array(times, float) - (times[0] if len(times) else 0)
+    if len(begin) < 2 or not (np.diff(begin) > 0).all():
+        return stated  # times that are missing, or do not go forward, say nothing
     if _follows(begin, stated):
         return stated
-    mean, step = (len(begin) - 1) / begin[-1], float(begin[-1] - begin[-2])
-    last = min(stamps[-1][1] or step, 2 * step)
+    mean, steps = (len(begin) - 1) / begin[-1], np.diff(begin)
+    last = min(last or steps[-1], steps.max())  # files often guess it
     return float(mean) if _follows(begin, mean) else UnevenRate([*begin, begin[-1] + last])
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-027
 def _follows(begin, fps):
     "Does each frame come within half a frame of where the rate puts it?"
     return bool(np.abs(begin * fps - np.arange(len(begin))).max() <= 0.5)
 
-# %% ../../nbs/foundations/video.ipynb #cell-024
+# %% ../../nbs/foundations/video.ipynb #cell-030
 PICTURES = (".jpg", ".jpeg", ".png")
 ASSUMED_FPS = 5.0  # of a folder of frames that states no rate
 
@@ -174,7 +172,7 @@ def frame_files(folder: Path | str) -> list[Path]:
         raise InputError(folder, "holds no frames; a folder of frames needs .jpg or .png files")
     return found
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-031
 def folder_fps(folder: Path | str, quiet: bool = False) -> float:
     "Frames per second of a folder of frames."
     folder = Path(folder)
@@ -193,7 +191,7 @@ def folder_fps(folder: Path | str, quiet: bool = False) -> float:
         warn(f"{folder}: states no frame rate, {ASSUMED_FPS:g} a second are assumed; {hint}")
     return ASSUMED_FPS
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-032
 def _read_picture(path):  # (H, W, 3) uint8 RGB
     from PIL import Image
 
@@ -203,7 +201,7 @@ def _read_picture(path):  # (H, W, 3) uint8 RGB
     except Exception as e:
         raise InputError(path, f"is a picture that cannot be read ({type(e).__name__})") from None
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-033
 def _iter_folder(folder, start, stop):
     fps, size = folder_fps(folder, quiet=True), None
     for i, path in enumerate(frame_files(folder)[:stop]):
@@ -216,7 +214,7 @@ def _iter_folder(folder, start, stop):
             raise InputError(path, f"is {shown}; all frames of a folder need one size")
         yield i, i / fps, frame
 
-# %% ../../nbs/foundations/video.ipynb #cell-026
+# %% ../../nbs/foundations/video.ipynb #cell-035
 def iter_frames(
     path: Path | str,  # video file, or folder of frames
     start: int = 0,  # first frame to yield
@@ -243,7 +241,7 @@ def iter_frames(
             pixels = _convert(frame, "rgb24", *size).to_ndarray()
             yield i, time_s - origin, _upright(pixels, matrix)
 
-# %% ../../nbs/foundations/video.ipynb #cell-027
+# %% ../../nbs/foundations/video.ipynb #cell-036
 def probe(
     path: Path | str,  # video file, or folder of frames
     quiet: bool = False,  # no warning when the header is wrong
@@ -254,12 +252,13 @@ def probe(
         height, width, _ = _read_picture(files[0]).shape
         fps, count = folder_fps(path, quiet), len(files)
         return VideoInfo(str(path), width, height, fps, count, count)
-    problems, times, turned = [], [], 0
+    problems, times, turned, last = [], array("d"), 0, None
     with _open_video(path) as container:
         stream, stated = _stream_fps(container, path)
         for frame in _decode(container, problems):
             turned = turned if times else _turned(_matrix(frame))
-            times.append(_stamp(frame))
+            times.append(math.nan if frame.time is None else frame.time)
+            last = _lasts(frame)
         size, promised = (stream.width, stream.height), stream.frames or 0
         tags = dict(container.metadata)
     count, size = len(times), size[::-1] if turned % 180 else size
@@ -267,11 +266,11 @@ def probe(
         raise InputError(path, "no frame can be decoded; copy or download it again")
     if not quiet and (problems or promised not in (0, count)):
         warn(f"{path}: the header announces {promised} frames, {count} decode; using {count}")
-    fps = true_rate(times, stated)
+    fps = true_rate(times, stated, last)
     facts = (str(path), *size, fps, count, promised, tags, ", ".join(problems), turned)
     return VideoInfo(*facts, None if fps == stated else stated)
 
-# %% ../../nbs/foundations/video.ipynb #cell-029
+# %% ../../nbs/foundations/video.ipynb #cell-038
 def _h264_stream(out, rate, crf, preset):
     import av
 
@@ -281,7 +280,7 @@ def _h264_stream(out, rate, crf, preset):
     stream.codec_context.flags |= av.codec.context.Flags.bitexact
     return stream
 
-# %% ../../nbs/foundations/video.ipynb #cell-030
+# %% ../../nbs/foundations/video.ipynb #cell-039
 _TICK = Fraction(1, 90_000)  # seconds: the clock of frames that have times of their own
 
 
@@ -297,7 +296,7 @@ def _lasting(packets, fps):
             packet.duration = _ticks(fps, frame + 1) - packet.pts
         yield packet
 
-
+# %% ../../nbs/foundations/video.ipynb #cell-040
 def _encode(stream, frame, at=None):  # (H, W, 3) uint8 RGB, time in ticks or None -> packets
     import av
 
@@ -307,7 +306,7 @@ def _encode(stream, frame, at=None):  # (H, W, 3) uint8 RGB, time in ticks or No
         picture.pts, picture.time_base = at, _TICK
     return stream.encode(picture)
 
-# %% ../../nbs/foundations/video.ipynb #cell-031
+# %% ../../nbs/foundations/video.ipynb #cell-041
 def write_video(
     path: Path | str,  # `.mp4`
     frames: Iterable,  # of (H, W, 3) uint8 RGB, even H and W
@@ -339,14 +338,14 @@ def write_video(
         out.mux(_lasting(stream.encode(), fps))
     return count
 
-# %% ../../nbs/foundations/video.ipynb #cell-046
+# %% ../../nbs/foundations/video.ipynb #cell-057
 def _exact_indices(n, n_frames, fps, rate, maximum):
     "Frames nearest to k / rate seconds; where the maximum cuts the rate down, evenly spread."
     if n < maximum:
         return np.minimum(frame_of(np.arange(n) / rate, fps), n_frames - 1)
     return np.arange(n) * n_frames // n
 
-# %% ../../nbs/foundations/video.ipynb #cell-048
+# %% ../../nbs/foundations/video.ipynb #cell-059
 def sample_indices(
     n_frames: int,  # frames that decode
     fps: float,  # frames per second of the clip
@@ -373,13 +372,13 @@ def sample_indices(
         index = _exact_indices(n, n_frames, fps, rate, maximum)
     return index.astype(np.int64)
 
-# %% ../../nbs/foundations/video.ipynb #cell-051
+# %% ../../nbs/foundations/video.ipynb #cell-062
 PATCH = 28  # pixels: side of the square that one token covers
 PIXELS_TOTAL = 2048 * PATCH * PATCH  # of all frames together, at half the frames
 PIXELS_MIN = 16 * PATCH * PATCH  # of a frame
 PIXELS_MAX = 768 * PATCH * PATCH  # of a frame
 
-# %% ../../nbs/foundations/video.ipynb #cell-052
+# %% ../../nbs/foundations/video.ipynb #cell-063
 def pixel_limit(
     n: int,  # sampled frames
     budget: str = "code",  # "code" | "formula" | "example"
@@ -393,7 +392,7 @@ def pixel_limit(
         return 1_600_000 / n / 3
     raise InputError("pixel_limit", f"budget {budget!r} is not 'code', 'formula' or 'example'")
 
-# %% ../../nbs/foundations/video.ipynb #cell-055
+# %% ../../nbs/foundations/video.ipynb #cell-066
 def fit_frame(
     height: int,  # native size, pixels
     width: int,
@@ -413,7 +412,7 @@ def fit_frame(
         h, w = (math.ceil(x * scale / patch) * patch for x in (height, width))
     return h, w
 
-# %% ../../nbs/foundations/video.ipynb #cell-057
+# %% ../../nbs/foundations/video.ipynb #cell-068
 def frame_size(
     height: int,  # native size, pixels
     width: int,
@@ -423,7 +422,7 @@ def frame_size(
     "Native size and number of sampled frames to model size."
     return fit_frame(height, width, pixel_limit(n, budget), PIXELS_MIN if budget == "code" else 1)
 
-# %% ../../nbs/foundations/video.ipynb #cell-060
+# %% ../../nbs/foundations/video.ipynb #cell-071
 def visual_tokens(
     n: int,  # sampled frames
     height: int,  # size the model sees, pixels
@@ -432,7 +431,7 @@ def visual_tokens(
     "Tokens of n frames."
     return n // 2 * (height // PATCH) * (width // PATCH)
 
-# %% ../../nbs/foundations/video.ipynb #cell-065
+# %% ../../nbs/foundations/video.ipynb #cell-076
 @dataclass(eq=False)
 class Clip:
     "Decoded frames with their own times."
@@ -457,7 +456,7 @@ class Clip:
         "Seconds."
         return time_of(len(self), self.fps)
 
-# %% ../../nbs/foundations/video.ipynb #cell-067
+# %% ../../nbs/foundations/video.ipynb #cell-078
 @patch(cls_method=True)
 def read(
     cls: Clip,
@@ -483,7 +482,7 @@ def read(
         warn(f"{path}: the header announces {promised} frames, {end} decode; using {end}")
     return cls(np.stack(frames), true_rate(times, fps), times, start, str(path), tags)
 
-# %% ../../nbs/foundations/video.ipynb #cell-070
+# %% ../../nbs/foundations/video.ipynb #cell-081
 @patch
 def sample(
     self: Clip,
@@ -497,7 +496,7 @@ def sample(
     told = rate if mode == "exact" and len(index) < maximum else len(index) / self.duration
     return replace(self, frames=self.frames[index], times=self.times[index], fps=told)
 
-# %% ../../nbs/foundations/video.ipynb #cell-071
+# %% ../../nbs/foundations/video.ipynb #cell-082
 @patch
 def resize(
     self: Clip,
