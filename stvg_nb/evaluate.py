@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'bootstrap_weights', 'bootstrap_means', 'Estimate', 'estimate', 'annotate', 'Scores', 'score', 'table_row',
-           'by_type', 'paired_difference', 'direction', 'reported']
+           'by_type', 'paired_difference', 'direction', 'reported_lines', 'reported']
 
 # %% ../nbs/07_evaluate.ipynb #cell-003
 import csv
@@ -24,8 +24,7 @@ from stvg_nb.foundations.files import (
     repo_root,
     write_json,
 )
-from .foundations.geometry import Interval
-from .foundations.samples import Answer, Sample, answer_record
+from .foundations.samples import Sample
 from .foundations.scoring import evaluate
 from .voting import vote
 
@@ -260,14 +259,19 @@ def _reported_file():
     return path if path.is_file() else package_dir() / "data/reported.csv"
 
 
+def reported_lines() -> list[dict]:  # paper, table, row, dataset, split, metric, value, ...
+    "All lines of the file, as text."
+    with _reported_file().open(encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
 def reported(
     paper: str,  # as the file has it, e.g. "STVG-R1"
     table: str,  # "7"
     dataset: str | None = None,  # only this one
 ) -> list[dict]:  # rows of an `Artefact`
     "Reported rows of a table, fractions in place of percent."
-    with _reported_file().open(encoding="utf-8", newline="") as f:
-        lines = [r for r in csv.DictReader(f) if (r["paper"], r["table"]) == (paper, table)]
+    lines = [r for r in reported_lines() if (r["paper"], r["table"]) == (paper, table)]
     lines = [r for r in lines if dataset in (None, r["dataset"])]
     if not lines:
         raise InputError("papers/reported.csv", f"has no numbers of {paper}, table {table}")

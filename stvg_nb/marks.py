@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from .foundations.samples import Answer, answer_record
 from .foundations.settings import Profile, resolve
 from .policies import AnswerConfig
 from .predict import look_up
-from .foundations.mark_drawing import draw_marks, mark_style
+from .foundations.mark_drawing import draw_marks
 from .foundations.prompting_config import PromptingConfig
 from .foundations.mark_drawing import visible_marks
 from stvg_nb.rows import (
@@ -151,7 +150,7 @@ def _differing(row, path, kept, fresh, share=0.05):
     keys = sorted(r["key"] for r in fresh if r != old.get(r["key"]))
     if len(keys) > share * len(fresh):
         text = f"{len(keys)} of {len(fresh)} records differ from those kept"
-        raise RuntimeError(f"{row.label}: {text}; remove {path.name} to make it anew")
+        raise RuntimeError(f"{row.label}: {text}; make all of them anew with `--full`")
     return keys
 
 # %% ../nbs/08a_marks.ipynb #cell-018

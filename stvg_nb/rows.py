@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'VIEWS', 'NumberedSplit', 'number_split', 'other_clips', 'shuffled_clips', 'grey_clips', 'oracle',
-           'measure', 'TableRow', 'policy_name', 'EvalSet', 'count_samples', 'masks_beside', 'eval_set',
+           'measure', 'TableRow', 'policy_name', 'EvalSet', 'count_samples', 'masks_beside', 'eval_set', 'archive_path',
            'prediction_path', 'save_predictions', 'load_or_predict', 'available', 'measured_rows', 'compared',
            'table_rows', 'models', 'shown_rows', 'domain_rows', 'write_rows']
 
@@ -21,6 +21,7 @@ from .foundations.artefacts import Artefact, figures_dir, write_table
 from stvg_nb.foundations.files import (
     InputError,
     config_hash,
+    is_file,
     package_dir,
     read_json,
     read_jsonl,
@@ -34,10 +35,8 @@ from .foundations.video import probe, write_video
 from .dataset import LeftOut, Numberer, VotingConfig, true_masks, voted
 from stvg_nb.evaluate import (
     METRICS,
-    Estimate,
     Scores,
     annotate,
-    direction,
     estimate,
     paired_difference,
     score,
@@ -411,10 +410,15 @@ def _keep_annotations(clips):
         )
 
 # %% ../nbs/07a_rows.ipynb #cell-032
+def archive_path(artefact: str, name: str, profile: str) -> Path:
+    "figures/<profile>/predictions/<artefact>.zip::<name>"
+    return figures_dir(profile) / "predictions" / f"{artefact}.zip::{name}"
+
+
 def prediction_path(artefact: str, row: str, seed: int, profile: str) -> Path:
-    "figures/<profile>/predictions/<artefact>--<row>--seed<k>.jsonl.gz"
+    "figures/<profile>/predictions/<artefact>.zip::<row>--seed<k>.jsonl"
     clean = "".join(c if c.isalnum() or c in "+-_." else "-" for c in row)
-    return figures_dir(profile) / "predictions" / f"{artefact}--{clean}--seed{seed}.jsonl.gz"
+    return archive_path(artefact, f"{clean}--seed{seed}.jsonl", profile)
 
 
 def save_predictions(
@@ -482,7 +486,7 @@ def _identity(policy, config, row, clips):
 
 def _kept_records(path, key):
     "The records of a kept file, None where it was made from something else."
-    if not path.is_file():
+    if not is_file(path):
         return None
     header, *records = read_jsonl(path)
     return records if header.get("config_hash") == key else None
