@@ -87,13 +87,17 @@ def measured_row(
     artefact: str,
     row: str,
     profile: str,  # name
-) -> dict | None:  # of the provenance; None where the table or the row is not there
+) -> (
+    dict | None
+):  # of the provenance, with `data`: whose clips; None where the table or the row is not there
     "A measured row of a committed table."
     path = figures_dir(profile) / f"{artefact}.provenance.json"
     if not is_file(path):
         return None
-    rows = read_json(path)["rows"]
-    return next((r for r in rows if r["kind"] == "measured" and r["label"] == row), None)
+    made = read_json(path)
+    data = ", ".join(dict.fromkeys(d["name"] for d in made["data"]))
+    found = (r for r in made["rows"] if r["kind"] == "measured" and r["label"] == row)
+    return next((r | dict(data=data) for r in found), None)
 
 # %% ../nbs/11e_results.ipynb #cell-4fc46dd3
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def our_side(c: Comparison, profile: str) -> Side | None:  # None: not measured
     values = [_with_interval(f["metrics"], metric) for f in found]
     means = [100 * f["metrics"][metric] for f in found]
     seeds = max(f.get("seeds", 1) for f in found)
-    where = f"{found[0]['benchmark']}, {found[0]['protocol']}, {found[0]['n']} clips, "
+    where = f"{found[0]['data']} as {found[0]['benchmark']}, {found[0]['protocol']}, "
+    where += f"{found[0]['n']} clips, "
     where += f"{seeds} seed{'s' if seeds > 1 else ''}"
     effect = means[0] - means[1] if other else None
     return Side(values[0], values[1] if other else "", effect, where, c.artefact)
