@@ -152,7 +152,7 @@ METRICS = ("m_tiou", "m_viou", "viou@0.3", "viou@0.5", "id_accuracy")
 _FIELDS = dict(hcstvg=("tiou", "viou"), vidstg=("tiou", "viou"), mevis=("j", "f"))
 _FIELDS["st-align"] = ("tiou", "viou")
 
-
+# %% ../nbs/07_evaluate.ipynb #cell-e40314cb
 def _said_numbers(given):
     "Sample key -> the number that a prediction names."
     if isinstance(given, list):
@@ -163,6 +163,18 @@ def _said_numbers(given):
     return {p["key"]: p.get("target_id") for p in records}
 
 
+def _right_numbers(annotations, benchmark, samples):
+    "Key -> right number (0: none is), and key -> type of the query."
+    if samples:
+        right = {s.key: s.answer_id or 0 for s in samples if s.answer_ids is not None}
+        return right, {s.key: s.query_type or s.group or "" for s in samples}
+    if benchmark != "hcstvg":
+        return {}, {}
+    records = read_json(annotations)
+    right = {k: r.get("answer_id") or 0 for k, r in records.items()}
+    return right, {k: r.get("query_type", "") for k, r in records.items()}
+
+# %% ../nbs/07_evaluate.ipynb #cell-25060e33
 def score(
     annotations: Path | str,  # file that names the right numbers, see `annotate`
     predictions: Sequence,  # one file or list of records a seed
@@ -190,18 +202,6 @@ def score(
     values = {f: np.array([s[f] for s in seeds]) for f in seeds[0]}
     kinds = tuple(types.get(k, "") for k in row)
     return Scores(tuple(row), values, kinds, dict(counts), result["protocol"], benchmark)
-
-
-def _right_numbers(annotations, benchmark, samples):
-    "Key -> right number (0: none is), and key -> type of the query."
-    if samples:
-        right = {s.key: s.answer_id or 0 for s in samples if s.answer_ids is not None}
-        return right, {s.key: s.query_type or s.group or "" for s in samples}
-    if benchmark != "hcstvg":
-        return {}, {}
-    records = read_json(annotations)
-    right = {k: r.get("answer_id") or 0 for k, r in records.items()}
-    return right, {k: r.get("query_type", "") for k, r in records.items()}
 
 # %% ../nbs/07_evaluate.ipynb #cell-028
 def table_row(

@@ -140,11 +140,11 @@ def load_or_compute(
         fresh = row.records(clips.spot_check, config)
         facts = dict(path=f"predictions/{path.name}", sha256=sha256_file(path))
         facts |= dict(status="re-scored", checked=len(fresh))
-        facts |= dict(differing=_differing(row, path, kept, fresh))
+        facts |= dict(differing=_differing(row, kept, fresh))
     return facts | dict(truth=clips.truth, seconds=time.perf_counter() - began)
 
 
-def _differing(row, path, kept, fresh, share=0.05):
+def _differing(row, kept, fresh, share=0.05):
     "Keys of the records that are not those kept; too many are an error."
     old = {r["key"]: r for r in kept}
     keys = sorted(r["key"] for r in fresh if r != old.get(r["key"]))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER', 'METHOD', 'Progress', 'only_run', 'run_chapters', 'usual_jobs', 'same_metric', 'headline', 'beside',
-           'list_artefacts', 'reproduce', 'exit_code', 'format_report']
+           'list_artefacts', 'reproduce', 'exit_code', 'format_report', 'report_page']
 
 # %% ../nbs/11c_reproduce.ipynb #cell-006
 import contextlib
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from .foundations.artefacts import figures_dir
 from .foundations.files import InputError, read_json, runs_dir, write_json, write_text
 from .foundations.settings import Profile
-from .plan import ARTEFACTS, chapters, open_profile
+from .plan import ARTEFACTS, INGREDIENTS, chapters, open_profile
 from .process import Running, finished, freshness, written
 
 # %% ../nbs/11c_reproduce.ipynb #cell-009
@@ -341,7 +341,7 @@ def reproduce(
         seconds = time.time() - began
         report = _report(settings, full, only, there, results, before, seconds)
         write_json(runs_dir(settings.name, "report.json"), report, indent=1)
-        write_text(runs_dir(settings.name, "report.md"), format_report(report) + "\n")
+        write_text(runs_dir(settings.name, "report.md"), report_page(report))
     return report
 
 # %% ../nbs/11c_reproduce.ipynb #cell-038
@@ -389,3 +389,24 @@ def format_report(
     if report["unregistered"]:
         lines += ["", f"Not in the list of artefacts: {', '.join(report['unregistered'])}"]
     return "\n".join(lines)
+
+# %% ../nbs/11c_reproduce.ipynb #cell-e42cef6e
+def _report_line(a):
+    "An artefact as the cells of a line."
+    title = INGREDIENTS[a["name"]].title if a["name"] in INGREDIENTS else ""
+    if a["status"] == "skipped":
+        return a["name"], title, f"skipped, because {a['reason']}", "", ""
+    differ = f"; differing: {', '.join(a['differing'][:5])}" if a["differing"] else ""
+    ours, _, paper = beside(a["headline"]).partition(" | ")
+    became = (ours.removeprefix("measured "), paper.removeprefix("paper reports "))
+    return a["name"], title, a["reason"] + differ, *became
+
+
+def report_page(report: dict) -> str:  # Markdown; of `reproduce`
+    "What became of each artefact, as a page with a table."
+    first, _, *rest = format_report(report).splitlines()
+    chapters = rest[len(report["artefacts"]) :]
+    head = ("artefact", "title", "what became of it", "measured", "paper reports")
+    lines = [head, ("---",) * len(head), *map(_report_line, report["artefacts"])]
+    table = ["| " + " | ".join(c.replace("|", "/") for c in line) + " |" for line in lines]
+    return "\n".join([first, "", *table, *chapters]) + "\n"
