@@ -2,7 +2,8 @@
 
 settings.ini -> the marked part of pyproject.toml (packaging, and `[tool.nbdev]` for nbdev 3),
 version and addresses of CITATION.cff, nbs/nbdev.yml, the version in the package;
-papers/reported.csv -> its copy inside the package, so that the wheel holds what the code reads.
+the CSV files of papers/ -> their copies inside the package, so that the wheel holds what the code
+reads; these and figures/tiny -> the pages papers/results.md and papers/landscape.md.
 """
 
 import configparser
@@ -138,8 +139,20 @@ def derived() -> dict:
         "nbs/nbdev.yml": site(ini),
         "stvg_nb/__init__.py": f'__version__ = "{ini["version"]}"\n',
     }
-    copies = {"stvg_nb/data/reported.csv": Path("papers/reported.csv").read_bytes()}
-    return {k: v.encode() for k, v in texts.items()} | copies
+    files = sorted(Path("papers").glob("*.csv"))
+    copies = {f"stvg_nb/data/{p.name}": p.read_bytes() for p in files}
+    return {k: v.encode() for k, v in (texts | pages(ini)).items()} | copies
+
+
+def pages(ini: dict) -> dict:
+    "The pages that are made from papers/ and figures/tiny."
+    from stvg_nb.results import landscape_page, results_page
+
+    link = f"{ini['git_url']}/blob/{ini['branch']}/figures/tiny/"
+    return {
+        "papers/results.md": results_page("tiny", link),
+        "papers/landscape.md": landscape_page(),
+    }
 
 
 def stale() -> list[str]:

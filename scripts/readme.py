@@ -1,7 +1,8 @@
 """README.md out of nbs/index.ipynb: `python scripts/readme.py`.
 
-The list of the chapters is made from the notebooks, by parts as in the site's sidebar, and
-written into both; the pictures are the outputs that are stored in nbs/index.ipynb.
+The list of the chapters is made from the notebooks, by parts as in the site's sidebar, and the
+table of results from figures/tiny; both are written into both. The pictures are the outputs that
+are stored in nbs/index.ipynb.
 """
 
 import base64
@@ -12,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from build_site import sidebar
-from notebooks import PACKAGE, ROOT, module, source, title
+from notebooks import PACKAGE, ROOT, at_root, module, source, title
 
 INDEX = ROOT / "nbs/index.ipynb"
-OPEN, CLOSE = "<!-- chapters -->", "<!-- end of chapters -->"
+MADE = ("chapters", "results")  # between <!-- chapters --> and <!-- end of chapters -->
 
 
 def subtitle(nb: dict) -> str:
@@ -53,13 +54,18 @@ def index() -> dict:
     from notebooks import paths
 
     nbs = {p.relative_to(ROOT): json.loads(p.read_text("utf-8")) for p in paths(ROOT / "nbs")}
-    nb, listed = json.loads(INDEX.read_text(encoding="utf-8")), chapters(nbs)
+    from stvg_nb.results import short_table
+
+    made = dict(zip(MADE, (chapters(nbs), short_table()), strict=True))
+    nb = json.loads(INDEX.read_text(encoding="utf-8"))
     for cell in nb["cells"]:
         text = source(cell)
-        if OPEN in text:
-            before, after = text.split(OPEN)[0], text.split(CLOSE)[1]
-            text = f"{before}{OPEN}\n\n{listed}\n\n{CLOSE}{after}"
-            cell["source"] = text.splitlines(keepends=True)
+        for name, content in made.items():
+            first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+            if first in text:
+                before, after = text.split(first)[0], text.split(last)[1]
+                text = f"{before}{first}\n\n{content}\n\n{last}{after}"
+        cell["source"] = text.splitlines(keepends=True)
     return nb
 
 
@@ -95,6 +101,7 @@ def render() -> tuple:  # (text, {file name: bytes})
 
 def main():
     "Write what follows from the notebooks."
+    at_root()
     INDEX.write_text(json.dumps(index(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     text, pictures = render()
     for name, data in pictures.items():

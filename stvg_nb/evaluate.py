@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'bootstrap_weights', 'bootstrap_means', 'Estimate', 'estimate', 'annotate', 'Scores', 'score', 'table_row',
-           'by_type', 'paired_difference', 'direction', 'reported']
+           'by_type', 'paired_difference', 'direction', 'reported_lines', 'reported']
 
 # %% ../nbs/07_evaluate.ipynb #cell-003
 import csv
@@ -24,8 +24,7 @@ from stvg_nb.foundations.files import (
     repo_root,
     write_json,
 )
-from .foundations.geometry import Interval
-from .foundations.samples import Answer, Sample, answer_record
+from .foundations.samples import Sample
 from .foundations.scoring import evaluate
 from .voting import vote
 
@@ -153,7 +152,7 @@ METRICS = ("m_tiou", "m_viou", "viou@0.3", "viou@0.5", "id_accuracy")
 _FIELDS = dict(hcstvg=("tiou", "viou"), vidstg=("tiou", "viou"), mevis=("j", "f"))
 _FIELDS["st-align"] = ("tiou", "viou")
 
-
+# %% ../nbs/07_evaluate.ipynb #cell-e40314cb
 def _said_numbers(given):
     "Sample key -> the number that a prediction names."
     if isinstance(given, list):
@@ -164,6 +163,18 @@ def _said_numbers(given):
     return {p["key"]: p.get("target_id") for p in records}
 
 
+def _right_numbers(annotations, benchmark, samples):
+    "Key -> right number (0: none is), and key -> type of the query."
+    if samples:
+        right = {s.key: s.answer_id or 0 for s in samples if s.answer_ids is not None}
+        return right, {s.key: s.query_type or s.group or "" for s in samples}
+    if benchmark != "hcstvg":
+        return {}, {}
+    records = read_json(annotations)
+    right = {k: r.get("answer_id") or 0 for k, r in records.items()}
+    return right, {k: r.get("query_type", "") for k, r in records.items()}
+
+# %% ../nbs/07_evaluate.ipynb #cell-25060e33
 def score(
     annotations: Path | str,  # file that names the right numbers, see `annotate`
     predictions: Sequence,  # one file or list of records a seed
@@ -191,18 +202,6 @@ def score(
     values = {f: np.array([s[f] for s in seeds]) for f in seeds[0]}
     kinds = tuple(types.get(k, "") for k in row)
     return Scores(tuple(row), values, kinds, dict(counts), result["protocol"], benchmark)
-
-
-def _right_numbers(annotations, benchmark, samples):
-    "Key -> right number (0: none is), and key -> type of the query."
-    if samples:
-        right = {s.key: s.answer_id or 0 for s in samples if s.answer_ids is not None}
-        return right, {s.key: s.query_type or s.group or "" for s in samples}
-    if benchmark != "hcstvg":
-        return {}, {}
-    records = read_json(annotations)
-    right = {k: r.get("answer_id") or 0 for k, r in records.items()}
-    return right, {k: r.get("query_type", "") for k, r in records.items()}
 
 # %% ../nbs/07_evaluate.ipynb #cell-028
 def table_row(
@@ -260,14 +259,19 @@ def _reported_file():
     return path if path.is_file() else package_dir() / "data/reported.csv"
 
 
+def reported_lines() -> list[dict]:  # paper, table, row, dataset, split, metric, value, ...
+    "All lines of the file, as text."
+    with _reported_file().open(encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
 def reported(
     paper: str,  # as the file has it, e.g. "STVG-R1"
     table: str,  # "7"
     dataset: str | None = None,  # only this one
 ) -> list[dict]:  # rows of an `Artefact`
     "Reported rows of a table, fractions in place of percent."
-    with _reported_file().open(encoding="utf-8", newline="") as f:
-        lines = [r for r in csv.DictReader(f) if (r["paper"], r["table"]) == (paper, table)]
+    lines = [r for r in reported_lines() if (r["paper"], r["table"]) == (paper, table)]
     lines = [r for r in lines if dataset in (None, r["dataset"])]
     if not lines:
         raise InputError("papers/reported.csv", f"has no numbers of {paper}, table {table}")

@@ -33,7 +33,7 @@ from stvg_nb.gallery import (
     tinted,
     tube_of,
 )
-from .foundations.predictions import Prediction, read_predictions, read_record
+from .foundations.predictions import Prediction, read_predictions
 from .foundations.mark_drawing import draw_marks
 from .foundations.prompting_config import PromptingConfig
 from .foundations.mark_drawing import visible_marks
@@ -114,7 +114,10 @@ def _rgb(colour):
 def _interval_bars(example, answer, width, frame):
     "(28, width, 3): truth above, answer below, a line for now."
     out = np.full((28, width, 3), 255, np.uint8)
-    pixel = lambda f: int(f / example.frames * width)
+
+    def pixel(f):
+        return int(f / example.frames * width)
+
     for row, (t, colour) in enumerate(((example.truth, TRUE), (tube_of(example, answer), ANSWER))):
         bar = out[3 + 12 * row : 13 + 12 * row]
         bar[:] = 241

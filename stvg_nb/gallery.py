@@ -131,7 +131,10 @@ def _mids(frames, n):
 # %% ../nbs/09_gallery.ipynb #cell-029
 def _hitting(frames, chosen, spans):
     "The chosen frames, moved where they leave out a span that could be shown."
-    within = lambda some: [[f for f in some if a <= f < b] for a, b in spans]
+
+    def within(some):
+        return [[f for f in some if a <= f < b] for a, b in spans]
+
     could = [x for x in within(frames) if x]
     missed = len(could) > sum(map(bool, within(chosen)))
     if not could or len(chosen) < len(could) or (not missed and len(chosen) > len(could) + 1):
@@ -493,9 +496,10 @@ def _bars(example, tube, ids):
     fps = example.fps
     if example.task != "rvos":
         pairs = (("true", TRUE, example.truth), ("answer", ANSWER, tube))
-        ends = lambda t: (
-            [(t.start / fps, min(t.end, example.frames) / fps)] if t is not None else []
-        )
+
+        def ends(t):
+            return [(t.start / fps, min(t.end, example.frames) / fps)] if t is not None else []
+
         return [TimelineBar(label, colour, ends(t)) for label, colour, t in pairs]
     true = [f for f in range(example.frames) if example.masks and example.masks[f]]
     numbers = {i: spans_of(example.db.frames_of(i), fps) for i in ids}

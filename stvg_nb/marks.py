@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from .foundations.samples import Answer, answer_record
 from .foundations.settings import Profile, resolve
 from .policies import AnswerConfig
 from .predict import look_up
-from .foundations.mark_drawing import draw_marks, mark_style
+from .foundations.mark_drawing import draw_marks
 from .foundations.prompting_config import PromptingConfig
 from .foundations.mark_drawing import visible_marks
 from stvg_nb.rows import (
@@ -141,17 +140,17 @@ def load_or_compute(
         fresh = row.records(clips.spot_check, config)
         facts = dict(path=f"predictions/{path.name}", sha256=sha256_file(path))
         facts |= dict(status="re-scored", checked=len(fresh))
-        facts |= dict(differing=_differing(row, path, kept, fresh))
+        facts |= dict(differing=_differing(row, kept, fresh))
     return facts | dict(truth=clips.truth, seconds=time.perf_counter() - began)
 
 
-def _differing(row, path, kept, fresh, share=0.05):
+def _differing(row, kept, fresh, share=0.05):
     "Keys of the records that are not those kept; too many are an error."
     old = {r["key"]: r for r in kept}
     keys = sorted(r["key"] for r in fresh if r != old.get(r["key"]))
     if len(keys) > share * len(fresh):
         text = f"{len(keys)} of {len(fresh)} records differ from those kept"
-        raise RuntimeError(f"{row.label}: {text}; remove {path.name} to make it anew")
+        raise RuntimeError(f"{row.label}: {text}; make all of them anew with `--full`")
     return keys
 
 # %% ../nbs/08a_marks.ipynb #cell-018

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'VIEWS', 'NumberedSplit', 'number_split', 'other_clips', 'shuffled_clips', 'grey_clips', 'oracle',
-           'measure', 'TableRow', 'policy_name', 'EvalSet', 'count_samples', 'masks_beside', 'eval_set',
+           'measure', 'TableRow', 'policy_name', 'EvalSet', 'count_samples', 'masks_beside', 'eval_set', 'archive_path',
            'prediction_path', 'save_predictions', 'load_or_predict', 'available', 'measured_rows', 'compared',
            'table_rows', 'models', 'shown_rows', 'domain_rows', 'write_rows']
 
@@ -21,6 +21,7 @@ from .foundations.artefacts import Artefact, figures_dir, write_table
 from stvg_nb.foundations.files import (
     InputError,
     config_hash,
+    is_file,
     package_dir,
     read_json,
     read_jsonl,
@@ -31,13 +32,13 @@ from stvg_nb.foundations.files import (
 )
 from .foundations.masks import MaskDatabase
 from .foundations.video import probe, write_video
+
+# %% ../nbs/07a_rows.ipynb #cell-004
 from .dataset import LeftOut, Numberer, VotingConfig, true_masks, voted
 from stvg_nb.evaluate import (
     METRICS,
-    Estimate,
     Scores,
     annotate,
-    direction,
     estimate,
     paired_difference,
     score,
@@ -106,7 +107,7 @@ def number_split(
     facts = dict(files=split.files, benchmark=split.benchmark, seconds=seconds)
     return NumberedSplit(name or split.name, right, samples, counts, split.facts, **facts)
 
-
+# %% ../nbs/07a_rows.ipynb #cell-010
 def _with_numbers(split, samples):
     "(annotations that name the right numbers where they can, samples with them, counts)."
     annotations = split.files["annotations"]
@@ -188,7 +189,7 @@ def _controlled(samples, control):
         return grey_clips(samples, runs_dir("splits"))
     return list(samples)
 
-
+# %% ../nbs/07a_rows.ipynb #cell-086e143f
 def measure(
     policy: Policy,
     split: NumberedSplit,
@@ -411,10 +412,15 @@ def _keep_annotations(clips):
         )
 
 # %% ../nbs/07a_rows.ipynb #cell-032
+def archive_path(artefact: str, name: str, profile: str) -> Path:
+    "figures/<profile>/predictions/<artefact>.zip::<name>"
+    return figures_dir(profile) / "predictions" / f"{artefact}.zip::{name}"
+
+
 def prediction_path(artefact: str, row: str, seed: int, profile: str) -> Path:
-    "figures/<profile>/predictions/<artefact>--<row>--seed<k>.jsonl.gz"
+    "figures/<profile>/predictions/<artefact>.zip::<row>--seed<k>.jsonl"
     clean = "".join(c if c.isalnum() or c in "+-_." else "-" for c in row)
-    return figures_dir(profile) / "predictions" / f"{artefact}--{clean}--seed{seed}.jsonl.gz"
+    return archive_path(artefact, f"{clean}--seed{seed}.jsonl", profile)
 
 
 def save_predictions(
@@ -438,6 +444,19 @@ def _model(name, weights):
     return dict(name=name if here else Path(name).name, revision=weights, trained_here=here)
 
 
+def _identity(policy, config, row, clips):
+    made_of = [policy.fingerprint, asdict(config), row.control, row.repair, row.snap]
+    return config_hash([*made_of, clips.identity])
+
+
+def _kept_records(path, key):
+    "The records of a kept file, None where it was made from something else."
+    if not is_file(path):
+        return None
+    header, *records = read_jsonl(path)
+    return records if header.get("config_hash") == key else None
+
+# %% ../nbs/07a_rows.ipynb #cell-dfd329ee
 def load_or_predict(
     row: TableRow,
     seed: int,
@@ -473,19 +492,6 @@ def load_or_predict(
         facts |= dict(path=f"predictions/{path.name}", sha256=sha256_file(path))
         facts |= dict(status="re-scored", checked=len(fresh), differing=sorted(differing))
     return facts | dict(seconds=time.perf_counter() - began)
-
-
-def _identity(policy, config, row, clips):
-    made_of = [policy.fingerprint, asdict(config), row.control, row.repair, row.snap]
-    return config_hash([*made_of, clips.identity])
-
-
-def _kept_records(path, key):
-    "The records of a kept file, None where it was made from something else."
-    if not path.is_file():
-        return None
-    header, *records = read_jsonl(path)
-    return records if header.get("config_hash") == key else None
 
 # %% ../nbs/07a_rows.ipynb #cell-036
 def _differing(kept, fresh, row, clips, share=0.95):
@@ -590,10 +596,11 @@ def shown_rows(rows: Sequence[TableRow], found: dict):  # pandas DataFrame
             continue
         scores, facts = found[row.label]
         cells = {m: str(estimate(scores.of(m))) for m in row.metrics}
-        lines[row.label] = cells | {"unread": scores.counts["unparsed"], "": facts[0]["status"]}
+        lines[row.label] = cells | {"unread": scores.counts["unparsed"]}
+        lines[row.label] |= {"": _freshness(facts)["status"]}  # with what was asked again
     return pd.DataFrame(lines).T.fillna("")
 
-
+# %% ../nbs/07a_rows.ipynb #cell-8a148476
 def domain_rows(rows: Sequence[TableRow], found: dict) -> list[dict]:
     "The same rows on each domain of Puppets alone; domains are the second part of a key."
     out = []
@@ -605,7 +612,7 @@ def domain_rows(rows: Sequence[TableRow], found: dict) -> list[dict]:
             out.append(table_row(f"{row.label}, {d}", part, row.metrics))
     return out
 
-
+# %% ../nbs/07a_rows.ipynb #cell-3b0020c4
 def write_rows(
     name: str,
     profile,

@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['TRAINED', 'MODELS', 'TABLE1', 'TABLE2', 'TABLE2_PLACES', 'TABLE3', 'TABLE4', 'clips_of', 'questions_of', 'groups_of',
-           'times_of']
+           'times_of', 'some_seeds', 'differences']
 
 # %% ../nbs/07b_tables.ipynb #cell-003
+from collections.abc import Sequence
 from dataclasses import replace
 
-from .rows import TableRow, eval_set
+from .evaluate import direction
+from .foundations.settings import Profile
+from .rows import EvalSet, TableRow, compared, eval_set
 
 # %% ../nbs/07b_tables.ipynb #cell-008
 TRAINED = TableRow("marks+GRPO", "grpo-{seed}", (0, 1, 2))
@@ -33,12 +36,12 @@ TABLE4.append(TableRow("GRPO", "plain-{seed}", (0, 1, 2), task="vtg", marks=Fals
 TABLE4.append(replace(TRAINED, task="vtg", marks=False))
 
 # %% ../nbs/07b_tables.ipynb #cell-011
-def clips_of(profile):  # EvalSet
+def clips_of(profile: Profile) -> EvalSet:
     "Tables 1 and 7: HC-STVG."
     return eval_set(profile, "hcstvg")
 
 
-def questions_of(profile, places: bool = False):  # EvalSet
+def questions_of(profile: Profile, places: bool = False) -> EvalSet:
     "Tables 2 and 8: ST-Align, who and when or who alone."
     view = "question-places" if places else "questions"
     split = "svg" if places else "stvg"
@@ -47,14 +50,14 @@ def questions_of(profile, places: bool = False):  # EvalSet
     )
 
 
-def groups_of(profile):  # EvalSet
+def groups_of(profile: Profile) -> EvalSet:
     "Table 3: MeViS."
     return eval_set(
         profile, "mevis", _split(profile, "valid_u"), 100, view="groups", name="puppets-groups"
     )
 
 
-def times_of(profile):  # EvalSet
+def times_of(profile: Profile) -> EvalSet:
     "Tables 4 and 10: Charades-STA."
     return eval_set(
         profile, "charades-sta", _split(profile, "test"), 200, view="times", name="puppets-times"
@@ -67,3 +70,28 @@ _SHORT = {"question-places": "places", "questions": "questions"}
 def _split(profile, name):
     "The name of a real split; made-up clips are always the profile's own split."
     return name if profile.data.source == "files" else profile.data.split
+
+# %% ../nbs/07b_tables.ipynb #cell-014
+def some_seeds(rows: Sequence[TableRow], profile: Profile) -> list[TableRow]:
+    "The rows with all their seeds; with the first one where numbers mean nothing."
+    if profile.meaningful:
+        return list(rows)
+    return [replace(r, seeds=r.seeds[:1]) for r in rows]
+
+# %% ../nbs/07b_tables.ipynb #cell-8cbf7e34
+def differences(
+    found: dict,  # of `measured_rows`
+    pairs: Sequence,  # of (row, row above which it may lie)
+    metrics: Sequence[str] | None = None,  # None: what both rows are scored for
+):  # pandas DataFrame
+    "Differences with their intervals, paired by clip; what was not measured is left out."
+    import pandas as pd
+
+    lines = []
+    for row, other in pairs:
+        if not {row.label, other.label} <= set(found):
+            continue
+        for m, e in compared(found, row, other, metrics or row.metrics).items():
+            name = f"{row.label} - {other.label}"
+            lines.append({"rows": name, "metric": m, "difference": str(e), "": direction(e)})
+    return pd.DataFrame(lines)

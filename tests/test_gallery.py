@@ -241,8 +241,8 @@ def test_kept_predictions_score_as_the_figure_says(case, tmp_path, monkeypatch):
     result = evaluate(
         "hcstvg",
         "clean",
-        folder / "r1-figure08--annotations.json",
-        folder / "r1-figure08--base-numbers--seed0.jsonl.gz",
+        folder / "r1-figure08.zip::annotations.json",
+        folder / "r1-figure08.zip::base-numbers--seed0.jsonl",
     )
     (row,) = note["rows"]
     assert path.is_file() and row["label"] == f"base, numbers: {case.key}" and row["n"] == 1
@@ -286,8 +286,8 @@ def test_times_alone_are_kept_so_that_they_score_as_the_figure_says(case, tmp_pa
     result = evaluate(
         "hcstvg",
         "clean",
-        folder / "r1-figure11--annotations.json",
-        folder / "r1-figure11--base-plain-frames--seed0.jsonl.gz",
+        folder / "r1-figure11.zip::annotations.json",
+        folder / "r1-figure11.zip::base-plain-frames--seed0.jsonl",
     )
     assert list(row["metrics"]) == ["tiou"] and 0 < row["metrics"]["tiou"] < 1
     assert result["metrics"]["m_tiou"] == pytest.approx(row["metrics"]["tiou"])

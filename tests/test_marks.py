@@ -242,7 +242,7 @@ def test_computed_rows_are_kept_and_checked(clips, monkeypatch):
     assert ask(shifted)["status"] == "recomputed"  # other options, other records
     path = prediction_path("x-brief", "made up", 0, "tiny")
     monkeypatch.setattr(M, "made_up", lambda split, config, shift=0: made_up(split, config, 5))
-    with pytest.raises(RuntimeError, match="2 of 2 records differ.*remove x-brief--made-up"):
+    with pytest.raises(RuntimeError, match="2 of 2 records differ.*--full"):
         ask(shifted)
     assert read_jsonl(path)[0]["policy"] == "stvg_nb.marks.made_up"
 

@@ -17,7 +17,7 @@ from conftest import ROOT, shared_data
 from stvg_nb import reproduce as R
 from stvg_nb.foundations.files import read_json, sha256_file
 from stvg_nb.foundations.settings import load_profile, profiles
-from stvg_nb.plan import INGREDIENTS, format_plan, plan
+from stvg_nb.plan import INGREDIENTS, WRITTEN_BY, format_plan, plan
 from stvg_nb.process import parameters
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -76,8 +76,8 @@ def test_items_are_those_of_the_method_specification():
 
 def test_chapters_that_are_here_can_be_told_their_profile():
     here = {p.stem: p for p in R.chapters()}
-    assert {c for c in R.WRITTEN_BY if c in here} and all(
-        "profile" in parameters(here[c], load_profile("smoke")) for c in R.WRITTEN_BY if c in here
+    assert {c for c in WRITTEN_BY if c in here} and all(
+        "profile" in parameters(here[c], load_profile("smoke")) for c in WRITTEN_BY if c in here
     )
 
 

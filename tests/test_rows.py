@@ -151,7 +151,7 @@ def test_names_are_refused(split):
     with pytest.raises(InputError, match="m_giou"):
         score(split[0] / "numbered.json", [[]]).of("m_giou")
     path = prediction_path("r1-table07", "marks + GRPO/x", 1, "tiny")
-    assert path.name == "r1-table07--marks-+-GRPO-x--seed1.jsonl.gz" and CONTROLS[0] == ""
+    assert path.name == "r1-table07.zip::marks-+-GRPO-x--seed1.jsonl" and CONTROLS[0] == ""
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .files import InputError, read_json, read_jsonl
+from .files import InputError, archived, read_json, read_jsonl
 from .geometry import Interval, Tube, box_area
 from .masks import rle_boxes
 from .annotations import SetAside
@@ -272,6 +272,9 @@ def _check_header(header, path, benchmark):
 
 def _raw_records(path, benchmark):
     "Records of a file, after its header was checked."
+    if path.suffix == ".zip":
+        reason = f"is an archive; name one of its files, {path.name}::NAME"
+        raise InputError(path, f"{reason}, as {', '.join(archived(path)[:3])}")
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         records = read_jsonl(path)
         first = records[0] if records else None
