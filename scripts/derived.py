@@ -115,6 +115,12 @@ def citation(ini: dict) -> str:
     return text
 
 
+def package(ini: dict) -> str:
+    "stvg_nb/__init__.py with the version in its line; what it offers is written by hand."
+    text = Path("stvg_nb/__init__.py").read_text("utf-8")
+    return re.sub(r"^__version__ = .*$", f'__version__ = "{ini["version"]}"', text, flags=re.M)
+
+
 def site(ini: dict) -> str:
     "nbs/nbdev.yml, as nbdev itself writes it."
     return f"""project:
@@ -136,7 +142,7 @@ def derived() -> dict:
         "pyproject.toml": pyproject(ini),
         "CITATION.cff": citation(ini),
         "nbs/nbdev.yml": site(ini),
-        "stvg_nb/__init__.py": f'__version__ = "{ini["version"]}"\n',
+        "stvg_nb/__init__.py": package(ini),
     }
     copies = {"stvg_nb/data/reported.csv": Path("papers/reported.csv").read_bytes()}
     return {k: v.encode() for k, v in texts.items()} | copies
