@@ -53,8 +53,12 @@ weights: install  ## train and ship the detector and the base policy again, hour
 site: install  ## build the documentation: Quarto where it is installed, else the checked second route
 	$(PY) scripts/build_site.py
 
+# what JupyterLab is told: root is allowed; in a container it listens to the outside (its token still guards it)
+LAB := $(if $(filter 0,$(shell id -u)),--allow-root) \
+  $(if $(wildcard /.dockerenv /run/.containerenv),--no-browser --ip=0.0.0.0)
+
 lab: install  ## open JupyterLab on the chapters
-	cd nbs && $(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) index.ipynb
+	cd nbs && $(PY) -m jupyterlab $(LAB) index.ipynb
 
 bench: install  ## run every benchmark at full length
 	@for script in bench/[a-z]*.py; do \

@@ -4,8 +4,10 @@ Quarto builds it where it is installed. Elsewhere smalldocs reads the same proce
 and the same _quarto.yml; that second route checks the site, Quarto stays the publisher.
 """
 
+import argparse
 import html.parser
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,9 @@ import urllib.parse
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from notebooks import at_root, by_need, notebooks, part
+import pages
+import reference
+from notebooks import at_root, by_need, notebooks, part, title
 
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "NOTICE", "LICENSE")
 RUNNING = ("11", "12")  # chapters about running it, apart from those about the method
@@ -29,22 +33,33 @@ def sidebar(nbs: dict) -> dict:
     def hrefs(found):
         return ["/".join(p.parts[1:]) for p in found]
 
+    def numbered_hrefs(found):
+        return [{"text": label(p, nbs[p]), "href": h} for p, h in zip(found, hrefs(found))]
+
     numbered = [p for p in of.pop("method", []) if p.stem != "index"]
     start = [p for p in numbered if p.stem == "00_start"]
     running = [p for p in numbered if p.stem.startswith(RUNNING)]
     method = [p for p in numbered if p not in start + running]
-    sections = [("Method", hrefs(method))]
+    sections = [("Method", numbered_hrefs(method))]
     sections += [(HEADINGS.get(k, k), hrefs(by_need(nbs, of[k]))) for k in sorted(of)]
-    sections += [("Running it", hrefs(running)), ("Papers", papers())]
+    sections += [("Running it", numbered_hrefs(running)), ("Papers", papers())]
     return {
         "style": "floating",
         "contents": [
-            {"section": "Start", "contents": ["index.ipynb", *hrefs(start)]},
+            {"section": "Start", "contents": ["index.ipynb", *numbered_hrefs(start)]},
             *({"section": s, "contents": c} for s, c in sections if c),
+            {"text": "Commands", "href": "commands.md"},
+            {"text": "Settings", "href": "settings.md"},
             {"text": "Contributing", "href": "CONTRIBUTING.md"},
             {"text": "Changelog", "href": "CHANGELOG.md"},
         ],
     }
+
+
+def label(path: Path, nb: dict) -> str:
+    "A chapter's number, where it has one, and its title."
+    number = re.match(r"\d+[a-z]*(?=_)", path.stem)
+    return " ".join(filter(None, [number and number.group(), title(nb)]))
 
 
 def papers() -> list:
@@ -115,14 +130,16 @@ def build() -> Path:
     for page in linked:
         (cache / page).parent.mkdir(exist_ok=True)
         shutil.copy(page, cache / page)
+    for name in ("commands", "settings"):
+        (cache / f"{name}.md").write_text(getattr(reference, name)(), encoding="utf-8")
     quarto = shutil.which("quarto")
     smalldocs = Path(sys.executable).with_name("smalldocs")
     command = ["quarto", "render", "--no-cache"] if quarto else [str(smalldocs), "render"]
     print("site: rendering with", "Quarto" if quarto else "smalldocs (Quarto is not installed)")
     subprocess.run(command, cwd=cache, check=True)
     site = cache / get_config().doc_path.name
-    pages = [Path(*p.parts[1:]) for p in notebooks()]
-    missing = [str(p) for p in pages if not (site / p).with_suffix(".html").is_file()]
+    chapters = [Path(*p.parts[1:]) for p in notebooks()]
+    missing = [str(p) for p in chapters if not (site / p).with_suffix(".html").is_file()]
     if missing:
         sys.exit(f"site: not rendered: {', '.join(missing)}")
     shutil.rmtree("_docs", ignore_errors=True)
@@ -131,11 +148,15 @@ def build() -> Path:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     at_root()
     site = build()
+    faults = pages.finish(site)
+    for page, fault in faults:
+        print(f"site: {page}: {fault}", file=sys.stderr)
     broken = broken_links(site)
     for page, link in broken:
         print(f"site: {page}: broken link {link}", file=sys.stderr)
-    if broken:
+    if broken or faults:
         sys.exit(1)
     print(f"site: {len(list(site.rglob('*.html')))} pages in {site}/, no broken link")

@@ -116,6 +116,12 @@ def citation(ini: dict) -> str:
     return text
 
 
+def package(ini: dict) -> str:
+    "stvg_nb/__init__.py with the version in its line; what it offers is written by hand."
+    text = Path("stvg_nb/__init__.py").read_text("utf-8")
+    return re.sub(r"^__version__ = .*$", f'__version__ = "{ini["version"]}"', text, flags=re.M)
+
+
 def site(ini: dict) -> str:
     "nbs/nbdev.yml, as nbdev itself writes it."
     return f"""project:
@@ -137,7 +143,7 @@ def derived() -> dict:
         "pyproject.toml": pyproject(ini),
         "CITATION.cff": citation(ini),
         "nbs/nbdev.yml": site(ini),
-        "stvg_nb/__init__.py": f'__version__ = "{ini["version"]}"\n',
+        "stvg_nb/__init__.py": package(ini),
     }
     files = sorted(Path("papers").glob("*.csv"))
     copies = {f"stvg_nb/data/{p.name}": p.read_bytes() for p in files}

@@ -40,7 +40,8 @@ def chapters(nbs: dict) -> str:  # path -> notebook
     "The list of all chapters, one table a part, with links that hold in nbs/."
     out = []
     for part in sidebar(nbs)["contents"]:
-        hrefs = [h for h in part.get("contents", ()) if h.endswith(".ipynb") and h != "index.ipynb"]
+        listed = [e if isinstance(e, str) else e["href"] for e in part.get("contents", ())]
+        hrefs = [h for h in listed if h.endswith(".ipynb") and h != "index.ipynb"]
         if hrefs:
             head = (
                 f"### {part['section']}\n\n| chapter | module | what it is about |\n|---|---|---|"

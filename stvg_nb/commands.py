@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from .foundations.files import InputError
@@ -289,6 +290,8 @@ def _train_options(p):
 
 def train_command(options):
     "Train a policy: SFT, GRPO or both."
+    if find_spec("trl") is None:
+        raise InputError("stvg train", "needs TRL: pip install 'stvg-r1-notebooks[train]'")
     from stvg_nb.runlog import say_ends
     from stvg_nb.train import progress_bar, train
 

@@ -42,7 +42,11 @@ class YoloDetector:
         sha256: str | None = None,  # refuse the file unless it has this hash
     ):
         path = _weights_file(weights, sha256)
-        from ultralytics import YOLO
+        try:
+            from ultralytics import YOLO
+        except ImportError:
+            hint = "pip install 'stvg-r1-notebooks[yolo]', or choose zero-shot or motion"
+            raise InputError("detector yolo", f"needs ultralytics (AGPL-3.0): {hint}") from None
 
         self.model = YOLO(str(path))
         self.confidence = confidence

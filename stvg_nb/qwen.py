@@ -253,7 +253,8 @@ def _routes(model, base, ids, asked):
         return out
     except (AttributeError, TypeError) as e:
         raise InputError(
-            "transformers", f"this version computes positions in another way ({e}); use 5.17"
+            "transformers",
+            f"this version computes positions in another way ({e}); use 5.17 to 5.24",
         ) from None
     finally:
         base.rope_deltas = None

@@ -38,6 +38,30 @@ def test_the_ten_lines_print_what_is_shown(tmp_path, monkeypatch):
     assert said.getvalue() == re.sub(r"^    ", "", shown, flags=re.M)
 
 
+def test_the_commands_below_the_lines_run(tmp_path, monkeypatch, capsys):
+    "Every other `stvg` command of the README, as it stands there, with profile smoke."
+    from stvg_nb.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STVG_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("STVG_PROFILE", "smoke")
+    for line in block("Ten lines").splitlines():
+        stvg, *words = shlex.split(line, comments=True)
+        assert stvg == "stvg" and main([*words, "--quiet"]) == 0, capsys.readouterr().err
+    for made in ("clips/v1_test.json", "answer.mp4"):
+        assert (tmp_path / made).stat().st_size > 0, made
+
+
+def test_no_command_is_left_untried():
+    "Blocks of shell are the two of `stvg` that are run here, `make`, which CI runs, and pip."
+    blocks = re.findall(r"^```sh\n(.+?)^```", TEXT, re.M | re.S)
+    tried = {block("Ten lines"), block("The road")}
+    rest = [line.split("#")[0].strip() for b in blocks if b not in tried for line in b.splitlines()]
+    assert rest == ["make test", "make reproduce", "pip install '.[train,yolo]'"]
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert "make test" in ci and "make reproduce" in ci and "scripts/wheel.sh" in ci
+
+
 def test_the_road_is_driven(tmp_path, monkeypatch, capsys):
     from stvg_nb.cli import main
 

@@ -178,11 +178,11 @@ def test_sidebar_follows_the_folders():
     of = {e["section"]: e["contents"] for e in contents if "section" in e}
     of.pop("Papers", None)
     assert list(of.items()) == [
-        ("Start", ["index.ipynb", "00_start.ipynb"]),
-        ("Method", ["01_mark.ipynb"]),
+        ("Start", ["index.ipynb", dict(text="00", href="00_start.ipynb")]),
+        ("Method", [dict(text="01", href="01_mark.ipynb")]),
         ("Foundations", ["foundations/b.ipynb", "foundations/a.ipynb"]),
         ("Theatre", ["theatre/puppets.ipynb"]),
-        ("Running it", ["12_cli.ipynb"]),
+        ("Running it", [dict(text="12", href="12_cli.ipynb")]),
     ]
 
 
@@ -199,6 +199,7 @@ def test_workflows_call_the_project_s_own_commands():
     assert "bash .ci/run reproduce" in commands("reproduce")
     assert "bash .ci/run transformers" in commands("transformers")
     assert "bash .ci/run nbdev3" in commands("nbdev3")
+    assert "bash .ci/run wheel" in commands("wheel")
     assert "make site" in (ROOT / ".github/workflows/site.yml").read_text()
     assert set(flows) == {"test", "site"}
 
@@ -343,8 +344,9 @@ def test_lab_opens_the_index_as_root_too(checkout, tmp_path, uid):
     (tmp_path / "bin/id").chmod(0o755)
     assert make(checkout, "lab").returncode == 0
     told = (tmp_path / "log").read_text().splitlines()[-1]
-    root = "--allow-root " if uid == 0 else ""
-    assert told == f"{checkout / 'nbs'}|-m jupyterlab {root}index.ipynb"
+    inside = any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv")))
+    options = ["--allow-root"] * (uid == 0) + ["--no-browser", "--ip=0.0.0.0"] * inside
+    assert told == " ".join([f"{checkout / 'nbs'}|-m jupyterlab", *options, "index.ipynb"])
 
 
 def test_the_profile_is_one_word(checkout, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@
 __all__ = ['WEIGHTS', 'shipped_detector', 'recognises_puppets', 'make_puppets']
 
 # %% ../../nbs/theatre/puppets_detector.ipynb #cell-003
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..foundations.files import InputError, package_dir, read_json
@@ -34,9 +35,10 @@ def shipped_detector(
 def recognises_puppets(
     path: Path | str,  # video
 ) -> str | None:  # the reason to take this detector, or None
-    "Is this a video for the shipped detector?"
+    "Is this a video for the shipped detector, and can that run here?"
     shipped = (package_dir() / "weights" / WEIGHTS["puppets"]).is_file()
-    return "the file says it is a Puppets clip" if shipped and is_puppets(path) else None
+    runs = shipped and find_spec("ultralytics") is not None
+    return "the file says it is a Puppets clip" if runs and is_puppets(path) else None
 
 # %% ../../nbs/theatre/puppets_detector.ipynb #cell-009
 def make_puppets(config: PromptingConfig, device: str = "cpu") -> YoloDetector:
