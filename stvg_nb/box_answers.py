@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['JITTER', 'BOX_TINY', 'step_rate', 'step_frames', 'steps_of', 'held_boxes', 'box_answer', 'shown_size',
-           'asked_in_boxes', 'direct_boxes', 'direct_box_seconds', 'box_form_name', 'box_config', 'ground_boxes',
-           'predict_boxes', 'true_boxes', 'jittered_boxes', 'box_form', 'box_form_seconds']
+           'asked_in_boxes', 'direct_boxes', 'direct_box_seconds', 'box_form_name', 'box_config', 'grounding_of',
+           'query_samples', 'ground_boxes', 'predict_boxes', 'true_boxes', 'jittered_boxes', 'box_form',
+           'box_form_seconds']
 
 # %% ../nbs/10b_box_answers.ipynb #cell-003
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +191,35 @@ def box_config(profile, name: str, seed: int = 0) -> AnswerConfig:
     )
 
 # %% ../nbs/10b_box_answers.ipynb #cell-026
+def grounding_of(
+    policy,
+    samples: Sequence[Sample],  # with their questions, all about one video
+    config: AnswerConfig,
+    method: Callable,  # (policy, samples, prompts, videos, config) -> answers
+    hashed: list,  # what else tells this grounding from others
+) -> dict:  # stvg.grounding/1
+    "What a policy says about the samples of one video."
+    began, clips = time.perf_counter(), {}
+    prompts, facts = zip(*(prepare(policy, s, config, clips) for s in samples))
+    answers = method(policy, samples, list(prompts), list(facts), config)
+    results = [
+        dict(query=s.query, task="boxes", prediction=answer_record(a), text=a.text)
+        | dict(parsed=a.flags["parsed"], repaired=False)
+        for s, a in zip(samples, answers)
+    ]
+    key = config_hash([*hashed, asdict(config), policy.name, policy.fingerprint])
+    seconds = dict(answer=round(time.perf_counter() - began, 3))
+    return dict(schema="stvg.grounding/1", results=results, config_hash=key, seconds=seconds)
+
+
+def query_samples(video: Path | str, queries: Sequence[str]) -> list[Sample]:
+    "A sample for each sentence about a video."
+    if empty := [q for q in queries if not q.strip()]:
+        raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
+    name = Path(video).name
+    return [Sample(f"{name}#{i}", query=q, video=str(video)) for i, q in enumerate(queries)]
+
+# %% ../nbs/10b_box_answers.ipynb #cell-027
 def ground_boxes(
     video: Path | str,
     queries: Sequence[str],
@@ -196,31 +227,19 @@ def ground_boxes(
     profile=None,  # Profile; None: the default
     policy: Policy | None = None,  # in place of `model`
     seed: int = 0,
-    device: str | None = None,
 ) -> dict:  # stvg.grounding/1
     "Answer sentences about one video in boxes; nothing is numbered."
-    if empty := [q for q in queries if not q.strip()]:
-        raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
+    samples = query_samples(video, queries)
     profile, model = profile or load_profile(), model or "boxes:base"
     name = box_form_name(profile, model)
-    policy = policy or load_policy(model, device or profile.device)
+    policy = policy or load_policy(model, profile.device)
     config = box_config(profile, name, seed)
     rules = replace(BOX_RULES[name], think=config.think)
-    samples = [
-        Sample(f"{Path(video).name}#{i}", query=q, video=str(video)) for i, q in enumerate(queries)
-    ]
     samples = [asked_in_boxes(policy, s, config, rules) for s in samples]
-    prompts, facts = zip(*(prepare(policy, s, config, clips) for clips in [{}] for s in samples))
-    answers = _direct(policy, samples, list(prompts), list(facts), config, rules)
-    results = [
-        dict(query=s.query, task="boxes", prediction=answer_record(a), text=a.text)
-        | dict(parsed=a.flags["parsed"], repaired=False)
-        for s, a in zip(samples, answers)
-    ]
-    key = config_hash([name, policy.name, policy.fingerprint, config.max_new_tokens, seed])
-    return dict(schema="stvg.grounding/1", results=results, config_hash=key, seconds={})
+    method = {"boxes": direct_boxes, "boxes-seconds": direct_box_seconds}[name]
+    return grounding_of(policy, samples, config, method, [name])
 
-# %% ../nbs/10b_box_answers.ipynb #cell-028
+# %% ../nbs/10b_box_answers.ipynb #cell-029
 def predict_boxes(
     output: Path | str,
     model: str,
@@ -241,7 +260,7 @@ def predict_boxes(
     extra = dict(annotations=hashes, shard=shard, progress=progress)
     return predict(policy, samples, output, config, "off", benchmark, **extra)
 
-# %% ../nbs/10b_box_answers.ipynb #cell-031
+# %% ../nbs/10b_box_answers.ipynb #cell-032
 JITTER = 0.05  # of the side of a box: how far a coordinate of the draft to learn is moved
 
 
@@ -274,7 +293,7 @@ def jittered_boxes(boxes: dict, key: str, share: float = JITTER) -> dict:
         out[k] = np.maximum(box + rng.uniform(-share, share, 4) * side, 0)
     return out
 
-# %% ../nbs/10b_box_answers.ipynb #cell-032
+# %% ../nbs/10b_box_answers.ipynb #cell-033
 def _box_form(sample, profile, config, rules):
     rules = replace(rules, think=config.think)
     height, width, fps, window = clip_facts(sample, None)
@@ -302,7 +321,7 @@ def box_form_seconds(sample: Sample, profile, config) -> dict:
     "Question, truth and answer of a sample, in boxes for seconds."
     return _box_form(sample, profile, config, BOX_RULES["boxes-seconds"])
 
-# %% ../nbs/10b_box_answers.ipynb #cell-035
+# %% ../nbs/10b_box_answers.ipynb #cell-036
 BOX_TINY = {  # overrides of profile `tiny`, for `load_profile`
     "train.base": "boxes:base",
     "train.form": "boxes-seconds",

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_BOXES', 'table_prompt', 'TableReply', 'parse_table', 'table_answer', 'ApiSettings', 'ask', 'ApiRequest',
-           'ApiPolicy', 'load_api', 'direct_tables', 'asked_in_tables']
+           'ApiPolicy', 'load_api', 'direct_tables', 'table_config', 'asked_in_tables', 'ground_in_boxes',
+           'predict_in_boxes']
 
 # %% ../nbs/10c_closed_models.ipynb #cell-003
 import base64
@@ -20,15 +21,24 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from .box_answers import held_boxes
+from stvg_nb.box_answers import (
+    ground_boxes,
+    grounding_of,
+    held_boxes,
+    predict_boxes,
+    query_samples,
+)
 from .foundations.files import InputError
 from .foundations.geometry import Interval
 from .foundations.samples import Answer, Sample
-from .foundations.settings import SamplingConfig
+from .foundations.settings import SamplingConfig, load_profile
+from .models import load_policy
 from .policies import AnswerConfig, clip_window, video_facts
+from .predict import predict, samples_to_predict
 from .questions import _sentence
 
 # %% ../nbs/10c_closed_models.ipynb #cell-008
@@ -323,6 +333,19 @@ def direct_tables(policy, samples, prompts, videos, config: AnswerConfig) -> lis
     return [table_answer(s, t, v) for s, (t,), v in zip(samples, texts, videos)]
 
 
+def table_config(profile, seed: int = 0) -> AnswerConfig:
+    "How samples are put to a model behind an interface."
+    return AnswerConfig(
+        method="stvg_nb.closed_models.direct_tables",
+        marks=False,
+        max_new_tokens=profile.train.max_completion_length,
+        seed=seed,
+        batch_size=1,  # so that each answer is kept as soon as it is there
+        sampling=profile.sampling,
+        prompting=profile.prompting,
+    )
+
+
 def asked_in_tables(sample: Sample, config: AnswerConfig) -> Sample:
     "The sample with the question of this chapter."
     if sample.asked.get("prompt"):
@@ -332,3 +355,38 @@ def asked_in_tables(sample: Sample, config: AnswerConfig) -> Sample:
     duration, rate = (stop - first) / video["fps"], config.sampling.rate
     text = table_prompt(sample.query, duration, rate, config.query_norm)
     return replace(sample, asked=sample.asked | dict(prompt=text, marked=False))
+
+# %% ../nbs/10c_closed_models.ipynb #cell-034
+def ground_in_boxes(
+    video: Path | str,
+    queries: Sequence[str],
+    model: str | None = None,  # api:MODEL, or any other; None: boxes:base
+    profile=None,
+    seed: int = 0,
+) -> dict:  # stvg.grounding/1
+    "What `stvg ground --task boxes` does."
+    profile = profile or load_profile()
+    if not (model or "").startswith("api:"):
+        return ground_boxes(video, queries, model, profile, seed=seed)
+    config = table_config(profile, seed)
+    samples = [asked_in_tables(s, config) for s in query_samples(video, queries)]
+    return grounding_of(load_policy(model), samples, config, direct_tables, ["tables"])
+
+# %% ../nbs/10c_closed_models.ipynb #cell-035
+def predict_in_boxes(
+    output: Path | str,
+    model: str | None = None,  # as `ground_in_boxes`
+    profile=None,
+    shard: str | None = None,
+    progress: bool = True,
+    **files,  # of `samples_to_predict`
+) -> dict:  # the header of `output`
+    "What `stvg predict --task boxes` does."
+    profile, model = profile or load_profile(), model or "boxes:base"
+    if not model.startswith("api:"):
+        return predict_boxes(output, model, profile, shard=shard, progress=progress, **files)
+    config = table_config(profile)
+    samples, benchmark, hashes = samples_to_predict(**files)
+    samples = [asked_in_tables(s, config) for s in samples]
+    extra = dict(annotations=hashes, shard=shard, progress=progress)
+    return predict(load_policy(model), samples, output, config, "off", benchmark, **extra)
