@@ -35,6 +35,11 @@ WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further e
         *("x-same-tracks", "x-detector-failure"),
     ),
     "09_gallery": tuple(f"r1-figure{n:02}" for n in (1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14)),
+    "10d_box_tables": (
+        *(f"o1-table{n:02}" for n in range(1, 10)),
+        *(f"o1-figure{n:02}" for n in range(1, 9)),
+        "x-numbers-or-boxes",
+    ),
 }
 ARTEFACTS = {name: chapter for chapter, names in WRITTEN_BY.items() for name in names}
 
@@ -126,6 +131,37 @@ INGREDIENTS |= {
         "The baseline on the same tracks", ("own",), ("base", *with_seeds("grpo", "plain"))
     ),
     "x-detector-failure": Ingredients("Detections lost", ("own",), ("grpo-0",)),
+}
+
+_BOXES = with_seeds("o1-sft", "o1-rft", "o1-rft-thinking")
+_ONE = "o1-rft-thinking-0"
+
+
+def _in_boxes(title, *policies, benchmarks=("own",)):
+    return Ingredients(title, benchmarks, policies, numbering=False)
+
+
+INGREDIENTS |= {
+    "o1-table01": _in_boxes("Answers in boxes", "o1-base", *_BOXES),
+    "o1-table02": _in_boxes("Answers in boxes, second split", "o1-base", *_BOXES),
+    "o1-table03": _in_boxes("Statements and questions in boxes", "o1-base", *_BOXES),
+    "o1-table04": _in_boxes("From one domain to the other", "o1-stage-0", "o1-street-0"),
+    "o1-table05": _in_boxes("SFT, RFT, RFT with thinking", "o1-base", *_BOXES),
+    "o1-table06": _in_boxes("The think reward", _ONE, "o1-no-think-reward-0"),
+    "o1-table07": _in_boxes("GIoU, L1 or both", _ONE, "o1-giou-0", "o1-l1-0"),
+    "o1-table08": _in_boxes("Lambda", _ONE, "o1-lambda-0.2-0", "o1-lambda-1-0"),
+    "o1-table09": _in_boxes("What an answer costs", _ONE),
+    "o1-figure01": Ingredients("Two ways to answer with a tube", numbering=False),
+    "o1-figure02": Ingredients("From an answer to a reward", numbering=False),
+    "o1-figure03": _in_boxes("Draft, answer and truth", _ONE, benchmarks=_PUPPETS),
+    "o1-figure04": _in_boxes("IoU by area", _ONE),
+    "o1-figure05": _in_boxes("More drafts and answers", _ONE, benchmarks=_PUPPETS),
+    "o1-figure06": _in_boxes("Beside another method", _ONE, benchmarks=_PUPPETS),
+    "o1-figure07": _in_boxes("Three families of failures", _ONE, benchmarks=_PUPPETS),
+    "o1-figure08": Ingredients("The prompt for closed models", numbering=False),
+    "x-numbers-or-boxes": Ingredients(
+        "Numbers or coordinates", ("own",), ("base", "grpo-0", "o1-base", _ONE)
+    ),
 }
 
 # %% ../nbs/11a_plan.ipynb #cell-023
@@ -287,8 +323,20 @@ def row_folder(
     return runs_dir(profile.name, "rows", name)
 
 
+def _box_policy_need(profile, name):
+    "A policy of chapter 10: shipped, or trained here; random weights do not stand for one."
+    folder = runs_dir(profile.name, "rows", name)
+    where = f"in runs/{profile.name}/rows/{name}"
+    if profile.train.base.startswith("embedded:"):
+        where = f"boxes-{name.removeprefix('o1-')}"
+        folder, where = package_dir() / "weights" / where, "shipped"
+    return _need("policy", f"{name}, answers in boxes, {where}", folder.is_dir())
+
+
 def _policy_need(profile, name):
     base = profile.train.base
+    if name.startswith("o1-"):
+        return _box_policy_need(profile, name)
     if base == "random":
         return _need("policy", f"{name}: random weights, made on the spot", True)
     if name != "base":
