@@ -315,7 +315,7 @@ def _predict_options(p):
     text = "embedded:base, a checkpoint folder or a hub name (default: the profile's train.base)"
     p.add_argument("--model", metavar="NAME", help=text)
     p.add_argument("--output", metavar="FILE", help="predictions, .jsonl or .jsonl.gz")
-    tasks = ["stvg", "svg", "vtg", "rvos"]
+    tasks = ["stvg", "svg", "vtg", "rvos", "boxes"]
     p.add_argument("--task", choices=tasks, help="what is asked for, in place of the samples' own")
     p.add_argument("--no-marks", action="store_true", help="draw no numbers")
     modes = ["off", "paper", "code", "release", "no_largest"]
@@ -343,6 +343,7 @@ def predict_command(options):
     from transformers import logging
 
     from stvg_nb.dataset import merge_shards
+    from stvg_nb.closed_models import predict_in_boxes
     from stvg_nb.predict import predict_files
 
     logging.set_verbosity_error()
@@ -357,6 +358,10 @@ def predict_command(options):
     files = {n: getattr(options, n) for n in names}
     check_outputs([options.output], [options.data, options.annotations], overwrite=True)
     profile = _profile(options)
+    if options.task == "boxes":
+        told = dict(shard=options.shard, progress=not options.quiet)
+        header = predict_in_boxes(options.output, options.model, profile, **told, **files)
+        return header, _predicted_text(header), 3 if header["quarantined"] else 0
     header = predict_files(
         options.output,
         options.model or profile.train.base,
@@ -375,7 +380,7 @@ def _ground_options(p):
     p.add_argument("video", metavar="VIDEO", help="a video")
     text = "a sentence about it; several share one numbering of the video"
     p.add_argument("queries", nargs="+", metavar="QUERY", help=text)
-    tasks = ["stvg", "svg", "vtg", "rvos"]
+    tasks = ["stvg", "svg", "vtg", "rvos", "boxes"]
     text = "what is asked for (default stvg: number and interval)"
     p.add_argument("--task", choices=tasks, default="stvg", help=text)
     text = "mask database (.masks.json.gz); made and kept there where it does not exist"
@@ -424,11 +429,15 @@ def ground_command(options):
     _check_ground(options)
     from transformers import logging
 
-    from stvg_nb.foundations.files import write_json, write_jsonl
-    from stvg_nb.ground import ground, render_answer
+    from stvg_nb.closed_models import ground_in_boxes
+    from stvg_nb.ground import ground
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if options.task == "boxes":
+        asked = options.video, options.queries, options.model, _profile(options), options.seed
+        result = ground_in_boxes(*asked)
+        return _grounded(options, result)
     result = ground(
         options.video,
         options.queries,
@@ -439,6 +448,14 @@ def ground_command(options):
         seed=options.seed,
         say=_teller(options),
     )
+    return _grounded(options, result)
+
+
+def _grounded(options, result):
+    "Write what was found where that is asked for."
+    from stvg_nb.foundations.files import write_json, write_jsonl
+    from stvg_nb.ground import render_answer
+
     records = [r["prediction"] for r in result["results"]]
     if options.output and options.output.removesuffix(".gz").endswith(".jsonl"):
         write_jsonl(options.output, [dict(schema="stvg.predictions/1"), *records])

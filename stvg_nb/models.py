@@ -653,7 +653,12 @@ def _bytes(x, processor):  # undo the normalisation
 
 # %% ../nbs/04b_models.ipynb #cell-075
 POLICIES = Registry(
-    "policy", {"embedded": "stvg_nb.theatre.policy.load"}
+    "policy",
+    {
+        "embedded": "stvg_nb.theatre.policy.load",
+        "boxes": "stvg_nb.theatre.box_policy.load_boxes",
+        "api": "stvg_nb.closed_models.load_api",
+    },
 )  # prefix -> name -> model
 
 
@@ -780,7 +785,14 @@ def load_policy(
     import torch
 
     dtype = dtype or (torch.float32 if str(device).startswith("cpu") else torch.bfloat16)
-    model, processor = load_model(str(name), dtype)
+    prefix, colon, rest = str(name).partition(":")
+    if colon and prefix in POLICIES and not Path(name).exists():
+        loaded = POLICIES[prefix](rest or "base")
+        if not isinstance(loaded, tuple):
+            return loaded  # a policy by itself, such as a model behind an interface
+        model, processor = loaded[0].to(dtype), loaded[1]
+    else:
+        model, processor = load_model(str(name), dtype)
     return Policy(str(name), model.to(device), processor)
 
 # %% ../nbs/04b_models.ipynb #cell-094

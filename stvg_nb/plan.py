@@ -10,7 +10,7 @@ __all__ = ['WRITTEN_BY', 'ARTEFACTS', 'INGREDIENTS', 'SPLITS', 'SHIPPED_DETECTOR
 import importlib.util
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from .foundations.benchmarks import BENCHMARKS, locate
@@ -35,6 +35,11 @@ WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further e
         *("x-same-tracks", "x-detector-failure"),
     ),
     "09_gallery": tuple(f"r1-figure{n:02}" for n in (1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14)),
+    "10d_box_tables": (
+        *(f"o1-table{n:02}" for n in range(1, 10)),
+        *(f"o1-figure{n:02}" for n in range(1, 9)),
+        "x-numbers-or-boxes",
+    ),
 }
 ARTEFACTS = {name: chapter for chapter, names in WRITTEN_BY.items() for name in names}
 
@@ -126,6 +131,37 @@ INGREDIENTS |= {
         "The baseline on the same tracks", ("own",), ("base", *with_seeds("grpo", "plain"))
     ),
     "x-detector-failure": Ingredients("Detections lost", ("own",), ("grpo-0",)),
+}
+
+_BOXES = with_seeds("o1-sft", "o1-rft", "o1-rft-thinking")
+_ONE = "o1-rft-thinking-0"
+
+
+def _in_boxes(title, *policies, benchmarks=("own",)):
+    return Ingredients(title, benchmarks, policies, numbering=False)
+
+
+INGREDIENTS |= {
+    "o1-table01": _in_boxes("Answers in boxes", "o1-base", *_BOXES),
+    "o1-table02": _in_boxes("Answers in boxes, second split", "o1-base", *_BOXES),
+    "o1-table03": _in_boxes("Statements and questions in boxes", "o1-base", *_BOXES),
+    "o1-table04": _in_boxes("From one domain to the other", "o1-stage-0", "o1-street-0"),
+    "o1-table05": _in_boxes("SFT, RFT, RFT with thinking", "o1-base", *_BOXES),
+    "o1-table06": _in_boxes("The think reward", _ONE, "o1-no-think-reward-0"),
+    "o1-table07": _in_boxes("GIoU, L1 or both", _ONE, "o1-giou-0", "o1-l1-0"),
+    "o1-table08": _in_boxes("Lambda", _ONE, "o1-lambda-0.2-0", "o1-lambda-1-0"),
+    "o1-table09": _in_boxes("What an answer costs", _ONE),
+    "o1-figure01": Ingredients("Two ways to answer with a tube", numbering=False),
+    "o1-figure02": Ingredients("From an answer to a reward", numbering=False),
+    "o1-figure03": _in_boxes("Draft, answer and truth", _ONE, benchmarks=_PUPPETS),
+    "o1-figure04": _in_boxes("IoU by area", _ONE),
+    "o1-figure05": _in_boxes("More drafts and answers", _ONE, benchmarks=_PUPPETS),
+    "o1-figure06": _in_boxes("Beside another method", _ONE, benchmarks=_PUPPETS),
+    "o1-figure07": _in_boxes("Three families of failures", _ONE, benchmarks=_PUPPETS),
+    "o1-figure08": Ingredients("The prompt for closed models", numbering=False),
+    "x-numbers-or-boxes": Ingredients(
+        "Numbers or coordinates", ("own",), ("base", "grpo-0", "o1-base", _ONE)
+    ),
 }
 
 # %% ../nbs/11a_plan.ipynb #cell-023
@@ -229,15 +265,6 @@ def _exists(path):
 
 # %% ../nbs/11a_plan.ipynb #cell-037
 SHIPPED_DETECTOR = "puppets-yolo12n.pt"
-_WITH_WEIGHTS = (
-    "yolo",
-    "transformers",
-    "zero-shot",
-    "sam2",
-    "edgetam",
-    "sam2-transformers",
-    "sam3",
-)
 
 
 def _detector(profile, benchmark):  # -> kind
@@ -263,11 +290,11 @@ def _numbering_needs(profile, benchmark):
     if detector == "puppets":
         path = package_dir() / "weights" / SHIPPED_DETECTOR
         out.append(_need("weights", f"detector {SHIPPED_DETECTOR}, shipped", path.is_file()))
-    elif detector in _WITH_WEIGHTS and tracker not in TRACK_SOURCES:
+    elif detector in ("yolo", "zero-shot"):
         named = config.detector_weights or f"for {detector}: detector_weights is not set"
         out.append(_need("weights", f"detector {named}", is_model(config.detector_weights)))
-    if tracker in _WITH_WEIGHTS:
-        named = config.tracker_weights or f"for {tracker}: tracker_weights is not set"
+    if tracker == "sam2":
+        named = config.tracker_weights or "for sam2: tracker_weights is not set"
         out.append(_need("weights", f"tracker {named}", is_model(config.tracker_weights)))
     return out
 
@@ -296,12 +323,20 @@ def row_folder(
     return runs_dir(profile.name, "rows", name)
 
 
+def _box_policy_need(profile, name):
+    "A policy of chapter 10: shipped, or trained here; random weights do not stand for one."
+    folder = runs_dir(profile.name, "rows", name)
+    where = f"in runs/{profile.name}/rows/{name}"
+    if profile.train.base.startswith("embedded:"):
+        where = f"boxes-{name.removeprefix('o1-')}"
+        folder, where = package_dir() / "weights" / where, "shipped"
+    return _need("policy", f"{name}, answers in boxes, {where}", folder.is_dir())
+
+
 def _policy_need(profile, name):
     base = profile.train.base
-    if name in profile.policies:
-        given = profile.policies[name]
-        where = f"{name}: {given}, named in the profile"
-        return _need("policy", where, given.startswith("embedded:") or is_model(given))
+    if name.startswith("o1-"):
+        return _box_policy_need(profile, name)
     if base == "random":
         return _need("policy", f"{name}: random weights, made on the spot", True)
     if name != "base":
@@ -355,25 +390,7 @@ def _needs(name, profile, there):  # there: stems of the chapters
     out += [_need("package", p, _has(p)) for p in _packages(profile, made_from, benchmark)]
     return list({n["name"]: n for n in out}.values())
 
-# %% ../nbs/11a_plan.ipynb #cell-e53e750c
-def _samples(profile, benchmark):
-    "Whose clips an artefact asks about, in words."
-    own = profile.data.benchmark
-    named = own if benchmark == "own" else benchmark
-    limit = f", at most {profile.data.limit} clips" if profile.data.limit else ""
-    if benchmark == "puppets" or data_source(profile) == "puppets":
-        layout = "" if named == "puppets" else f" as {named}"
-        return f"Puppets{layout}, {profile.data.split}{limit}"
-    split = profile.data.split if named == own else SPLITS.get(named, "test")
-    return f"{named} {split}{limit}"
-
-
-def _settings(profile):
-    "The settings that decide what a model is shown and may say."
-    shown = dict(prompting=asdict(profile.prompting), sampling=asdict(profile.sampling))
-    return shown | dict(device=profile.device, longest_answer=profile.train.max_completion_length)
-
-# %% ../nbs/11a_plan.ipynb #cell-9883531a
+# %% ../nbs/11a_plan.ipynb #cell-051
 def plan(
     profile: Path | str | None = None,  # a name or a `.yaml` file; None: the default
     folder: Path | str | None = None,  # notebooks; None: nbs/ of the checkout
@@ -389,31 +406,12 @@ def plan(
         needs = _needs(name, settings, there)
         runs = all(n["there"] for n in needs)
         title = INGREDIENTS[name].title
-        asked = [_samples(settings, b) for b in INGREDIENTS[name].benchmarks]
-        artefacts.append(dict(name=name, title=title, samples=asked, needs=needs, runs=runs))
-    made = dict(schema="stvg.plan/1", profile=settings.name, settings=_settings(settings))
-    return made | dict(artefacts=artefacts)
+        artefacts.append(dict(name=name, title=title, needs=needs, runs=runs))
+    return dict(schema="stvg.plan/1", profile=settings.name, artefacts=artefacts)
 
 # %% ../nbs/11a_plan.ipynb #cell-054
-def _plan_line(a):
-    "An artefact with its samples and its policies; a minus where something is missing."
-    made_from = INGREDIENTS[a["name"]]
-    about = "; ".join(a["samples"]) or "no clip"
-    rows = list(dict.fromkeys(re.sub(r"-\d$", "", p) for p in made_from.policies))
-    asked = f"; asked: {', '.join(rows)}" if rows else ""
-    return f"  {'+' if a['runs'] else '-'} {a['name']:<20} {made_from.title}: {about}{asked}"
-
-
-def _settings_lines(settings):
-    "A line a section; what is not set is left out."
-    for name, value in settings.items():
-        several = value if isinstance(value, dict) else {"": value}
-        parts = [f"{k} {v}".strip() for k, v in several.items() if v is not None]
-        yield f"  {name.replace('_', ' ')}: {', '.join(parts)}"
-
-# %% ../nbs/11a_plan.ipynb #cell-8437834a
 def format_plan(made: dict) -> str:  # of `plan`
-    "For people: settings, artefacts, and what is missing, with the artefacts that wait for it."
+    "For people: what runs, and what is missing, each thing with the artefacts that wait for it."
     runs = [a["name"] for a in made["artefacts"] if a["runs"]]
     waiting = {}
     for a in made["artefacts"]:
@@ -421,8 +419,8 @@ def format_plan(made: dict) -> str:  # of `plan`
             if not n["there"]:
                 waiting.setdefault((n["kind"], n["name"]), []).append(a["name"])
     counts = f"{len(runs)} of {len(made['artefacts'])} artefacts can be made here"
-    lines = [f"profile {made['profile']}: {counts}", *_settings_lines(made["settings"])]
-    lines += map(_plan_line, made["artefacts"])
+    lines = [f"profile {made['profile']}: {counts}"]
+    lines += [f"  {name:<20} {INGREDIENTS[name].title}" for name in runs]
     if waiting:
         lines.append("missing:")
     for (kind, name), names in waiting.items():

@@ -137,7 +137,7 @@ def predict(
 
 # %% ../nbs/06b_predict.ipynb #cell-023
 def _prediction(answer, sample, config, repair):
-    if config.method != "two_stage":
+    if config.method != "two_stage" and answer.boxes is None:  # else it has its boxes
         answer = complete(answer, sample, open_database(sample.database), repair)
     return answer_record(answer)
 

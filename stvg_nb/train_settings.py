@@ -16,7 +16,14 @@ from .foundations.settings import load_profile
 from .rewards import VARIANTS, reward_paths
 
 # %% ../nbs/04d_train_settings.ipynb #cell-006
-FORMS = Registry("form", {"numbered": "stvg_nb.examples.numbered_form"})
+FORMS = Registry(
+    "form",
+    {
+        "numbered": "stvg_nb.examples.numbered_form",
+        "boxes": "stvg_nb.box_answers.box_form",
+        "boxes-seconds": "stvg_nb.box_answers.box_form_seconds",
+    },
+)
 READERS = Registry("reader", {"numbered": "stvg_nb.examples.numbered_reader"})
 BASES = Registry("base loader", {"load": "stvg_nb.train.load_base"})
 

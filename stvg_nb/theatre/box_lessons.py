@@ -188,7 +188,7 @@ def write_box(
 ) -> Trace:
     "One box: five tokens."
     x1, y1, x2, y2 = rounded_box(box)
-    trace.write(f" {step}. [" if first else f", {step}. [", step_weight, "step", look)
+    trace.write(f" {step}. [" if first else f", {step}. [", step_weight, "next", look)
     trace.write(f"{x1}, ", weight, kind, look)
     trace.write(f"{y1}, ", weight, kind, look)
     trace.write(f"{x2}, ", weight, kind, look)
