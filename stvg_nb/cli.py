@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         declare(
             commands.add_parser(
                 name,
-                help=function.__doc__.rstrip("."),
+                help=(function.__doc__ or name).rstrip("."),
                 description=function.__doc__,
                 parents=[_common()],
             )
@@ -86,6 +86,19 @@ def _run(argv):
     return code
 
 # %% ../nbs/12_cli.ipynb #cell-013
+def _stay_offline():
+    "No library asks the network, unless the user's own settings say that it may."
+    for name, value in dict(HF_HUB_OFFLINE="1", YOLO_OFFLINE="true").items():
+        os.environ.setdefault(name, value)
+
+
+def _print_anything():
+    "A terminal that knows no Unicode gets escapes in place of an error after the work."
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(
     argv=None,  # arguments; None: those of the process
 ) -> int:  # exit code
@@ -94,6 +107,8 @@ def main(
 
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = "--verbose" in argv
+    _stay_offline()
+    _print_anything()
     if not verbose:
         warnings.simplefilter("ignore")
     try:
@@ -118,3 +133,7 @@ def main(
             file=sys.stderr,
         )
         return 1
+
+# %% ../nbs/12_cli.ipynb #cell-015
+if __name__ == "__main__" and globals().get("__spec__") is not None:  # python -m
+    sys.exit(main())

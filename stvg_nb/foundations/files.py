@@ -9,7 +9,7 @@ __all__ = ['InputError', 'warn', 'held_warnings', 'parse_json', 'read_bytes', 'r
            'runs_dir']
 
 # %% ../../nbs/foundations/files.ipynb #cell-003
-import contextlib, errno, gzip, hashlib, json, math, os, stat, sys, tempfile
+import contextlib, errno, gzip, hashlib, json, math, os, platform, stat, sys, tempfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -221,33 +221,60 @@ def make_folder(
         raise _unwritable(file, e) from None
     return path
 
-# %% ../../nbs/foundations/files.ipynb #cell-047
+# %% ../../nbs/foundations/files.ipynb #cell-048
+def _temporary_start(path):
+    "How the names of temporary files for this path begin, up to the process that writes."
+    return f".{path.name.split('.')[0][:32]}.{platform.node()[:16]}-"
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _clear_leftovers(path):
+    "Remove what a killed process of this machine left of the same file."
+    start = _temporary_start(path)
+    end = ".tmp" + "".join(path.suffixes)
+    for name in os.listdir(path.parent):
+        if name.startswith(start) and name.endswith(end):
+            process = name.removeprefix(start).split(".")[0]
+            if process.isdecimal() and not _is_running(int(process)):
+                path.with_name(name).unlink(missing_ok=True)
+
+# %% ../../nbs/foundations/files.ipynb #cell-049
 def _temporary_beside(path):
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "Is a directory")
     with contextlib.suppress(FileNotFoundError):
         os.lstat(path)  # a name that is too long is refused here
+    _clear_leftovers(path)
     handle, name = tempfile.mkstemp(
-        prefix=f".{path.name.split('.')[0][:32]}.",
+        prefix=f"{_temporary_start(path)}{os.getpid()}.",
         suffix=".tmp" + "".join(path.suffixes),
         dir=path.parent,
     )
     os.close(handle)
     return Path(name)
 
-# %% ../../nbs/foundations/files.ipynb #cell-048
+# %% ../../nbs/foundations/files.ipynb #cell-050
 @lru_cache
 def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
-# %% ../../nbs/foundations/files.ipynb #cell-050
+# %% ../../nbs/foundations/files.ipynb #cell-052
 def _is_from_writing(e, temporary):
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     return e.errno in full or str(temporary) in (e.filename, str(e.filename))
 
-# %% ../../nbs/foundations/files.ipynb #cell-051
+# %% ../../nbs/foundations/files.ipynb #cell-053
 @contextlib.contextmanager
 def atomic_path(
     path: Path | str,  # the name the file shall have in the end
@@ -270,7 +297,7 @@ def atomic_path(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../../nbs/foundations/files.ipynb #cell-057
+# %% ../../nbs/foundations/files.ipynb #cell-061
 def _first_existing(path):
     return next(p for p in (path, *path.parents) if os.path.lexists(p))
 
@@ -287,7 +314,7 @@ def _try_file(path):
     else:
         os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))
 
-# %% ../../nbs/foundations/files.ipynb #cell-058
+# %% ../../nbs/foundations/files.ipynb #cell-062
 def check_writable(
     path: Path | str,  # file, or folder, that a command will write
     folder: bool = False,  # it is a folder
@@ -305,7 +332,7 @@ def check_writable(
     except (OSError, ValueError) as e:
         raise _unwritable(path, e) from None
 
-# %% ../../nbs/foundations/files.ipynb #cell-061
+# %% ../../nbs/foundations/files.ipynb #cell-065
 def write_bytes(
     path: Path | str,  # file; packed when the name ends in `.gz`
     data: bytes,  # its content
@@ -323,7 +350,7 @@ def write_text(
     "Atomic UTF-8 text."
     write_bytes(path, text.encode())
 
-# %% ../../nbs/foundations/files.ipynb #cell-063
+# %% ../../nbs/foundations/files.ipynb #cell-067
 def write_json(
     path: Path | str,  # `.json` or `.json.gz`
     value: object,  # anything JSON can hold; NaN is refused
@@ -339,7 +366,7 @@ def write_json(
     )
     write_text(path, text + "\n")
 
-# %% ../../nbs/foundations/files.ipynb #cell-064
+# %% ../../nbs/foundations/files.ipynb #cell-068
 def write_jsonl(
     path: Path | str,  # `.jsonl` or `.jsonl.gz`
     values: Iterable,  # one a line
@@ -350,7 +377,7 @@ def write_jsonl(
     ]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
-# %% ../../nbs/foundations/files.ipynb #cell-067
+# %% ../../nbs/foundations/files.ipynb #cell-071
 def canonical_json(
     value: object,  # anything JSON can hold
 ) -> str:
@@ -364,7 +391,7 @@ def sha256_bytes(data: bytes) -> str:
     "`sha256:<64 hex digits>`"
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
-# %% ../../nbs/foundations/files.ipynb #cell-068
+# %% ../../nbs/foundations/files.ipynb #cell-072
 def config_hash(
     value: object,  # a configuration: anything JSON can hold
 ) -> str:  # `sha256:<64 hex digits>`
@@ -383,7 +410,7 @@ def sha256_file(
         reason = getattr(e, "strerror", None) or e
         raise InputError(path, f"cannot be read ({reason})") from None
 
-# %% ../../nbs/foundations/files.ipynb #cell-071
+# %% ../../nbs/foundations/files.ipynb #cell-075
 @lru_cache
 def package_dir() -> Path:
     "Folder of the installed package: profiles and weights lie in it."
