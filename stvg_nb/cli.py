@@ -73,6 +73,8 @@ def _refuse_empty(options):
 
 
 def _run(argv):
+    if sys.stdout is None:
+        raise InputError("stdout", "is closed; leave it open, or send it into a file")
     options = build_parser().parse_args(argv)
     options.given = set(vars(options))  # of the options without a default of their own
     for name, default in dict(quiet=False, verbose=False, seed=0, device="cpu").items():
@@ -128,10 +130,8 @@ def main(
         if (refused := from_system(e)) is not None:
             print(f"stvg: error: {refused}", file=sys.stderr)
             return 2
-        print(
-            f"stvg: internal error: {type(e).__name__}: {' '.join(str(e).split())[:300]}; --verbose shows where",
-            file=sys.stderr,
-        )
+        what = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        print(f"stvg: internal error: {what}; --verbose shows where", file=sys.stderr)
         return 1
 
 # %% ../nbs/12_cli.ipynb #cell-015
