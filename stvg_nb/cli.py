@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         declare(
             commands.add_parser(
                 name,
-                help=function.__doc__.rstrip("."),
+                help=(function.__doc__ or name).rstrip("."),
                 description=function.__doc__,
                 parents=[_common()],
             )
@@ -73,6 +73,8 @@ def _refuse_empty(options):
 
 
 def _run(argv):
+    if sys.stdout is None:
+        raise InputError("stdout", "is closed; leave it open, or send it into a file")
     options = build_parser().parse_args(argv)
     options.given = set(vars(options))  # of the options without a default of their own
     for name, default in dict(quiet=False, verbose=False, seed=0, device="cpu").items():
@@ -86,6 +88,19 @@ def _run(argv):
     return code
 
 # %% ../nbs/12_cli.ipynb #cell-013
+def _stay_offline():
+    "No library asks the network, unless the user's own settings say that it may."
+    for name, value in dict(HF_HUB_OFFLINE="1", YOLO_OFFLINE="true").items():
+        os.environ.setdefault(name, value)
+
+
+def _print_anything():
+    "A terminal that knows no Unicode gets escapes in place of an error after the work."
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(
     argv=None,  # arguments; None: those of the process
 ) -> int:  # exit code
@@ -94,6 +109,8 @@ def main(
 
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = "--verbose" in argv
+    _stay_offline()
+    _print_anything()
     if not verbose:
         warnings.simplefilter("ignore")
     try:
@@ -113,8 +130,10 @@ def main(
         if (refused := from_system(e)) is not None:
             print(f"stvg: error: {refused}", file=sys.stderr)
             return 2
-        print(
-            f"stvg: internal error: {type(e).__name__}: {' '.join(str(e).split())[:300]}; --verbose shows where",
-            file=sys.stderr,
-        )
+        what = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        print(f"stvg: internal error: {what}; --verbose shows where", file=sys.stderr)
         return 1
+
+# %% ../nbs/12_cli.ipynb #cell-015
+if __name__ == "__main__" and globals().get("__spec__") is not None:  # python -m
+    sys.exit(main())

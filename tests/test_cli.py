@@ -1,4 +1,4 @@
-"""The command line as a user meets it: whole processes, exit codes, what lies on stdout and stderr."""
+"""The command line as a user meets it: whole processes, exit codes, stdout and stderr."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def predictions(tmp_path_factory):
     return path
 
 
-def evaluate(predictions, *more, annotations=HCSTVG / "v1_test.json"):
+def evaluate(predictions, *more, annotations=HCSTVG / "v1_test.json", **env):
     return stvg(
         "evaluate",
         "--benchmark",
@@ -51,6 +51,7 @@ def evaluate(predictions, *more, annotations=HCSTVG / "v1_test.json"):
         "--predictions",
         predictions,
         *more,
+        **env,
     )
 
 
@@ -265,3 +266,31 @@ def test_prompt_writes_video_database_and_report(tmp_path):
     )
     again = stvg(*argv)
     assert again.returncode == 2 and "--overwrite" in again.stderr and again.stderr.count("\n") == 1
+
+
+def test_odd_surroundings(tmp_path, predictions):
+    "An ASCII terminal, no docstrings, a closed stdout: one outcome, nothing lost without a word."
+    data = json.loads((HCSTVG / "v1_test.json").read_text())
+    named = tmp_path / "Ünïcødé\u2028.json"
+    named.write_text(json.dumps(data))
+    r = evaluate(predictions, "--json", annotations=named, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert r.returncode == 0 and json.loads(r.stdout)["n_scored"] == 6, r.stderr
+    r = evaluate(tmp_path / "gøne.json", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert r.returncode == 2 and r.stderr.count("\n") == 1 and "no such file" in r.stderr
+    bare = [sys.executable, "-OO", "-m", "stvg_nb.cli"]
+    for words, code in (["--version"], 0), (["evaluate"], 2):
+        r = subprocess.run([*bare, *words], capture_output=True, text=True)
+        assert r.returncode == code, r.stderr
+    shell = f"{sys.executable} -m stvg_nb.cli --version >&-"
+    r = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert r.returncode == 2 and "stdout: is closed" in r.stderr
+
+
+def test_nothing_asks_the_network_unless_the_user_says_so():
+    ask = "import os; from stvg_nb.cli import main; main(['doctor'])"
+    ask += "; print(os.environ['HF_HUB_OFFLINE'])"
+    rest = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "YOLO_OFFLINE")}
+    command = [sys.executable, "-c", ask]
+    for given, wanted in ({}, "1"), ({"HF_HUB_OFFLINE": "0"}, "0"):
+        r = subprocess.run(command, capture_output=True, text=True, env=rest | given)
+        assert r.stdout.split()[-1] == wanted

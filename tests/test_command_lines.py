@@ -1,4 +1,4 @@
-"""Command lines that are wrong, by the hundred: each is refused with exit 2 and one line, before any model runs."""
+"""Wrong command lines by the hundred: each is refused, exit 2 and one line, before a model runs."""
 
 import json
 import os
@@ -89,7 +89,14 @@ NO_FOLDERS = ["text.txt", "text.txt/below", "x" * 300, "a\0b", "pipe", "loop/x"]
 VALUES = {
     "--seed": ["x", "1.5", "", "-1e3"],
     "--device": ["tpu", "", "CPU"],
-    "--set": ["seed", "=1", "sed=1", "prompting.mark_size=1000000", "sampling.rate=.nan", "seed=[1"],
+    "--set": [
+        "seed",
+        "=1",
+        "sed=1",
+        "prompting.mark_size=1000000",
+        "sampling.rate=.nan",
+        "seed=[1",
+    ],
     "--profile": ["huge", "../tiny", "", "gone.yaml"],
 }
 COUNTS = {

@@ -1,4 +1,4 @@
-"""Damage to values, texts and files: every function takes a `random.Random` and returns a damaged copy."""
+"""Damage to values, texts and files: each function takes a `random.Random`, returns a copy."""
 
 import copy
 import json
@@ -160,7 +160,9 @@ def text(rng: random.Random, data: bytes) -> bytes:
         words[rng.randrange(len(words))] = str(rng.choice(ODD_VALUES))
         lines[k] = " ".join(words)
     elif how == "encoding":
-        return "\n".join(lines).encode(rng.choice(["utf-16", "utf-8-sig", "utf-32", "cp037"]))
+        return "\n".join(lines).encode(
+            rng.choice(["utf-16", "utf-8-sig", "utf-32", "cp037"]), "replace"
+        )
     else:
         return raw(rng, data)
     return "\n".join(lines).encode("utf-8", "surrogatepass")

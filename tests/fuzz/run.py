@@ -1,6 +1,7 @@
 """Damaged inputs by the thousand: `python tests/fuzz/run.py --seed 1 --count 20000`.
 
-Each mutation ends in success or in one clear line. Anything else is kept under `--keep` with its traceback.
+Each mutation ends in success or in one clear line. Anything else is kept
+under `--keep`, and its traceback is printed.
 """
 
 import argparse
@@ -74,13 +75,19 @@ def fuzz(seed, count, keep=None, only=None, tell=None):
         for k in range(count):
             rng = random.Random(f"{seed}-{k}")
             (target,) = rng.choices(targets, weights)
-            data = target.damage(rng, target.file.read_bytes())
-            damaged = target.file.with_name(f"damaged{target.file.suffix}")
+            sound = target.file.read_bytes()
+            data = target.damage(rng, sound)
+            damaged = target.file
+            if not target.in_place:
+                damaged = target.file.with_name(f"damaged{target.file.suffix}")
             damaged.write_bytes(data)
             signal.alarm(PATIENCE)
             kind, text = outcome(target.call, Path(shop), damaged)
             signal.alarm(0)
-            damaged.unlink(missing_ok=True)
+            if target.in_place:
+                damaged.write_bytes(sound)
+            else:
+                damaged.unlink(missing_ok=True)
             counts[target.name, kind] += 1
             if kind not in ("fine", "refused", "set aside"):
                 failures.append((f"{seed}-{k}", target.name, kind, text))

@@ -1,9 +1,9 @@
-"""What is damaged, how, and what reads it. A target is a file and a call; its outcome is success or one clear line."""
+"""What is damaged, how, and what reads it: success or one clear line."""
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mutate
@@ -21,6 +21,7 @@ class Target:
     damage: Callable  # (rng, bytes) -> bytes
     call: Callable  # (folder of the case, path of the damaged file) -> arguments of `stvg`, or None
     weight: float = 1.0  # share of the mutations
+    in_place: bool = False  # the damaged copy takes the sound file's place while it is read
 
 
 def _copied(shop, *parts):
@@ -116,8 +117,9 @@ def doctored(shop):
     from stvg_nb.foundations.files import package_dir
 
     for name in ("smoke", "a100", "o1"):
-        path = shop / f"{name}.yaml"
-        shutil.copyfile(package_dir() / f"profiles/{name}.yaml", path)
+        path = shop / f"my-{name}.yaml"
+        text = (package_dir() / f"profiles/{name}.yaml").read_text()
+        path.write_text(text.replace(f"name: {name}", f"name: my-{name}"))
         yield Target(f"profile {name}", path, mutate.text, _plan, 0.5)
 
 
@@ -194,14 +196,70 @@ def videos(shop):
     yield Target("list of videos", listed, mutate.text, read, 1)
 
 
+def settings(shop):
+    "All single settings of a profile, and the text behind `--set`."
+    from dataclasses import asdict
+
+    from stvg_nb.foundations.files import read_text
+    from stvg_nb.foundations.prompting_config import check_config
+    from stvg_nb.foundations.settings import load_profile, parse_setting
+    from stvg_nb.train_settings import check_train
+
+    profile = load_profile("tiny")
+    whole = asdict(profile)
+    values = {k: v for k, v in (whole | whole.pop("sections")).items() if k != "name"}
+    path = shop / "overrides.json"
+    path.write_text(json.dumps(values))
+
+    def load(folder, damaged):
+        loaded = load_profile("tiny", read_text(damaged))
+        check_config(loaded.prompting)
+        check_train(loaded.train)
+
+    yield Target("overrides", path, mutate.json_file, load, 3)
+
+    line = shop / "set.txt"
+    line.write_text("prompting.mark_size=20")
+
+    def single(folder, damaged):
+        text = damaged.read_bytes().decode("utf-8", "surrogateescape")
+        load_profile("tiny", parse_setting(text))
+
+    yield Target("one setting", line, mutate.text, single)
+
+
+def _pictures(folder, damaged):
+    "A folder of frames whose first picture, or whose stated rate, is damaged."
+    from stvg_nb.foundations.video import iter_frames
+
+    list(iter_frames(damaged.parent))
+
+
+def folders(shop):
+    "Files that are read as parts of a folder: frames, and the files of a model."
+    frames = _copied(shop, "road", "mevis", "valid_u", "JPEGImages", "vid0000")
+    yield Target("picture", frames / "00000.jpg", mutate.raw, _pictures, 0.5, True)
+    yield Target("rate of frames", frames / "fps.txt", mutate.text, _pictures, 0.5, True)
+
+    from stvg_nb.foundations.files import package_dir
+    from stvg_nb.models import load_model
+
+    model = shop / "model"
+    shutil.copytree(package_dir() / "weights/policy-base", model)
+
+    def load(folder, damaged):
+        load_model(str(model))
+
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        yield Target(f"model {name}", model / name, mutate.json_file, load, 0.1, True)
+    for name in ("model.safetensors", "tokenizer.json"):
+        yield Target(f"model {name}", model / name, mutate.raw, load, 0.1, True)
+
+
 def all_targets(shop: Path) -> list:
     "Every target, its sound file written below the workshop."
-    found = [*evaluations(shop), *doctored(shop), *_opened(shop), *videos(shop)]
+    makers = (evaluations, doctored, _opened, videos, settings, folders)
+    found = [target for make in makers for target in make(shop)]
     names = [t.name for t in found]
     doubled = {n for n in names if names.count(n) > 1}
-    return [
-        Target(f"{t.name} ({t.file.name})", t.file, t.damage, t.call, t.weight)
-        if t.name in doubled
-        else t
-        for t in found
-    ]
+    return [replace(t, name=f"{t.name} ({t.file.name})") if t.name in doubled else t for t in found]
