@@ -17,7 +17,8 @@ from .foundations.files import InputError, config_hash
 from .foundations.settings import load_profile
 from .foundations.video import iter_frames, probe, write_video
 from .foundations.samples import Sample, answer_record, open_database
-from .models import Policy, load_policy
+from .decoding import Policy
+from .models import load_policy
 from .policies import AnswerConfig, direct, prepare
 from .predict import complete
 from .foundations.prompting_config import check_config

@@ -38,11 +38,8 @@ from stvg_nb.foundations.samples import (
 from .foundations.store import content_hash, kept_lines
 from .grpo import FeatureCache
 from .qwen import Prompt
-from .models import POLICIES as POLICIES
-from .models import Family, InternVL, Policy, Qwen25
-from .models import load_model as load_model
-from .models import load_policy as load_policy
-from .models import toy_family as toy_family
+from .decoding import Policy
+from .families import Family, InternVL, Qwen25
 from .foundations.mark_drawing import prompted_clip
 from .foundations.prompting_config import PromptingConfig
 from .questions import Parsed, build_box_prompt, build_prompt, parse
@@ -217,7 +214,7 @@ def _shown_database(sample, config):
     "The database whose numbers are drawn for this question."
     return sample.database if config.marks and config.method != "two_stage" else None
 
-# %% ../nbs/04c_policies.ipynb #cell-027
+# %% ../nbs/04c_policies.ipynb #cell-028
 def _clip_key(sample, config):
     "Samples with the same key show the model the same clip."
     database = _shown_database(sample, config)
@@ -254,7 +251,7 @@ def sampled_frames(
     )
     return first + np.asarray(index)
 
-# %% ../nbs/04c_policies.ipynb #cell-028
+# %% ../nbs/04c_policies.ipynb #cell-029
 def prepare(
     policy: Policy,
     sample: Sample,
@@ -298,7 +295,7 @@ def question(sample: Sample, config: AnswerConfig) -> str:
         colour=config.prompting.mark_colour,
     )
 
-# %% ../nbs/04c_policies.ipynb #cell-031
+# %% ../nbs/04c_policies.ipynb #cell-032
 @patch
 def keep_features(
     self: Policy,
@@ -310,7 +307,7 @@ def keep_features(
     self.features = FeatureCache(folder, self.model)
     return self
 
-# %% ../nbs/04c_policies.ipynb #cell-034
+# %% ../nbs/04c_policies.ipynb #cell-035
 def read_reply(
     sample: Sample,
     text: str,  # what the model wrote
@@ -343,7 +340,7 @@ def _answer(sample, text, parsed, video, calls):
     span = Interval.frames(span.start + first, span.end + first)
     return replace(out, interval=span, seconds=(parsed.start, parsed.end))
 
-# %% ../nbs/04c_policies.ipynb #cell-036
+# %% ../nbs/04c_policies.ipynb #cell-037
 def direct(
     policy: Policy,
     samples: Sequence[Sample],
@@ -356,7 +353,7 @@ def direct(
     texts = policy.generate(prompts, 1, heat, longest, config.seed, config.batch_size)
     return [read_reply(s, t, v, config) for s, (t,), v in zip(samples, texts, videos)]
 
-# %% ../nbs/04c_policies.ipynb #cell-039
+# %% ../nbs/04c_policies.ipynb #cell-040
 def still_frames(
     sample: Sample,
     video: dict,  # of `video_facts`
@@ -385,7 +382,7 @@ def spread_boxes(
     pairs = zip(frames.tolist(), nearest.tolist())
     return {int(f): list(boxes[a]) for f, a in pairs if boxes[a] is not None}
 
-# %% ../nbs/04c_policies.ipynb #cell-041
+# %% ../nbs/04c_policies.ipynb #cell-042
 def _frames_at(path, wanted):  # {index: (H, W, 3)}
     if not wanted:
         return {}
@@ -408,7 +405,7 @@ def _ask_frames(policy, sample, video, wanted, config):  # {frame: (text, BoxAns
     scale = policy.family.scale
     return {f: (t, parse_box(t, size, scale, shown)) for f, (t,) in zip(wanted, texts)}
 
-# %% ../nbs/04c_policies.ipynb #cell-042
+# %% ../nbs/04c_policies.ipynb #cell-044
 def _times(policy, samples, prompts, videos, config):
     "Answers without boxes; `svg` is given its interval and asked nothing."
     out = [None] * len(samples)
@@ -425,7 +422,7 @@ def _times(policy, samples, prompts, videos, config):
         out[i] = answer
     return out
 
-# %% ../nbs/04c_policies.ipynb #cell-043
+# %% ../nbs/04c_policies.ipynb #cell-045
 def two_stage(
     policy: Policy,
     samples: Sequence[Sample],
@@ -459,7 +456,7 @@ def _with_boxes(policy, sample, answer, video, config):
     flags["box_text"] = {str(f): t for f, (t, _) in replies.items()}
     return replace(answer, boxes={str(f): b for f, b in boxes.items()}, flags=flags)
 
-# %% ../nbs/04c_policies.ipynb #cell-045
+# %% ../nbs/04c_policies.ipynb #cell-047
 def snap_to_tracks(
     source: MaskDatabase | dict | Tracks,  # database, or {ID: Tube}
     boxes: dict,  # frame -> box
@@ -494,7 +491,7 @@ def snapped(
         answer, ids=ids, boxes=tube.to_dict(), flags=answer.flags | dict(snapped=round(fit, 6))
     )
 
-# %% ../nbs/04c_policies.ipynb #cell-052
+# %% ../nbs/04c_policies.ipynb #cell-054
 METHODS = {"direct": direct, "two_stage": two_stage}
 
 
@@ -510,7 +507,7 @@ def _batches(samples, size):
     order = sorted(range(len(samples)), key=place)
     return [order[i : i + size] for i in range(0, len(order), size)]
 
-# %% ../nbs/04c_policies.ipynb #cell-055
+# %% ../nbs/04c_policies.ipynb #cell-057
 def _identity(sample):
     out = dict(key=sample.key, task=sample.task, query=sample.query, asked=sample.asked)
     out["window"] = sample.window and list(sample.window)
@@ -543,7 +540,7 @@ def answers_header(
         rows=len(samples),
     )
 
-# %% ../nbs/04c_policies.ipynb #cell-057
+# %% ../nbs/04c_policies.ipynb #cell-059
 _EXPECTED = (InputError, OSError, FloatingPointError)
 
 
@@ -575,7 +572,7 @@ def _ask(policy, samples, config, clips):  # -> answers, [{"key", "video", "reas
             aside.append(_aside(one[0], e))
     return answers, aside
 
-# %% ../nbs/04c_policies.ipynb #cell-059
+# %% ../nbs/04c_policies.ipynb #cell-061
 def _check(samples, config):
     if config.frames not in ("predicted", "intersection"):
         raise InputError("frames", f"{config.frames!r} is not predicted or intersection")
@@ -601,7 +598,7 @@ def _summary(done):
     numbers = dict(answered=len(records), quarantined=len(aside)) | counts
     return dict(counts=numbers, quarantined=aside), records
 
-# %% ../nbs/04c_policies.ipynb #cell-061
+# %% ../nbs/04c_policies.ipynb #cell-063
 def answer_all(
     policy: Policy,
     samples: Sequence[Sample],  # or dicts, as `as_sample` takes them

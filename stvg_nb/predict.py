@@ -26,7 +26,8 @@ from stvg_nb.foundations.samples import (
     true_frames,
 )
 from .foundations.store import content_hash, kept_header, parse_shard
-from .models import Policy, load_policy
+from .decoding import Policy
+from .models import load_policy
 from .policies import AnswerConfig, _batches, answer_all, answers_header
 from .repair import answer_tube, union_masks
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from .foundations.files import InputError
 from .foundations.geometry import Interval
 from .foundations.mark_drawing import mark_text, read_mark
+from .foundations.spans import read_clean
 from .voting import normalise_query
 
 # %% ../nbs/02b_questions.ipynb #cell-008
@@ -235,7 +236,10 @@ def draw_prompt(
     clip = "the clip, as it is: no marks, so no line about them"
     if promises_marks(text):
         clip = "the clip, with its marks painted on every frame"
-    wrap = lambda part: [row for line in part.splitlines() for row in textwrap.wrap(line, _LETTERS)]
+
+    def wrap(part):
+        return [row for line in part.splitlines() for row in textwrap.wrap(line, _LETTERS)]
+
     parts = [(job, wrap(part)) for job, part in (*prompt_parts(text), ("then", clip))]
     high = sum(_block_height(lines) + 0.08 for _, lines in parts) + 0.42
     fig = plt.figure(figsize=(10.5, high))
@@ -469,12 +473,12 @@ _NOT_A_NUMBER = re.compile(r"(?<![^\W_])(?:nan|inf|infinity)(?![^\W_])", re.I)
 
 # %% ../nbs/02b_questions.ipynb #cell-069
 def _lenient_spans(body, rest):  # -> (start, end) as text, in order
-    found = [
-        m
-        for label in _TIME_LABEL.finditer(body)
-        for m in _items(_FIRST_SPAN, _NEXT_SPAN, body, label.end())[0]
-    ]
-    return [tuple(g for g in m.groups() if g) for m in found or _FREE_SPAN.finditer(rest)]
+    labels = list(_TIME_LABEL.finditer(body))
+    found = [m for x in labels for m in _items(_FIRST_SPAN, _NEXT_SPAN, body, x.end())[0]]
+    found = found or list(_FREE_SPAN.finditer(rest))
+    if not found and not labels and (span := read_clean(rest)):
+        return [tuple(map(str, span))]
+    return [tuple(g for g in m.groups() if g) for m in found]
 
 
 def _seconds(text):  # "1:02.5" -> 62.5
@@ -483,7 +487,7 @@ def _seconds(text):  # "1:02.5" -> 62.5
         value = 60 * value + float(part)
     return -value if text[0] in "-−" else value
 
-# %% ../nbs/02b_questions.ipynb #cell-071
+# %% ../nbs/02b_questions.ipynb #cell-072
 def _read_lenient(body, task, kind):  # as `_read_strict`
     body, flags = " ".join(body.split()), set()
     if _NOT_A_NUMBER.search(body):
@@ -501,7 +505,7 @@ def _read_lenient(body, task, kind):  # as `_read_strict`
         flags.add("none")
     return ids if ids or "none" in flags else None, spans[0] if spans else None, flags
 
-# %% ../nbs/02b_questions.ipynb #cell-074
+# %% ../nbs/02b_questions.ipynb #cell-075
 LARGEST_TIME = 1e6  # seconds; beyond it an answer is void
 LARGEST_RELEASE = 1e12  # the same for the release's reader, only so that frames stay countable
 
@@ -512,7 +516,7 @@ def _void(span, flags, mode):  # does the whole answer fail?
     fatal = _INCOMPLETE if mode == "release" else {"out_of_range", "not_canonical"}
     return bool(flags & fatal)
 
-# %% ../nbs/02b_questions.ipynb #cell-075
+# %% ../nbs/02b_questions.ipynb #cell-076
 def _finish(ids, span, ok, flags, task, duration):
     ids, (start, end) = tuple(dict.fromkeys(ids or ())), span or (None, None)
     if task == "stvg" and len(ids) > 1:
@@ -526,7 +530,7 @@ def _finish(ids, span, ok, flags, task, duration):
         flags.add("overrun")
     return Parsed(ids, start, end, ok, tuple(sorted(flags)))
 
-# %% ../nbs/02b_questions.ipynb #cell-076
+# %% ../nbs/02b_questions.ipynb #cell-077
 _READERS = {"strict": _read_strict, "release": _read_release, "lenient": _read_lenient}
 
 
@@ -541,7 +545,7 @@ def _read_block(block, task, mode, kind, ok):  # -> IDs or None, (start, end) in
         flags.add("no_time")
     return ids, tuple(map(_seconds, span)) if span and timed else None, flags
 
-# %% ../nbs/02b_questions.ipynb #cell-077
+# %% ../nbs/02b_questions.ipynb #cell-078
 def parse(
     text: str,  # the model's reply, any text
     task: str = "stvg",  # stvg | svg | rvos | vtg

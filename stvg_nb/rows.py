@@ -48,7 +48,8 @@ from .foundations.samples import Answer, Sample, answer_record, open_database, t
 from .foundations.registries import Registry
 from .foundations.sources import Split, load_split
 from .foundations.store import content_hash, locked
-from .models import Policy, load_policy
+from .decoding import Policy
+from .models import load_policy
 from .policies import AnswerConfig, answer_all, read_answers, snapped
 from .predict import complete
 

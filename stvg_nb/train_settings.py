@@ -7,25 +7,17 @@ __all__ = ['FORMS', 'READERS', 'BASES', 'METHODS', 'LAUNCHES', 'DataSettings', '
            'with_marks', 'reward_names', 'launch_kind', 'check_train']
 
 # %% ../nbs/04d_train_settings.ipynb #cell-003
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from .foundations.files import InputError
 from .foundations.registries import Registry
-from .foundations.settings import load_profile
 from .rewards import VARIANTS, reward_paths
 
-# %% ../nbs/04d_train_settings.ipynb #cell-006
-FORMS = Registry(
-    "form",
-    {
-        "numbered": "stvg_nb.examples.numbered_form",
-        "boxes": "stvg_nb.box_answers.box_form",
-        "boxes-seconds": "stvg_nb.box_answers.box_form_seconds",
-    },
-)
+# %% ../nbs/04d_train_settings.ipynb #cell-010
+FORMS = Registry("form", {"numbered": "stvg_nb.examples.numbered_form"})
 READERS = Registry("reader", {"numbered": "stvg_nb.examples.numbered_reader"})
-BASES = Registry("base loader", {"load": "stvg_nb.train.load_base"})
+BASES = Registry("base loader", {"load": "stvg_nb.train_setup.load_base"})
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,7 @@ class DataSettings:
     "What is trained, and on what."
 
     method: str = "grpo"  # sft | grpo | sft_then_grpo
-    base: str = "embedded:base"  # what `policy` understands
+    base: str = "embedded:base"  # what `policy` understands (chapters 04bc and 04fa)
     data: str = "source"  # source: of the profile | samples (.jsonl) | dotted path to rows
     videos: str | None = None  # folder of the videos of a .jsonl; None: beside it
     databases: str | None = None  # folder of the mask databases; None: beside the videos
@@ -42,7 +34,7 @@ class DataSettings:
     numbering: str = "pipeline"  # pipeline (chapter 01) | exact (the source's own masks)
     puppets: dict = field(default_factory=dict)  # puppets: options of the clips, e.g. {duration: 8}
 
-# %% ../nbs/04d_train_settings.ipynb #cell-007
+# %% ../nbs/04d_train_settings.ipynb #cell-013
 @dataclass(frozen=True)
 class TaskSettings(DataSettings):
     "What is asked, and what an answer is worth."
@@ -57,14 +49,14 @@ class TaskSettings(DataSettings):
     reader: str = "numbered"  # of READERS: (profile, config) -> row -> frames, rate
     policy: str = "load"  # of BASES: (name, config, device, folder) -> model, processor
 
-# %% ../nbs/04d_train_settings.ipynb #cell-009
+# %% ../nbs/04d_train_settings.ipynb #cell-016
 @dataclass(frozen=True)
 class LearningSettings(TaskSettings):
     "STVG-R1 section 4.1 and its released code."
 
     num_generations: int = 8  # answers per prompt
     prompts_per_step: int = 1  # per process and optimiser step
-    prompts_per_pass: int = 1  # prompts in one backward pass; divides `prompts`
+    prompts_per_pass: int = 1  # prompts in one backward pass; divides prompts_per_step
     temperature: float = 1.0
     max_prompt_length: int = 8192
     max_completion_length: int = 1024
@@ -82,7 +74,7 @@ class LearningSettings(TaskSettings):
     sft: dict = field(default_factory=dict)  # settings that differ in the SFT stage
     seed: int = 42
 
-# %% ../nbs/04d_train_settings.ipynb #cell-011
+# %% ../nbs/04d_train_settings.ipynb #cell-019
 METHODS = ("sft", "grpo", "sft_then_grpo")
 LAUNCHES = ("auto", "ddp", "zero2", "zero3", "fsdp2")
 # settings that may differ between two starts of one run
@@ -126,7 +118,7 @@ class TrainConfig(LearningSettings):
     save_total_limit: int = 2  # checkpoints
     wandb: bool = False
 
-# %% ../nbs/04d_train_settings.ipynb #cell-014
+# %% ../nbs/04d_train_settings.ipynb #cell-022
 def with_marks(config: TrainConfig) -> bool:
     "Does the policy see numbers?"
     return config.variant != "temporal" if config.marks is None else config.marks
@@ -141,7 +133,7 @@ def launch_kind(config: TrainConfig) -> str:  # ddp | zero2 | zero3 | fsdp2
     "`auto`: copies for an adapter, shards for all weights."
     return config.launch if config.launch != "auto" else "ddp" if config.lora else "zero3"
 
-# %% ../nbs/04d_train_settings.ipynb #cell-017
+# %% ../nbs/04d_train_settings.ipynb #cell-025
 _AT_LEAST_1 = ("prompts_per_step", "prompts_per_pass", "num_iterations", "processes", "machines")
 _AT_LEAST_1 += ("save_steps", "save_total_limit", "max_completion_length", "max_prompt_length")
 _CHOICES = dict(
@@ -171,7 +163,7 @@ def _check_numbers(config):
     uneven = config.processes % config.machines
     _need(config, not uneven, "processes", f"must be a multiple of machines ({config.machines})")
 
-# %% ../nbs/04d_train_settings.ipynb #cell-018
+# %% ../nbs/04d_train_settings.ipynb #cell-027
 _OF_NUMBERS = {"r_s", "coupled", "continuous", "viou"}  # terms that need numbers in the video
 
 
@@ -198,7 +190,7 @@ def _check_inner(config):
         first = min(unknown, default="")
         _need(config, not unknown, key, f"knows no {first!r}; known are {', '.join(known)}")
 
-# %% ../nbs/04d_train_settings.ipynb #cell-019
+# %% ../nbs/04d_train_settings.ipynb #cell-029
 def check_train(config: TrainConfig) -> TrainConfig:
     "Refuse what cannot be trained."
     for key, known in _CHOICES.items():

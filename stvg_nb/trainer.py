@@ -17,7 +17,6 @@ from stvg_nb.grpo import (
     FeatureCache,
     clip_inputs,
     pack,
-    peak_gb,  # noqa: F401
     rollout,
     share_prefix,
     shared_logps,
@@ -44,7 +43,6 @@ from stvg_nb.readers import (
     read_clip,
     two_clips,
 )
-from .resume import ExactResume, last_checkpoint  # noqa: F401
 
 # %% ../nbs/04a_trainer.ipynb #cell-013
 OBJECTIVE = dict(  # what enters the loss (STVG-R1 eq. 7 and 8, section 4.1)
@@ -159,7 +157,7 @@ def _checked(rows, reader, rewards, name):  # the data set of a list of rows, or
         check_rewards(rewards, columns)
     return rows
 
-# %% ../nbs/04a_trainer.ipynb #cell-027
+# %% ../nbs/04a_trainer.ipynb #cell-031
 def _check_switches(args, processor, frozen_tower, feature_cache):
     if args is not None and getattr(args, "use_vllm", False):
         check_vllm(args, processor)
@@ -168,7 +166,7 @@ def _check_switches(args, processor, frozen_tower, feature_cache):
             "feature_cache", "is right only while the tower is not trained; set frozen_tower"
         )
 
-# %% ../nbs/04a_trainer.ipynb #cell-028
+# %% ../nbs/04a_trainer.ipynb #cell-033
 class SharedGroups:
     "Rows to prompts with clips; every prompt and clip computed once per pass."
 
@@ -207,7 +205,7 @@ class SharedGroups:
     def mode(self) -> str:
         return "train" if self.model.training else "eval"
 
-# %% ../nbs/04a_trainer.ipynb #cell-030
+# %% ../nbs/04a_trainer.ipynb #cell-036
 @patch
 def _freeze(self: SharedGroups, feature_cache):
     tower = vision_language(self.model).visual
@@ -219,7 +217,7 @@ def _freeze(self: SharedGroups, feature_cache):
     if feature_cache:
         self._features = FeatureCache(feature_cache, self.model)
 
-# %% ../nbs/04a_trainer.ipynb #cell-032
+# %% ../nbs/04a_trainer.ipynb #cell-039
 @patch
 def encode(self: SharedGroups, row: dict) -> list:  # of Video
     "One row's clips: features from the cache, else pixels."
@@ -239,7 +237,7 @@ def encode(self: SharedGroups, row: dict) -> list:  # of Video
     names = [name] if n == 1 else [[*name, i] for i in range(n)]
     return [self._features.get(x, lambda i=i: read()[i]) for i, x in enumerate(names)]
 
-# %% ../nbs/04a_trainer.ipynb #cell-034
+# %% ../nbs/04a_trainer.ipynb #cell-042
 @patch
 def build(
     self: SharedGroups,
@@ -259,7 +257,7 @@ def build(
         out.append(prompts[name])
     return out
 
-# %% ../nbs/04a_trainer.ipynb #cell-041
+# %% ../nbs/04a_trainer.ipynb #cell-046
 class Passes:
     "TRL's questions answered from shared prompts: tokens, batches, log-probabilities."
 
@@ -291,7 +289,7 @@ class Passes:
         self._rows = inputs["rows"].tolist()
         return super()._compute_loss(model, inputs)
 
-# %% ../nbs/04a_trainer.ipynb #cell-043
+# %% ../nbs/04a_trainer.ipynb #cell-049
 @patch
 def _pass(self: Passes, model, answers, mask, rows):
     "Log-probabilities and entropies (rows, longest) of one batch."
@@ -316,7 +314,7 @@ def _pass(self: Passes, model, answers, mask, rows):
             x[order, : value.shape[1]] = value
     return full
 
-# %% ../nbs/04a_trainer.ipynb #cell-044
+# %% ../nbs/04a_trainer.ipynb #cell-052
 @patch
 def _get_per_token_logps_and_entropies(
     self: Passes,
@@ -338,11 +336,11 @@ def _get_per_token_logps_and_entropies(
     logps, entropies = (torch.cat(x) for x in zip(*out))
     return logps, entropies if compute_entropy else None, None
 
-# %% ../nbs/04a_trainer.ipynb #cell-049
+# %% ../nbs/04a_trainer.ipynb #cell-056
 def _cut(row, ends):  # up to the end token
     return row[: next((i + 1 for i, t in enumerate(row) if t in ends), len(row))]
 
-# %% ../nbs/04a_trainer.ipynb #cell-050
+# %% ../nbs/04a_trainer.ipynb #cell-057
 class Rollouts:
     "Completions from the shared prompt cache, or from a colocated vLLM."
 
@@ -365,7 +363,7 @@ class Rollouts:
             place[r] += 1
         return out, None
 
-# %% ../nbs/04a_trainer.ipynb #cell-052
+# %% ../nbs/04a_trainer.ipynb #cell-059
 @patch
 def _sample(self: Rollouts, runs):  # [(prompts, answers each), ...] -> answers, prompt by prompt
     import torch
@@ -383,7 +381,7 @@ def _sample(self: Rollouts, runs):  # [(prompts, answers each), ...] -> answers,
         config = self.generation_config
         return [row for some, n in runs for row in rollout(model, some, n, config).tolist()]
 
-# %% ../nbs/04a_trainer.ipynb #cell-055
+# %% ../nbs/04a_trainer.ipynb #cell-062
 def vllm_row(
     prompt: Prompt,
     video_token: int,
@@ -402,7 +400,7 @@ def vllm_row(
         mm_processor_kwargs=dict(do_resize=False, do_sample_frames=False),
     )
 
-# %% ../nbs/04a_trainer.ipynb #cell-057
+# %% ../nbs/04a_trainer.ipynb #cell-064
 def check_vllm(args, processor) -> None:  # GRPOConfig, Qwen2_5_VLProcessor
     "Refuse what the vLLM switch cannot do; ban vision tokens in its sampler."
     from importlib.util import find_spec
@@ -419,7 +417,7 @@ def check_vllm(args, processor) -> None:  # GRPOConfig, Qwen2_5_VLProcessor
     banned = {i: -100.0 for i in processor.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))}
     args.generation_kwargs = dict(args.generation_kwargs or {}, logit_bias=banned)
 
-# %% ../nbs/04a_trainer.ipynb #cell-059
+# %% ../nbs/04a_trainer.ipynb #cell-066
 @patch
 def _vllm_rollout(self: Rollouts, prompt_ids, n):
     "TRL's colocated engine, with each prompt's clip and its rate."
@@ -442,7 +440,7 @@ def _vllm_rollout(self: Rollouts, prompt_ids, n):
             raise InputError(p.key, f"vLLM sampled from a prompt of {sizes}; check its version")
     return answers, [[x[0] for x in row] for row in logps]
 
-# %% ../nbs/04a_trainer.ipynb #cell-061
+# %% ../nbs/04a_trainer.ipynb #cell-070
 class Supervised:
     "Mix-in: answers given instead of sampled, one per prompt, cross-entropy on its tokens."
 
@@ -470,7 +468,7 @@ class Supervised:
     def floating_point_ops(self, inputs):
         return 0
 
-# %% ../nbs/04a_trainer.ipynb #cell-062
+# %% ../nbs/04a_trainer.ipynb #cell-072
 @patch
 def compute_loss(self: Supervised, model, inputs, return_outputs=False, num_items_in_batch=None):
     import torch
@@ -491,14 +489,14 @@ def compute_loss(self: Supervised, model, inputs, return_outputs=False, num_item
         raise FloatingPointError(f"loss is not finite at {where}; nothing was updated")
     return losses.mean()
 
-# %% ../nbs/04a_trainer.ipynb #cell-063
+# %% ../nbs/04a_trainer.ipynb #cell-075
 @patch
 def log(self: Supervised, logs, start_time=None):
     if "loss" in logs:
         logs["completions/mean_length"] = getattr(self, "seen_tokens", None)
     super(Supervised, self).log(logs, start_time)
 
-# %% ../nbs/04a_trainer.ipynb #cell-068
+# %% ../nbs/04a_trainer.ipynb #cell-078
 def toy_policy(
     steps: int = 25,  # gradient steps that teach the form of an answer
     seed: int = 0,

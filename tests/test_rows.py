@@ -22,7 +22,7 @@ from stvg_nb.foundations.geometry import Interval
 from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.samples import Answer, answer_record
 from stvg_nb.foundations.video import probe
-from stvg_nb.models import toy_family
+from stvg_nb.toy_families import toy_family
 from stvg_nb.predict import look_up
 from stvg_nb.rows import (
     CONTROLS,

@@ -1,4 +1,4 @@
-"""Training: what needs whole runs, several processes, kills, or the notebook run as papermill runs it.
+"""Training: what needs whole runs, several processes, kills, or the notebook as papermill runs it.
 
 Called as a script it is the run that is killed or shared out."""
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,17 +19,35 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
-from stvg_nb import train as T
+from stvg_nb import train_setup
+from stvg_nb import trainer as trainer_module
 from stvg_nb.cli import main as stvg
-from stvg_nb.examples import source_samples
-from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_text
-from stvg_nb.foundations.samples import true_seconds
+from stvg_nb.examples import load_rows, rows_hash, source_samples
+from stvg_nb.foundations.files import InputError, config_hash, read_json, sha256_file, write_text
+from stvg_nb.foundations.samples import open_database, true_seconds
 from stvg_nb.foundations.settings import load_profile
-from stvg_nb.train_settings import TrainConfig
+from stvg_nb.grpo import share_prefix, shared_logps
+from stvg_nb.launch import follow, launch_command, launch_file, what_failed
+from stvg_nb.qwen import correct_positions
+from stvg_nb.readers import two_clips
+from stvg_nb.resume import last_checkpoint
+from stvg_nb.runlog import curve_ends, model_card, read_log, say_ends
+from stvg_nb.stages import save_final
+from stvg_nb.train import TOY as TWO_CLIPS
+from stvg_nb.train import train
+from stvg_nb.train_settings import LAUNCHES, TrainConfig
+from stvg_nb.train_setup import load_base, made_here, make_trainer
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
-TOY = T.TOY | {"train.base": "random", "train.save_every": 1, "train.learning_rate": 1e-3}
+RANDOM = {  # one step of GRPO from an untrained model
+    "train.base": "random",
+    "train.steps": 1,
+    "train.generations": 2,
+    "train.prompts": 1,
+    "train.together": 1,
+}
+TOY = TWO_CLIPS | {"train.base": "random", "train.save_every": 1, "train.learning_rate": 1e-3}
 
 
 def toy(**settings):
@@ -66,16 +85,7 @@ def puppets(tmp_path_factory):
     "Profile, training set, videos, mask databases of four clips."
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STVG_RUNS", str(shared_runs(tmp_path_factory)))
-        profile = load_profile(
-            "smoke",
-            {
-                "train.base": "random",
-                "train.steps": 1,
-                "train.generations": 2,
-                "train.prompts": 1,
-                "train.together": 1,
-            },
-        )
+        profile = load_profile("smoke", RANDOM)
         return (profile, *puppets_set(profile))
 
 
@@ -91,7 +101,7 @@ def same(a, b, tolerance=1e-6):
             )
 
 
-# ---- settings and data ------------------------------------------------------------------------------------------------------
+# ---- settings and data ----
 REFUSED = {
     "method": ({"train.method": "rl"}, "'method' is 'rl'"),
     "variant": ({"train.variant": "best"}, "'variant' is 'best'"),
@@ -143,7 +153,7 @@ def test_bad_settings_are_one_line(name, tmp_path, capsys):
         ["train", "--profile", "smoke", "--output", str(tmp_path / "run"), "--quiet", *given]
     )
     out, err = capsys.readouterr()
-    lines = [l for l in err.splitlines() if l]
+    lines = [line for line in err.splitlines() if line]
     assert (
         code == 2
         and out == ""
@@ -251,24 +261,60 @@ def test_samples_need_their_number(change, names, puppets, tmp_path):
         if v is not None
     }
     write_text(tmp_path / "own.jsonl", json.dumps(record))
-    config = T.replace(
+    config = replace(
         profile.train,
         data=str(tmp_path / "own.jsonl"),
         videos=str(videos),
         databases=str(databases),
     )
     with pytest.raises(InputError, match=names):
-        T.load_rows(profile, config, quiet=True)
+        load_rows(profile, config, quiet=True)
     assert (
-        len(T.load_rows(profile, T.replace(config, variant="temporal"), quiet=True)) == 1
+        len(load_rows(profile, replace(config, variant="temporal"), quiet=True)) == 1
     )  # time alone needs no number
+
+
+def test_a_run_from_an_own_file_is_the_vote_s(puppets, tmp_path):
+    "The documented fields carry everything: a file by hand gives the rows and the run of the vote."
+    profile, path, videos, databases = puppets
+    own = dict(data=str(path), videos=str(videos), databases=str(databases))
+    by_hand = load_profile("smoke", RANDOM | {f"train.{k}": v for k, v in own.items()})
+    rows, same_rows = (load_rows(p, p.train, quiet=True) for p in (profile, by_hand))
+    assert rows == same_rows and len(rows) == 4
+    assert rows_hash(rows) == rows_hash(same_rows)
+    assert rows[0]["answer"].startswith("<answer>Target ID: ")
+    assert "<think>" in rows[0]["prompt"][0]["content"][0]["text"]
+    first = train(profile, tmp_path / "run", quiet=True)
+    again = train(by_hand, tmp_path / "run", quiet=True)  # refused if it were another run
+    assert (first["status"], again["status"]) == ("finished", "kept")
+    assert first["config_hash"] == again["config_hash"]
+    fresh = train(by_hand, tmp_path / "fresh", quiet=True)
+    assert fresh["config_hash"] == first["config_hash"]
+    same(*(read_log(tmp_path / name / "log.jsonl") for name in ("run", "fresh")))
+
+
+def test_loss_is_on_the_answer_alone(puppets, tmp_path, monkeypatch):
+    "Labels are the answer's tokens and its end; the prompt has none and is left out of the logits."
+    profile, *_ = puppets
+    config, packed = replace(profile.train, method="sft"), []
+    rows, pack = load_rows(profile, config, quiet=True)[:2], trainer_module.pack
+    monkeypatch.setattr(trainer_module, "pack", lambda *a: packed.append(pack(*a)) or packed[-1])
+    trainer = make_trainer(config, profile, rows, "random", tmp_path)
+    loss = trainer.compute_loss(trainer.model, rows)
+    spoken = trainer.processing_class.tokenizer.decode(packed[0].labels[0].tolist())
+    assert spoken == "".join(r["answer"] + "<|im_end|>" for r in rows)
+    loss.backward()
+    assert packed[0].ids.shape[1] > 10 * packed[0].labels.shape[1]
+    assert trainer.model.lm_head.weight.grad.norm() > 0
+    # SFT asks for the answer at once
+    assert "<think>" not in rows[0]["prompt"][0]["content"][0]["text"]
 
 
 def test_two_questions_about_a_clip_decode_it_once(puppets, tmp_path):
     profile, *_ = puppets
-    config, calls = T.replace(profile.train, method="sft", feature_cache=False), []
-    row = T.load_rows(profile, config, quiet=True)[0]
-    trainer = T.make_trainer(config, profile, [row], "random", tmp_path)
+    config, calls = replace(profile.train, method="sft", feature_cache=False), []
+    row = load_rows(profile, config, quiet=True)[0]
+    trainer = make_trainer(config, profile, [row], "random", tmp_path)
     read = trainer.read_video
     trainer.read_video = lambda r: calls.append(r["key"]) or read(r)
     trainer.compute_loss(
@@ -284,12 +330,12 @@ def test_two_questions_about_a_clip_decode_it_once(puppets, tmp_path):
 
 
 def killed_run(folder):
-    T.train(toy(method="sft", steps=14, save_every=1), folder, quiet=True)
+    train(toy(method="sft", steps=14, save_every=1), folder, quiet=True)
 
 
 @pytest.mark.slow
 def test_killed_sft_is_the_unbroken_run(tmp_path):
-    "SIGKILL between two steps and while a checkpoint is written: the same curve to 1e-6, the same weights, no line twice."
+    "SIGKILL between steps, and while a checkpoint is written: same curve, weights, lines."
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     killed_run(whole)
     for moment in (3, "write"):
@@ -299,11 +345,11 @@ def test_killed_sft_is_the_unbroken_run(tmp_path):
             cwd=ROOT,
             stderr=subprocess.DEVNULL,
         )
-        seen, end = len(T.read_log(broken / "log.jsonl")), time.time() + 60
+        seen, end = len(read_log(broken / "log.jsonl")), time.time() + 60
         ready = (
             (lambda: any((broken / ".writing").glob("*/*")))
             if moment == "write"
-            else (lambda: len(T.read_log(broken / "log.jsonl")) >= seen + moment)
+            else (lambda: len(read_log(broken / "log.jsonl")) >= seen + moment)
         )
         while time.time() < end and process.poll() is None and not ready():
             time.sleep(0.0005)
@@ -313,44 +359,44 @@ def test_killed_sft_is_the_unbroken_run(tmp_path):
             not (broken / "final").exists()
             and read_json(broken / "run.json")["status"] == "running"
         )
-    assert T.last_checkpoint(broken)
+    assert last_checkpoint(broken)
     killed_run(broken)
-    same(T.read_log(whole / "log.jsonl"), T.read_log(broken / "log.jsonl"))
-    a, b = (T.load_base(str(f / "final"), T.TrainConfig())[0].state_dict() for f in (whole, broken))
+    same(read_log(whole / "log.jsonl"), read_log(broken / "log.jsonl"))
+    a, b = (load_base(str(f / "final"), TrainConfig())[0].state_dict() for f in (whole, broken))
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-6
 
 
 def test_sft_in_one_batch_or_in_parts(tmp_path):
     logs = []
     for together in (2, 1):
-        T.train(toy(method="sft", steps=2, together=together), tmp_path / str(together), quiet=True)
+        train(toy(method="sft", steps=2, together=together), tmp_path / str(together), quiet=True)
         logs.append(
             [
                 {k: r[k] for k in ("step", "loss", "grad_norm")}
-                for r in T.read_log(tmp_path / str(together) / "log.jsonl")
+                for r in read_log(tmp_path / str(together) / "log.jsonl")
             ]
         )
     same(*logs, tolerance=1e-5)
 
 
 def test_sft_names_the_sample_of_a_loss_that_is_not_finite(tmp_path, monkeypatch):
-    monkeypatch.setattr(T, "toy_rows", lambda *a: T.two_clips()[0][:1])
+    monkeypatch.setattr("stvg_nb.train.toy_rows", lambda *a: two_clips()[0][:1])
     profile = toy(method="sft", steps=2, prompts=1, together=1)
-    trainer = T.make_trainer(
-        profile.train, profile, T.load_rows(profile, profile.train), "random", tmp_path
+    trainer = make_trainer(
+        profile.train, profile, load_rows(profile, profile.train), "random", tmp_path
     )
     trainer.model.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="sample clip1"):
         trainer.train()
 
 
-# ---- runs -------------------------------------------------------------------------------------------------------------------
+# ---- runs ----
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STVG_RUNS", str(shared_runs(tmp_path_factory)))
         folder = tmp_path_factory.mktemp("chain") / "run"
-        return folder, T.train(toy(method="sft_then_grpo", steps=3, base="toy"), folder, quiet=True)
+        return folder, train(toy(method="sft_then_grpo", steps=3, base="toy"), folder, quiet=True)
 
 
 def test_sft_then_grpo_is_a_chain(chain, tmp_path):
@@ -364,7 +410,7 @@ def test_sft_then_grpo_is_a_chain(chain, tmp_path):
     assert (sft["models"][0]["name"], grpo["models"][0]["name"]) == ("toy", "sft/final") and grpo[
         "models"
     ][0]["trained_here"]
-    assert grpo["models"][0]["revision"] == T.config_hash(
+    assert grpo["models"][0]["revision"] == config_hash(
         [sha256_file(folder / "sft/final/model.safetensors")]
     )
     assert sft["status"] == grpo["status"] == "finished" and sft["steps"] == grpo["steps"] == 3
@@ -375,7 +421,7 @@ def test_sft_then_grpo_is_a_chain(chain, tmp_path):
 
 
 def test_the_log_has_every_term(chain):
-    log = T.read_log(chain[0] / "grpo/log.jsonl")
+    log = read_log(chain[0] / "grpo/log.jsonl")
     assert [r["step"] for r in log] == [1, 2, 3] and all(r["of"] == 3 for r in log)
     for key in (
         "reward",
@@ -402,7 +448,7 @@ def test_the_log_has_every_term(chain):
 def test_a_finished_run_is_kept(chain, capsys):
     folder, result = chain
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
-    again = T.train(toy(method="sft_then_grpo", steps=3, base="toy"), folder)
+    again = train(toy(method="sft_then_grpo", steps=3, base="toy"), folder)
     assert (
         again["status"] == "kept"
         and again["config_hash"] == result["config_hash"]
@@ -422,7 +468,7 @@ def test_a_finished_run_is_kept(chain, capsys):
 def test_another_run_in_the_folder_is_refused(settings, names, chain, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     with pytest.raises(InputError, match=names):
-        T.train(
+        train(
             toy(**dict(method="sft_then_grpo", steps=3, base="toy") | settings),
             chain[0],
             quiet=True,
@@ -430,7 +476,7 @@ def test_another_run_in_the_folder_is_refused(settings, names, chain, monkeypatc
 
 
 def other_rows(profile, config):
-    return [dict(r, key=f"x{r['key']}") for r in T.two_clips()[0]]
+    return [dict(r, key=f"x{r['key']}") for r in two_clips()[0]]
 
 
 def test_the_card_says_what_a_stranger_needs(chain):
@@ -479,9 +525,9 @@ def test_card_of_a_real_curve():
         config_hash="sha256:2",
         git=dict(revision=None, dirty=False),
     )
-    card = T.model_card(facts, log, 30)
+    card = model_card(facts, log, 30)
     assert (
-        T.say_ends(T.curve_ends(log)) in card
+        say_ends(curve_ends(log)) in card
         and "it rose" in card
         and "numbers mean nothing" not in card
         and "real video" not in card
@@ -494,25 +540,19 @@ def test_checkpoints_load_with_from_pretrained(lora, tmp_path):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     profile = toy(method="grpo", steps=2, **dict(lora={"r": 4}, merge=True) if lora else {})
-    rows = T.load_rows(profile, profile.train)
-    trainer = T.make_trainer(profile.train, profile, rows, "random", tmp_path)
+    rows = load_rows(profile, profile.train)
+    trainer = make_trainer(profile.train, profile, rows, "random", tmp_path)
     trainer.train()
     prompts = trainer.build(rows)
     answers = [[trainer.processing_class.tokenizer("12")["input_ids"]]] * 2
 
     def say(model):
         with torch.no_grad():
-            return T.resolve("stvg_nb.grpo.shared_logps")(
-                T.resolve("stvg_nb.grpo.share_prefix")(
-                    T.resolve("stvg_nb.grpo.correct_positions")(model)
-                ),
-                prompts,
-                answers,
-            )
+            return shared_logps(share_prefix(correct_positions(model)), prompts, answers)
 
     want = say(trainer.model)
     trainer.card = lambda step: "card"
-    T.save_final(trainer, tmp_path, merge=lora)
+    save_final(trainer, tmp_path, merge=lora)
     for name in ["final", "merged"][: 1 + lora]:
         torch.testing.assert_close(
             say(AutoModelForImageTextToText.from_pretrained(tmp_path / name)),
@@ -530,14 +570,14 @@ def test_checkpoints_load_with_from_pretrained(lora, tmp_path):
 def test_a_run_goes_on_from_an_adapter(tmp_path):
     "A new adapter is laid over what the first one learned, not in its place."
     profile = toy(method="sft", steps=2, lora={"r": 4}, sft={"learning_rate": 0.05})
-    rows = T.load_rows(profile, profile.train)
-    first = T.make_trainer(profile.train, profile, rows, "random", tmp_path)
+    rows = load_rows(profile, profile.train)
+    first = make_trainer(profile.train, profile, rows, "random", tmp_path)
     first.train()
     first.card = lambda step: "card"
-    T.save_final(first, tmp_path, merge=True)
-    want = dict(T.load_base(str(tmp_path / "merged"), profile.train)[0].named_parameters())
-    untrained = dict(T.load_base("random", profile.train, folder=tmp_path)[0].named_parameters())
-    second = T.make_trainer(
+    save_final(first, tmp_path, merge=True)
+    want = dict(load_base(str(tmp_path / "merged"), profile.train)[0].named_parameters())
+    untrained = dict(load_base("random", profile.train, folder=tmp_path)[0].named_parameters())
+    second = make_trainer(
         profile.train, profile, rows, str(tmp_path / "final"), tmp_path / "second"
     )
     seen = {
@@ -554,20 +594,10 @@ def test_a_run_goes_on_from_an_adapter(tmp_path):
 def test_time_alone_needs_no_marks(puppets, tmp_path):
     "GRPO without marks: plain video, the VTG question, paid for the time, no ID in the log."
     profile, *_ = puppets
-    profile = load_profile(
-        "smoke",
-        {
-            "train.base": "random",
-            "train.steps": 1,
-            "train.generations": 2,
-            "train.prompts": 1,
-            "train.together": 1,
-            "train.variant": "temporal",
-        },
-    )
-    result = T.train(profile, tmp_path / "run", quiet=True)
-    run, (record,) = read_json(tmp_path / "run/run.json"), T.read_log(tmp_path / "run/log.jsonl")
-    row = T.load_rows(profile, profile.train, quiet=True)[0]
+    profile = load_profile("smoke", RANDOM | {"train.variant": "temporal"})
+    result = train(profile, tmp_path / "run", quiet=True)
+    run, (record,) = read_json(tmp_path / "run/run.json"), read_log(tmp_path / "run/log.jsonl")
+    row = load_rows(profile, profile.train, quiet=True)[0]
     assert (
         run["rewards"] == ["stvg_nb.rewards.reward_time"]
         and not run["marks"]
@@ -590,8 +620,8 @@ def test_time_alone_needs_no_marks(puppets, tmp_path):
 
 def test_r1_run_logs_what_the_answers_were(puppets, tmp_path):
     profile, *_ = puppets
-    T.train(profile, tmp_path / "run", quiet=True)
-    (record,) = T.read_log(tmp_path / "run/log.jsonl")
+    train(profile, tmp_path / "run", quiet=True)
+    (record,) = read_log(tmp_path / "run/log.jsonl")
     assert set(record["terms"]) == {"time", "id", "format"} and set(record["dead_groups"]) == {
         "time",
         "id",
@@ -612,14 +642,35 @@ def test_r1_run_logs_what_the_answers_were(puppets, tmp_path):
     assert read_json(tmp_path / "run/run.json")["data"][0]["synthetic"] is True
 
 
-# ---- several processes ------------------------------------------------------------------------------------------------------
+def test_pipeline_numbers_serve_too(monkeypatch, tmp_path):
+    "Detected and tracked instead of exact: the vote names the answer in the new database."
+    monkeypatch.setenv("STVG_RUNS", str(tmp_path / "runs"))
+    numbered = {"train.numbering": "pipeline", "train.samples": 1, "train.method": "sft"}
+    numbered |= {"prompting.detector": "motion", "prompting.tracker": "flow"}
+    profile = load_profile("smoke", RANDOM | numbered)
+    samples, _ = source_samples(profile, profile.train, quiet=True)
+    texts = [p.read_text() for p in (tmp_path / "runs/datasets").glob("train-*.jsonl")]
+    heads = [json.loads(text.splitlines()[0]) for text in texts if text]
+    (header,) = [h for h in heads if "made_of" in h]  # beside it lies what was left out
+    assert header["made_of"]["numbering"] == "pipeline"
+    counts = header["counts"]
+    assert counts["kept"] + sum(counts["left_out"].values()) == 1
+    assert len(samples) == counts["kept"]
+    for sample in samples:
+        found = open_database(sample.database, sample.video)
+        assert "exact" not in str(sample.database) and set(sample.answer_ids) <= set(found.ids)
+    rows = load_rows(profile, profile.train, quiet=True)
+    assert [r["key"] for r in rows] == [s.key for s in samples]
+
+
+# ---- several processes ----
 @pytest.mark.slow
 def test_dry_run_through_the_launcher(tmp_path):
-    "Profile a100-dry: config written, two CPU processes started and followed, checkpoint loads; then kept."
+    "Profile a100-dry: two CPU processes started and followed, checkpoint loads; then kept."
     from transformers import AutoModelForImageTextToText
 
     profile, records = load_profile("a100-dry"), []
-    result = T.train(profile, tmp_path / "run", records.append)
+    result = train(profile, tmp_path / "run", records.append)
     assert (
         load_profile(tmp_path / "run/config.yaml").train == profile.train
         and profile.train.processes == 2
@@ -638,36 +689,54 @@ def test_dry_run_through_the_launcher(tmp_path):
         == "qwen2_5_vl"
     )
     with pytest.raises(InputError, match="other settings"):
-        T.train(load_profile("a100-dry", {"train.beta": 0.0}), tmp_path / "run")
+        train(load_profile("a100-dry", {"train.beta": 0.0}), tmp_path / "run")
 
 
-RUN_CELLS = (
-    "#| default_exp",
-    "profile = None",
-    "#| export\nimport",
-    "import logging",
-    "warnings.filterwarnings",
-    "given = {",
-    "folder = Path(out)",
-)
+RUN_CELLS = ("profile = None", "given = {", "folder = Path(out)")  # starts of the cells that run
+NAMES = """import json
+import os
+from pathlib import Path
+from stvg_nb.foundations.settings import load_profile
+from stvg_nb.runlog import LivePlot, read_log
+from stvg_nb.train import TOY, base_available, default_folder, train"""
+
+
+@pytest.mark.slow
+def test_notebook_fails_when_its_processes_fail(tmp_path):
+    "The cells that run, with processes that are refused their data: they stop with the reason."
+    nb = read_json(ROOT / "nbs/05_train.ipynb")
+    nb["cells"] = [c for c in nb["cells"] if "".join(c["source"]).startswith(RUN_CELLS)]
+    assert len(nb["cells"]) == len(RUN_CELLS)
+    names = dict(cell_type="code", metadata={}, outputs=[], execution_count=None, id="names")
+    nb["cells"].insert(1, names | dict(source=NAMES))
+    write_text(tmp_path / "run.ipynb", json.dumps(nb))
+    write_text(tmp_path / "bad.jsonl", json.dumps(dict(GOOD, video="gone.mp4")))
+    given = dict(profile="a100-dry", data=tmp_path / "bad.jsonl", out=tmp_path / "launched")
+    options = [x for k, v in given.items() for x in ("-p", k, v)]
+    done = papermill(tmp_path / "run.ipynb", tmp_path / "out.ipynb", *options)
+    assert done.returncode != 0
+    assert "bad.jsonl, line 1: field 'video' is 'gone.mp4'" in done.stderr, done.stderr[-2000:]
+    assert (tmp_path / "launched/launch.log").is_file()
+    assert not (tmp_path / "launched/final").exists()
 
 
 def test_a_hanging_launch_is_ended(tmp_path):
     write_text(tmp_path / "launch.log", "waiting for the others\n")
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     with pytest.raises(RuntimeError, match="hangs: no step and no word for 0.2 s"):
-        T.follow(process, tmp_path, patience=0.2, poll=0.05)
+        follow(process, tmp_path, patience=0.2, poll=0.05)
     process.kill()
     process.wait()
 
 
-@pytest.mark.parametrize("kind", T.LAUNCHES[1:])
+@pytest.mark.parametrize("kind", LAUNCHES[1:])
 def test_launch_files_are_what_accelerate_reads(kind):
     "Through accelerate's parser and environment, as `accelerate launch` would."
     from accelerate.commands import launch as A
     from accelerate.utils import launch as L
 
-    command = T.launch_command(T.TrainConfig(processes=8, launch=kind), "cuda", "c.yaml", "run")
+    config = TrainConfig(processes=8, launch=kind)
+    command = launch_command(config, "cuda", "c.yaml", "run", program="stvg_nb.train")
     args, defaults, _ = A._validate_launch_command(
         A.launch_command_parser().parse_args(command[3:])
     )
@@ -697,13 +766,19 @@ def test_launch_files_are_what_accelerate_reads(kind):
 
 
 def sharded_run(kind, folder):
-    "One process of a run that DeepSpeed shares out; on a CPU transformers has to be told not to use it as one."
+    "One process of a run that DeepSpeed shares out; transformers must not take the CPU for one."
     import transformers
 
-    config, arguments = T.grpo_config, transformers.TrainingArguments
+    config, arguments = train_setup.grpo_config, transformers.TrainingArguments
     asked = {} if kind == "plain" else dict(use_cpu=False, bf16=False, ddp_backend="gloo")
-    T.grpo_config = lambda folder, **k: config(folder, **k | asked)
-    transformers.TrainingArguments = lambda folder, **k: arguments(folder, **k | asked)
+
+    def grpo(folder, **given):
+        return config(folder, **given | asked)
+
+    def sft(folder, **given):
+        return arguments(folder, **given | asked)
+
+    train_setup.grpo_config, transformers.TrainingArguments = grpo, sft
     settings = dict(
         method="sft_then_grpo",
         base="toy",
@@ -716,8 +791,8 @@ def sharded_run(kind, folder):
         beta=0.04,
         sft={},
     )
-    T.train(
-        load_profile("smoke", T.TOY | {f"train.{k}": v for k, v in settings.items()}),
+    train(
+        load_profile("smoke", TWO_CLIPS | {f"train.{k}": v for k, v in settings.items()}),
         folder,
         quiet=True,
     )
@@ -730,7 +805,8 @@ def start_sharded(kind, folder):
 
     env = {"DS_ACCELERATOR": "cpu"}
     if kind != "plain":
-        command = T.launch_command(T.TrainConfig(processes=2, launch=kind), "cuda", "c.yaml", "run")
+        config = TrainConfig(processes=2, launch=kind)
+        command = launch_command(config, "cuda", "c.yaml", "run", program="stvg_nb.train")
         args, *_ = A._validate_launch_command(A.launch_command_parser().parse_args(command[3:]))
         args.deepspeed_fields_from_accelerate_config = ""
         env |= {
@@ -753,7 +829,7 @@ def start_sharded(kind, folder):
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ | env
     )
-    assert done.returncode == 0, T.what_failed(done.stderr)
+    assert done.returncode == 0, what_failed(done.stderr)
 
 
 if find_spec("deepspeed"):  # of the extra `gpu`
@@ -761,12 +837,13 @@ if find_spec("deepspeed"):  # of the extra `gpu`
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["zero2", "zero3"])
     def test_sharded_is_the_plain_run(kind, tmp_path):
-        "Two CPU processes, SFT then GRPO: losses, KL and gradient norms of shards are those of copies; a resumed run goes on exactly."
+        "Losses, KL, gradient norms of shards are those of copies; a resumed run goes on exactly."
         start_sharded("plain", tmp_path / "plain")
         start_sharded(kind, tmp_path / kind)
-        logs = lambda name: [
-            T.read_log(tmp_path / name / stage / "log.jsonl") for stage in ("sft", "grpo")
-        ]
+
+        def logs(name):
+            return [read_log(tmp_path / name / stage / "log.jsonl") for stage in ("sft", "grpo")]
+
         for a, b in zip(logs("plain"), logs(kind)):
             same(a, b, tolerance=1e-5)
         before, run = logs(kind), read_json(tmp_path / kind / "grpo/run.json")
@@ -776,23 +853,23 @@ if find_spec("deepspeed"):  # of the extra `gpu`
         start_sharded(kind, tmp_path / kind)
         for a, b in zip(before, logs(kind)):
             same(a, b)
-        T.load_base(str(tmp_path / kind / "grpo/final"), T.TrainConfig())
+        load_base(str(tmp_path / kind / "grpo/final"), TrainConfig())
 
 
 def test_layers_named_for_fsdp_exist():
     import yaml
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as Q
 
-    names = yaml.safe_load(T.launch_file("fsdp2").read_text())["fsdp_config"][
+    names = yaml.safe_load(launch_file("fsdp2").read_text())["fsdp_config"][
         "fsdp_transformer_layer_cls_to_wrap"
     ].split(",")
-    model, _ = T.made_here("random")
+    model, _ = made_here("random")
     assert {type(m).__name__ for m in model.modules()} >= set(names) and all(
         hasattr(Q, n) for n in names
     )
 
 
-# ---- the notebook -----------------------------------------------------------------------------------------------------------
+# ---- the notebook ----
 def papermill(*argv):
     command = [
         str(Path(sys.executable).with_name("papermill")),
@@ -822,7 +899,7 @@ def fingerprint(folder):
 
 @pytest.mark.slow
 def test_papermill_never_writes_nbs(tmp_path):
-    "The documented command, with a pipe as stdin: the run trains, the output lies where it was asked for, nbs/ is as before."
+    "The documented command, stdin a pipe: the run trains, writes where asked, nbs/ is as before."
     before = fingerprint(ROOT / "nbs")
     done = papermill(
         "nbs/05_train.ipynb",
