@@ -280,7 +280,6 @@ VIEWS = Registry(
     "view",
     {
         "times": "stvg_nb.theatre.views.as_times",
-        "places": "stvg_nb.theatre.views.as_places",
         "questions": "stvg_nb.theatre.views.as_questions",
         "question-places": "stvg_nb.theatre.views.as_question_places",
         "groups": "stvg_nb.theatre.views.as_groups",
@@ -365,22 +364,23 @@ def eval_set(
     n: int | None = None,  # clips; None: the profile's limit
     spot_check: int = 40,  # clips that are always asked again
     changes: Sequence[tuple] = (),  # ((setting, value), ...) of the numbering
-    view: str | None = None,  # of `VIEWS`: what made-up clips are asked in this benchmark's place
+    view: str | None = None,  # of `VIEWS`: what made-up clips are asked when they play
     name: str | None = None,  # begins the name of the kept annotations
 ) -> EvalSet:
     "The samples of a table, played by whom the profile names."
     data, n = profile.data, _smallest(n, profile.data.limit)
     split = split or data.split
     config = replace(profile.prompting, **dict(changes))
-    if data.source == "files":
+    if data.source == "files" or not (view or benchmark == "hcstvg"):
         full = number_split(load_split(data, benchmark, split, n), config, profile.device)
         few = replace(full, samples=full.samples[: _smallest(spot_check, n)])
         return EvalSet(full.annotations, few, lambda: full, config, kept=False)
 
-    data = replace(data, domain="stage+street")
+    data = replace(data, domain="stage+street", limit=None)
 
     def played(k):
-        asked = load_split(data, "hcstvg", split, k, progress=False)
+        extra = dict(clips=k, view=view) if view else dict(limit=k)
+        asked = load_split(data, benchmark, split, progress=False, **extra)
         out = number_split(asked, config, profile.device, f"{split}, {data.domain}", False)
         return VIEWS[view](out) if view else out
 

@@ -1269,8 +1269,8 @@ def test_real_expressions_without_labels():
 # ---- Puppets in the real lay-outs --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("layout", ["hcstvg", "vidstg", "mevis"])
 def test_puppets_are_read_like_the_real_thing(layout, tmp_path):
-    puppets = pytest.importorskip("stvg_nb.theatre.puppets")
-    puppets.write_split(tmp_path, "test", "stage", 2, layout=layout, progress=False)
+    clips = pytest.importorskip("stvg_nb.theatre.clips")
+    clips.write_split(tmp_path, "test", "stage", 2, layout=layout, progress=False)
     bench = load(**locate(layout, tmp_path, "test"))
     assert len({s.video for s in bench}) == 2 and not [
         w for w in bench.warnings if w["kind"] != "box-outside"

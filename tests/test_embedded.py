@@ -11,7 +11,8 @@ from stvg_nb.foundations.geometry import Interval
 from stvg_nb.questions import build_prompt, parse
 from stvg_nb.rewards import Target, score
 from stvg_nb.theatre import curriculum, facts, features, jobs, lessons, policy, traces
-from stvg_nb.theatre import puppets as P
+from stvg_nb.theatre.scripts import DOMAINS, Dice
+from stvg_nb.theatre.stories import make_script
 from stvg_nb.theatre.seeing import PAIRS, RenderedClips, render_clips
 from stvg_nb.theatre.vocabulary import (
     VERBS,
@@ -31,15 +32,15 @@ def processor():
 @pytest.fixture(scope="module")
 def scripts():
     return [
-        P.make_script(split, domain, i)
+        make_script(split, domain, i)
         for split in ("train", "val")
-        for domain in P.DOMAINS
+        for domain in DOMAINS
         for i in range(12)
     ]
 
 
 def asked(script):
-    return facts.clip_questions(script, P.Dice("test", script.name), 4)
+    return facts.clip_questions(script, Dice("test", script.name), 4)
 
 
 # ------------------------------------------------------------------------------ words and traces

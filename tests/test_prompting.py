@@ -28,8 +28,13 @@ from stvg_nb.prompting import (
     prompt_many,
     prompt_video,
 )
-from stvg_nb.theatre import puppets, puppets_detector
+from stvg_nb.theatre import puppets_detector
+from stvg_nb.theatre.clips import write_clip
 from stvg_nb.theatre.puppets_detector import shipped_detector
+from stvg_nb.theatre.scenes import render
+from stvg_nb.theatre.staging import Options
+from stvg_nb.theatre.stories import make_script
+from stvg_nb.theatre.truth import truth
 
 
 def stvg(*argv, cwd=None):
@@ -65,8 +70,8 @@ def moving_square(path, frames=30, speed=4):
 def clip(tmp_path_factory):
     "A Puppets clip of 10 seconds with its exact masks."
     path = tmp_path_factory.mktemp("clip") / "puppets.mp4"
-    script = puppets.make_script("val", "stage", 3, puppets.Options(duration=10.0))
-    return path, puppets.truth(script, puppets.write_clip(path, script))["masks"]
+    script = make_script("val", "stage", 3, Options(duration=10.0))
+    return path, truth(script, write_clip(path, script))["masks"]
 
 
 @pytest.fixture
@@ -313,7 +318,7 @@ def test_a_zero_shot_model_runs_no_code_of_its_own(tmp_path):
 def test_auto_says_what_it_takes_and_why(clip, folder):
     detector, sentence = choose_detector(variant(), probe(clip[0]))
     assert "puppets-yolo12n" in sentence and "Puppets clip" in sentence
-    found = detector([next(puppets.render(puppets.make_script("test", "street", 0)))[0]])[0]
+    found = detector([next(render(make_script("test", "street", 0)))[0]])[0]
     assert set(found.labels) == {"puppet"} and len(found)
     _, sentence = choose_detector(variant(), probe(folder / "in" / "good0.mp4"))
     assert "motion" in sentence and "no detector weights" in sentence

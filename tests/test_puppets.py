@@ -1,4 +1,4 @@
-"""Puppets: what the chapter cannot hold. Other processes, an independent judge of every query, the real loaders, interrupted runs."""
+"""Puppets: other processes, a judge of every query, the real loaders, interrupted runs."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from stvg_nb.theatre.truth import full_boxes, manifest, manifest_hash, truth
 
 CLIPS = [("test", "stage", 5), ("open", "street", 12), ("train", "street", 3)]
 
-# determinism -----------------------------------------------------------------------------------------------------------------------------
+# determinism --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", ["0", "12345"])
@@ -38,7 +38,8 @@ def test_same_hashes_in_another_process(seed):
         "from stvg_nb.theatre.scripts import script_hash\n"
         "from stvg_nb.theatre.scenes import pixel_hash\n"
         "from stvg_nb.theatre.stories import make_script\n"
-        "print(json.dumps([[script_hash(s), pixel_hash(s)] for s in (make_script(*c) for c in json.loads(sys.argv[1]))]))"
+        "scripts = [make_script(*c) for c in json.loads(sys.argv[1])]\n"
+        "print(json.dumps([[script_hash(s), pixel_hash(s)] for s in scripts]))"
     )
     out = subprocess.run(
         [sys.executable, "-c", "import sys, json; " + code, json.dumps(CLIPS)],
@@ -91,7 +92,7 @@ def test_a_script_survives_json():
     assert Script.from_dict(json.loads(json.dumps(s.to_dict()))) == s
 
 
-# every query has one answer: judged by a second implementation that sees only the JSON ---------------------------------------------------
+# every query has one answer: judged by a second implementation that sees only the JSON ------------
 
 
 def wears(p, who):
@@ -207,7 +208,7 @@ def test_the_judge_can_say_no():
     assert len(judge(d)) == 2
 
 
-# properties of scripts -------------------------------------------------------------------------------------------------------------------
+# properties of scripts ----------------------------------------------------------------------------
 
 clips = dict(
     split=st.sampled_from(SPLITS), domain=st.sampled_from(DOMAINS), index=st.integers(0, 10**6)
@@ -248,7 +249,7 @@ def test_scripts_are_playable(split, domain, index, fps, duration):
 @given(**clips)
 def test_masks_are_disjoint_and_boxes_are_tight(split, domain, index):
     s = make_script(split, domain, index, Options(duration=12.0, fps=5))
-    labels = [l for _, l in render(s)]
+    labels = [label for _, label in render(s)]
     facts = truth(s, labels)
     for k, tube in facts["tubes"].items():
         for f, (x1, y1, x2, y2) in list(zip(tube.frames, tube.boxes.astype(int)))[::7]:
@@ -277,7 +278,7 @@ def test_the_first_number_is_on_the_left_of_the_first_frame():
         assert [n for _, n in first] == list(range(1, len(first) + 1))
 
 
-# real lay-outs, read by the real loaders -------------------------------------------------------------------------------------------------
+# real lay-outs, read by the real loaders ----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -350,14 +351,15 @@ def test_mevis_is_read_as_it_was_meant(written):
     assert any(len(s.extra["obj_id"]) > 1 for s in bench), "several targets"
     for index in (6, 7):
         s = script_of("mevis", index)
-        labels, samples = [l for _, l in render(s)], [b for b in bench if b.key.startswith(s.name)]
+        labels = [label for _, label in render(s)]
+        samples = [b for b in bench if b.key.startswith(s.name)]
         assert [(b.query, b.extra["obj_id"]) for b in samples] == [
             (t, g) for t, g in expressions(s)
         ]
         sample = max(samples, key=lambda b: len(b.extra["obj_id"]))
         assert all(
-            (m == np.isin(l, sample.extra["obj_id"])).all()
-            for m, l in zip(bench.masks(sample), labels)
+            (mask == np.isin(label, sample.extra["obj_id"])).all()
+            for mask, label in zip(bench.masks(sample), labels)
         )
         folder = written["mevis"]["load"]["videos"] / s.name
         assert sorted(p.stem for p in folder.iterdir()) == sample.extra["frames"]
@@ -368,7 +370,7 @@ def test_mevis_is_read_as_it_was_meant(written):
         )
 
 
-# interrupted and repeated runs -----------------------------------------------------------------------------------------------------------
+# interrupted and repeated runs --------------------------------------------------------------------
 
 SHORT = Options(duration=12.0, fps=5)
 
@@ -397,9 +399,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.undo()
     again = write_split(tmp_path / "b", "train", "stage", 3, options=SHORT, progress=False)
     assert (again["written"], again["kept"]) == (2, 1) and whole["written"] == 3
-    hashes = lambda root: {
-        str(p.relative_to(root)): sha256_file(p) for p in root.rglob("*") if p.is_file()
-    }
+
+    def hashes(root):
+        files = [p for p in root.rglob("*") if p.is_file()]
+        return {str(p.relative_to(root)): sha256_file(p) for p in files}
+
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b"), "the same bytes, interrupted or not"
 
 
@@ -427,7 +431,7 @@ def test_options_no_scene_fits_are_refused(monkeypatch):
         make_script("train", "stage", 1, Options(duration=2.0))
 
 
-# seven benchmarks in one folder ----------------------------------------------------------------------------------------------------------
+# seven benchmarks in one folder -------------------------------------------------------------------
 
 PLAYED = [("hcstvg", s) for s in ("train", "val", "test", "v2-train", "v2-test")]
 PLAYED += [("vidstg", s) for s in ("train", "val", "test")]

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['SOURCES', 'CLIPS', 'Split', 'benchmark_root', 'files_source', 'load_split', 'first_samples']
 
-# %% ../../nbs/foundations/sources.ipynb #cell-006
+# %% ../../nbs/foundations/sources.ipynb #cell-003
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .annotations import Benchmark
-from .benchmarks import BENCHMARKS, load, locate
+from .benchmarks import BENCHMARKS, VideoFolder, load, locate
 from .files import InputError
 from .settings import DataConfig
 from .registries import Registry
 
-# %% ../../nbs/foundations/sources.ipynb #cell-009
+# %% ../../nbs/foundations/sources.ipynb #cell-006
 @dataclass
 class Split:
     "The samples of one split, and the files that they were read from."
@@ -28,6 +28,7 @@ class Split:
     files: dict  # arguments of `load`: annotations, videos, boxes, masks
     facts: dict = field(default_factory=dict)  # for a provenance: name, synthetic, licence, source
     exact: Path | None = None  # folder of exact mask databases, where the source knows them
+    clips: Path | None = None  # folder of the whole videos, where the files hold some frames only
 
     @property
     def name(self) -> str:
@@ -35,9 +36,14 @@ class Split:
 
     def video(self, sample) -> Path:
         "The file that holds a sample's video."
-        return self.samples.video_path(sample)
+        if self.clips is None:
+            return self.samples.video_path(sample)
+        found = VideoFolder(self.clips).find(sample.video)
+        if found is None:
+            raise InputError(self.clips, f"video {sample.video!r} is not here")
+        return found
 
-# %% ../../nbs/foundations/sources.ipynb #cell-011
+# %% ../../nbs/foundations/sources.ipynb #cell-008
 def benchmark_root(data: DataConfig, benchmark: str) -> Path:
     "The folder of one benchmark below `data.root`."
     if benchmark not in BENCHMARKS:
@@ -52,7 +58,7 @@ def benchmark_root(data: DataConfig, benchmark: str) -> Path:
     root = Path(data.root).expanduser()
     return root / benchmark if (root / benchmark).is_dir() else root
 
-# %% ../../nbs/foundations/sources.ipynb #cell-012
+
 def files_source(
     data: DataConfig,
     benchmark: str,
@@ -65,12 +71,12 @@ def files_source(
         raise InputError(f"data, {benchmark}", f"real files know no option {given[0]!r}")
     return locate(benchmark, benchmark_root(data, benchmark), split)
 
-# %% ../../nbs/foundations/sources.ipynb #cell-015
+# %% ../../nbs/foundations/sources.ipynb #cell-011
 SOURCES = Registry(
     "source", {"files": files_source, "puppets": "stvg_nb.theatre.source.puppets_source"}
 )
 # who makes clips with their truth: (folder, split, domain, count, ...) -> files
-CLIPS = Registry("clips", {"puppets": "stvg_nb.theatre.puppets.write_split"})
+CLIPS = Registry("clips", {"puppets": "stvg_nb.theatre.clips.write_split"})
 # each benchmark's own name means its files
 for _name in BENCHMARKS:
     SOURCES.register(_name, files_source)
@@ -91,11 +97,11 @@ def load_split(
     found = dict(SOURCES[data.source](data, benchmark, split, limit, **options))
     files = {k: found[k] for k in _FILES if found.get(k) is not None}
     bench = load(benchmark, **files)
-    exact = found.get("exact")
     facts = found.get("facts") or _facts_of_files(benchmark)
-    return Split(benchmark, split, first_samples(bench, limit), files, facts, exact)
+    folders = dict(exact=found.get("exact"), clips=found.get("clips"))
+    return Split(benchmark, split, first_samples(bench, limit), files, facts, **folders)
 
-# %% ../../nbs/foundations/sources.ipynb #cell-016
+
 def _facts_of_files(benchmark):
     info = BENCHMARKS[benchmark]
     return dict(name=info.title, synthetic=False, licence=info.terms, source=info.source)

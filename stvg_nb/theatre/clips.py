@@ -4,24 +4,23 @@
 
 # %% auto #0
 __all__ = ['NOTE', 'LAYOUTS', 'write_clip', 'is_puppets', 'layout_options', 'clip_name', 'write_split', 'ClipOnDisk',
-           'clip_on_disk', 'Layout', 'mevis_frames', 'play', 'source']
+           'clip_on_disk', 'Layout', 'mevis_frames', 'cast_of', 'played_records', 'play']
 
 # %% ../../nbs/theatre/clips.ipynb #cell-002
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from ..foundations.benchmarks import BENCHMARKS, locate
+from ..foundations.benchmarks import locate
 from stvg_nb.foundations.files import (
     InputError,
     config_hash,
     read_json,
-    runs_dir,
     write_bytes,
     write_json,
     write_text,
@@ -264,6 +263,10 @@ def clip_on_disk(
     return ClipOnDisk(script, video, masks)
 
 # %% ../../nbs/theatre/clips.ipynb #cell-043
+def _videos(folder, split):
+    return dict(videos=folder / "videos")
+
+
 @dataclass(frozen=True)
 class Layout:
     "How a benchmark is written into a shared folder."
@@ -272,6 +275,7 @@ class Layout:
     record: Callable  # (clip, folder, split) -> JSON value; writes the files of its own
     collect: Callable  # (folder, split, records) writes the annotation files
     files: Callable = lambda folder, split, record: ()  # paths that a record needs
+    folders: Callable = _videos  # (folder, split) -> where videos and boxes lie, as `load` asks
 
 
 LAYOUTS: dict[str, Layout] = {}
@@ -303,9 +307,12 @@ LAYOUTS["hcstvg"] = Layout(
 )
 
 # %% ../../nbs/theatre/clips.ipynb #cell-049
+def _vidor_part(folder, split):
+    return folder / "vidor" / ("validation" if split == "test" else "training")
+
+
 def _vidor_path(folder, split, domain, vid):
-    part = "validation" if split == "test" else "training"
-    return folder / "vidor" / part / domain / f"{vid}.json"
+    return _vidor_part(folder, split) / domain / f"{vid}.json"
 
 
 def _vidstg_clip(clip, folder, split):
@@ -323,6 +330,7 @@ LAYOUTS["vidstg"] = Layout(
     _vidstg_clip,
     lambda folder, split, records: write_json(folder / f"{split}_annotations.json", records),
     _vidstg_files,
+    lambda folder, split: _videos(folder, split) | dict(boxes=_vidor_part(folder, split)),
 )
 
 # %% ../../nbs/theatre/clips.ipynb #cell-053
@@ -372,6 +380,7 @@ LAYOUTS["mevis"] = Layout(
     _mevis_clip,
     _mevis_collect,
     _mevis_files,
+    lambda folder, split: dict(videos=folder / split / "JPEGImages"),
 )
 
 # %% ../../nbs/theatre/clips.ipynb #cell-061
@@ -422,23 +431,51 @@ LAYOUTS["mme-videoocr"] = Layout(
 )
 
 # %% ../../nbs/theatre/clips.ipynb #cell-069
-def _played_record(folder, benchmark, split, domain, index, options):
-    "(record, was it written?) of one clip."
-    layout = LAYOUTS[benchmark]
-    source = layout.splits[split]
-    name = clip_name(source, domain, index)
+def _record_of(layout, name, split, folder, clip, options):
+    "(record, was it written?) of one clip, (split of Puppets, domain, index)."
+    stem = clip_name(*clip)
     key = config_hash(dict(version=VERSION, options=asdict(options)))
-    part = folder / ".parts" / benchmark / split / f"{name}.json"
+    part = folder / ".parts" / name / split / f"{stem}.json"
     if part.is_file():
         old = read_json(part)
-        needed = [folder / "videos" / f"{name}.mp4", *layout.files(folder, split, old["record"])]
+        needed = [folder / "videos" / f"{stem}.mp4", *layout.files(folder, split, old["record"])]
         if old["hash"] == key and all(path.is_file() for path in needed):
             return old["record"], False
-    clip = clip_on_disk(folder, source, domain, index, options)
-    write_json(part, dict(hash=key, record=layout.record(clip, folder, split)))
+    painted = clip_on_disk(folder, *clip, options)
+    write_json(part, dict(hash=key, record=layout.record(painted, folder, split)))
     return read_json(part)["record"], True
 
-# %% ../../nbs/theatre/clips.ipynb #cell-071
+# %% ../../nbs/theatre/clips.ipynb #cell-072
+def cast_of(
+    split: str,  # of Puppets
+    domains: Sequence[str],  # in turn
+    count: int | None = None,  # clips; None: all of `SIZES`
+    start: int = 0,  # first index
+) -> list[tuple[str, str, int]]:  # (split, domain, index)
+    "The clips of a split, in the order in which they play."
+    count = count or SIZES[split] * len(domains)
+    last = start + math.ceil(count / len(domains))
+    return [(split, d, i) for i in range(start, last) for d in domains][:count]
+
+
+def played_records(
+    layout: Layout,
+    name: str,  # of the lay-out, under which its records are kept
+    split: str,  # of the benchmark
+    folder: Path,  # shared by all lay-outs
+    cast: Sequence[tuple],  # of `cast_of`
+    options: Options = Options(),  # of all clips of the folder
+    progress: bool = True,  # bar on stderr (terminals only)
+) -> list[tuple]:  # (record, was it written?) a clip
+    "The clips of a cast, written down in a lay-out; what is there already is kept."
+    from tqdm import tqdm
+
+    about = dict(desc=f"{name} {split}", disable=None if progress else True)
+    with locked(folder / "play"):
+        bar = tqdm(cast, **about)
+        return [_record_of(layout, name, split, folder, clip, options) for clip in bar]
+
+# %% ../../nbs/theatre/clips.ipynb #cell-074
 def _check_play(benchmark, split, domain, options):
     if benchmark not in LAYOUTS:
         raise InputError("benchmark", f"{benchmark!r} is not one of {', '.join(LAYOUTS)}")
@@ -450,7 +487,7 @@ def _check_play(benchmark, split, domain, options):
     if benchmark == "hcstvg" and options.duration != 20:
         raise InputError("options", "clips of HC-STVG last 20 s: its rate is img_num / 20")
 
-# %% ../../nbs/theatre/clips.ipynb #cell-074
+# %% ../../nbs/theatre/clips.ipynb #cell-077
 def play(
     benchmark: str,  # one of `LAYOUTS`
     split: str,  # of that benchmark, as `locate` knows it
@@ -462,31 +499,13 @@ def play(
     progress: bool = True,  # bar on stderr (terminals only)
 ) -> dict:  # {"written", "kept", "load"}; `load`: arguments of `benchmarks.load`
     "Write a split of Puppets as a benchmark's own files; what is there already is kept."
-    from tqdm import tqdm
-
     _check_play(benchmark, split, domain, options)
-    folder, domains = Path(folder), DOMAINS if domain == "both" else (domain,)
-    count = count or SIZES[LAYOUTS[benchmark].splits[split]] * len(domains)
-    last = start + math.ceil(count / len(domains))
-    cast = [(d, i) for i in range(start, last) for d in domains][:count]
-    about = dict(desc=f"{benchmark} {split}", disable=None if progress else True)
-    records, written = [], 0
+    folder, layout = Path(folder), LAYOUTS[benchmark]
+    domains = DOMAINS if domain == "both" else (domain,)
+    cast = cast_of(layout.splits[split], domains, count, start)
+    made = played_records(layout, benchmark, split, folder, cast, options, progress)
     with locked(folder / "play"):
-        for d, index in tqdm(cast, **about):
-            record, new = _played_record(folder, benchmark, split, d, index, options)
-            records.append(record)
-            written += new
-        LAYOUTS[benchmark].collect(folder, split, records)
-    where = locate(benchmark, folder, split)
-    return dict(written=written, kept=count - written, load=where)
-
-# %% ../../nbs/theatre/clips.ipynb #cell-088
-def source(
-    data: object,  # `DataConfig` of the profile: `domain`, and `root` for the shared folder
-    benchmark: str,
-    split: str,
-    limit: int | None = None,  # clips; None: all
-) -> dict:  # arguments of `load`
-    "Puppets, playing a benchmark: written on first use, kept afterwards."
-    folder = Path(data.root or runs_dir("played", data.domain))
-    return play(benchmark, split, folder, limit, data.domain)["load"]
+        layout.collect(folder, split, [record for record, _ in made])
+    written = sum(new for _, new in made)
+    load = locate(benchmark, folder, split)
+    return dict(written=written, kept=len(made) - written, load=load)

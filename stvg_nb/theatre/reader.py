@@ -104,7 +104,7 @@ def match_text(
     fit = [cv2.matchTemplate(seen, g[window], cv2.TM_CCOEFF_NORMED)[0, 0] for g in glyphs]
     return texts[int(np.nan_to_num(fit, nan=-1.0, posinf=-1.0).argmax())]
 
-# %% ../../nbs/theatre/reader.ipynb #cell-017
+# %% ../../nbs/theatre/reader.ipynb #cell-018
 @lru_cache(maxsize=512)
 def pictures(
     path: str,
@@ -127,7 +127,7 @@ def shown_size(
     n = len(sample_indices(*shape, **limits))
     return model_size(video["height"], video["width"], n, sampling)
 
-# %% ../../nbs/theatre/reader.ipynb #cell-018
+# %% ../../nbs/theatre/reader.ipynb #cell-020
 def marked_frames(
     sample: Sample,  # located, with its interval
     db: MaskDatabase,
@@ -153,7 +153,7 @@ def marked_frames(
 def _small_mask(mask, size):
     return reduced(mask.astype(np.uint8), size) > 0
 
-# %% ../../nbs/theatre/reader.ipynb #cell-019
+# %% ../../nbs/theatre/reader.ipynb #cell-022
 def readings(
     frames: list,  # of `marked_frames`
     numbers: Sequence[int],  # candidates
@@ -170,7 +170,7 @@ def candidates(db: MaskDatabase) -> range:
     "The numbers that the reader may say: all of a clip, and at least 1 to 9."
     return range(1, max(9, *db.ids) + 1)
 
-# %% ../../nbs/theatre/reader.ipynb #cell-021
+# %% ../../nbs/theatre/reader.ipynb #cell-024
 def read_clips(
     split: NumberedSplit,
     config: AnswerConfig,

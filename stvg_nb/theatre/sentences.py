@@ -8,7 +8,7 @@ __all__ = ['PHRASES', 'RARE', 'HELD_OUT', 'third', 'Speaker', 'phrase', 'thing_q
 # %% ../../nbs/theatre/sentences.ipynb #cell-002
 from .scripts import ACTIONS, VERSION, Dice, Script, doing
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-004
+# %% ../../nbs/theatre/sentences.ipynb #cell-006
 PHRASES = dict(
     walk=("walk across", "walk to the other side", "stroll across"),
     jump=("jump", "jump up and down", "leap"),
@@ -22,7 +22,7 @@ PHRASES = dict(
 )  # the last of each is held out
 RARE = dict(red="scarlet", blue="navy", green="emerald", yellow="golden", purple="violet")
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-006
+# %% ../../nbs/theatre/sentences.ipynb #cell-008
 HELD_OUT = (
     ("purple", "jump"),
     ("green", "sit"),
@@ -32,14 +32,14 @@ HELD_OUT = (
     ("yellow", "walk"),
 )
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-007
+# %% ../../nbs/theatre/sentences.ipynb #cell-009
 def third(phrase: str) -> str:
     "Third person of a verb phrase: 'pass a ball' -> 'passes a ball'."
     verb, _, rest = phrase.partition(" ")
     ending = "es" if verb.endswith(("ch", "ss", "sh")) else "s"
     return f"{verb}{ending} {rest}".strip()
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-010
+# %% ../../nbs/theatre/sentences.ipynb #cell-012
 class Speaker:
     "Words for logical forms; `rare` takes the held-out words."
 
@@ -65,7 +65,7 @@ class Speaker:
         "'the one in blue'"
         return f"the {self.dice.pick(('one', self.noun()))} {self.clothes(who, short=True)}"
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-012
+# %% ../../nbs/theatre/sentences.ipynb #cell-014
 def _clothes(speaker, who, short):
     "(ways to say it, word) of each named piece."
     out = []
@@ -79,14 +79,14 @@ def _clothes(speaker, who, short):
         out.append((("without a hat",) if who["hat"] == "none" else worn, who["hat"]))
     return out
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-013
+# %% ../../nbs/theatre/sentences.ipynb #cell-015
 def _articles(text):
     "'an' before a vowel, and 'a shirt and a cap' in place of two prepositions."
     text = text.replace(" a orange", " an orange").replace(" a emerald", " an emerald")
     text = text.replace(" shirt wearing a ", " shirt and a ")
     return text.replace(" shirt with a ", " shirt and a ")
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-016
+# %% ../../nbs/theatre/sentences.ipynb #cell-018
 def _tail(form, say):
     "What follows the verb: partner, relation, order."
     out = [say.other(form[k]) for k in ("to", "from") if k in form]
@@ -99,7 +99,7 @@ def _tail(form, say):
             out.append(f"{k} {other} {third(say.verb(form[k]['action']))}")
     return " ".join(out + ([form["order"]] if "order" in form else []))
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-018
+# %% ../../nbs/theatre/sentences.ipynb #cell-020
 def phrase(
     form: dict,  # logical form
     say: Speaker,
@@ -117,7 +117,7 @@ def phrase(
         statement = say.dice.pick((statement, f"A {say.noun()} {what}."))
     return statement, f"Who {what}?"
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-021
+# %% ../../nbs/theatre/sentences.ipynb #cell-023
 def thing_question(script: Script) -> str | None:
     "A question whose answer is the thing the target handles, or None."
     form = script.form
@@ -133,7 +133,7 @@ def thing_question(script: Script) -> str | None:
         return f"What is handed over by {say.other(form['from'])}?"
     return None
 
-# %% ../../nbs/theatre/sentences.ipynb #cell-024
+# %% ../../nbs/theatre/sentences.ipynb #cell-026
 def expressions(script: Script) -> list[tuple[str, list[int]]]:  # (text, label values)
     "Expressions and the puppets they mean, the clip's own query first."
     dice = Dice("group", VERSION, script.split, script.domain, script.index)

@@ -70,7 +70,10 @@ def _difficulty(size, n, u):
 # %% ../../nbs/theatre/staging.ipynb #cell-015
 def plan(split: str, domain: str, index: int, options: Options = Options()) -> dict:
     "The balanced part of a clip."
-    at = lambda what: spread(what, split, domain, index)
+
+    def at(what):
+        return spread(what, split, domain, index)
+
     kind = _choose(TYPES, at("type"))
     wanted = min(_choose(NUMBERS, at("number")), options.max_puppets)
     n = max(wanted, 3 if kind == "relational" else 2)

@@ -280,7 +280,7 @@ def make_manifest(
     splits: Sequence[str] = SPLITS,
     pixels: int | None = None,  # clips of each split whose pixels are hashed
 ) -> dict:
-    "Hashes of all scripts; pixels of the first 40 training clips and of all others, or of `pixels`."
+    "Hashes of all scripts; pixels of the first 40 training clips, of all others, or of `pixels`."
     entries = {
         f"{split}/{domain}": _manifest_entry(split, domain, pixels)
         for split in splits
