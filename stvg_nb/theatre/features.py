@@ -8,6 +8,7 @@ __all__ = ['visual_tokens', 'store_features', 'id_vectors', 'ClipFeatures', 'swa
            'store_stills', 'StillFeatures']
 
 # %% ../../nbs/theatre/features.ipynb #cell-007
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,7 @@ def store_features(
     count: int | None = None,  # clips; None: all
     rounds: int = 1,  # how often each is numbered
     unmarked: bool = False,  # exact numbers that are not painted
+    assign: Callable = assign_ids,  # draws the marks
 ) -> None:
     "Visual tokens of numbered clips: `features.npy`, `cells.npz`, `numbers.json`."
     n = min(count or len(clips), len(clips))
@@ -79,7 +81,7 @@ def store_features(
     cells, numbers = np.zeros((n * rounds, PAIRS, TOKENS, 9), np.int8), []
     for i in progress(range(n * rounds), "features"):
         c = i % n
-        marks = assign_ids(clips.scripts[c], clips.places[c], rng, exact=unmarked)
+        marks = assign(clips.scripts[c], clips.places[c], rng, unmarked)
         frames = np.array(clips.frames[c])
         if not unmarked:
             frames = draw_ids(frames, marks, clips.places[c][..., 2], list(range(FRAMES)), config)
@@ -191,6 +193,7 @@ class ClipExample:
     traces: list  # of Trace
     times: np.ndarray = field(default_factory=lambda: np.arange(PAIRS))  # second of each pair
     still: bool = False  # one picture in place of a clip
+    mixed: bool = False  # pairs of frames side by side are not neighbours in time
 
 # %% ../../nbs/theatre/features.ipynb #cell-031
 def retrieval_example(

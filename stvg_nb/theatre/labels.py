@@ -8,7 +8,7 @@ __all__ = ['ACTION_CLASSES', 'POSE_JOINTS', 'POSE_SIZE', 'NOBODY', 'SEVERAL', 'P
            'probe_loss', 'numbered_batch', 'scattered_batch']
 
 # %% ../../nbs/theatre/labels.ipynb #cell-007
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -115,8 +115,10 @@ def token_owners(
     puppets = joints.shape[1]
     for k, number_k, frames, at in visible_ids(marks, pair):
         number[at, number_k - 1] = 1
-        _claim(owner, at, k if k < puppets else SEVERAL)
-        if k >= puppets:
+        strayed = marks.strayed is not None and marks.strayed[frames, k].any()
+        own = k < puppets and not strayed
+        _claim(owner, at, k if own else SEVERAL)
+        if not own:
             continue
         head, feet = joints[frames, k, 0].mean(0), joints[frames, k, 6:].mean((0, 1))
         for x, y in (head, feet):
@@ -242,12 +244,13 @@ def numbered_batch(
     n: int,  # pairs of frames
     config: PromptingConfig,
     exact: bool = False,  # without a tracker's faults
+    assign: Callable = assign_ids,  # draws the marks
 ) -> tuple:  # pixel rows, grids (n, 3), {head: (n, TOKENS, ...)}
     "Random numbered pairs of frames with all labels."
     rows, labels = [], []
     for c in rng.integers(len(clips), size=n):
         t = int(rng.integers(PAIRS))
-        marks = assign_ids(clips.scripts[c], clips.places[c], rng, exact)
+        marks = assign(clips.scripts[c], clips.places[c], rng, exact)
         areas = clips.places[c][..., 2]
         rows.append(draw_ids(clips.frames[c], marks, areas, [2 * t, 2 * t + 1], config))
         table = clips.cached("labels", c, script_labels)

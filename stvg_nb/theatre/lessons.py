@@ -22,7 +22,14 @@ from ..grpo import clip_inputs, pack, share_prefix, shared_prefix
 from ..qwen import Prompt, Video, correct_positions, vision_language
 from ..foundations.prompting_config import PromptingConfig, variant
 from .labels import new_probe, numbered_batch, probe_loss
-from .seeing import GRID, MARK_SETTINGS, PAIRS, RenderedClips, progress
+from stvg_nb.theatre.seeing import (
+    GRID,
+    MARK_SETTINGS,
+    PAIRS,
+    RenderedClips,
+    assign_ids,
+    progress,
+)
 from .traces import KINDS_FROM_CLIP
 from .vocabulary import TextEncoder, new_model, new_processor, special_ids
 
@@ -185,6 +192,7 @@ def _set_positions(packed, example, first, shared, said, n, seconds):
 def pack_examples(
     learner: Learner,
     examples: list,  # of ClipExample
+    looks_of: Callable = _looks_of,  # where the words of a trace have to look
 ) -> tuple:  # Packed, arguments of the model, (visual tokens,) seconds, [Look]
     "All examples in one row, each clip once."
     import torch
@@ -199,7 +207,7 @@ def pack_examples(
         seconds.append(second)
         for trace, size in zip(e.traces, sizes):
             rows = packed.layout.keep[at : at + size]
-            looks += _looks_of(trace, e, size, rows, first + n)
+            looks += looks_of(trace, e, size, rows, first + n)
             at += size
     inputs = clip_inputs(prompts, packed.ids.device, packed.layout)
     return packed, inputs, torch.cat(seconds), looks
@@ -270,11 +278,13 @@ def examples_loss(
     learner: Learner,
     examples: list,  # of ClipExample
     help_weight: float = 0.3,  # of each of the two helping losses
+    looks_of: Callable = _looks_of,  # where the words have to look
+    gaze: Callable = attention_loss,  # do the supervised heads look there?
 ) -> tuple:  # (loss, {name: (right, all)})
     "Loss of what is said about some clips, of telling the second and of looking."
     import torch
 
-    packed, inputs, seconds, looks = pack_examples(learner, examples)
+    packed, inputs, seconds, looks = pack_examples(learner, examples, looks_of)
     hidden, recorded = record_attention(learner, packed, inputs)
     traces = [t for e in examples for t in e.traces]
     logits = learner.model.get_output_embeddings()(hidden[0])
@@ -285,7 +295,7 @@ def examples_loss(
     right = {"text": (text.item(), 1)}
     right |= count_right(logits.argmax(-1), truth, kinds, weights.numpy())
     of_time, right["second"] = time_loss(learner, packed, seconds)
-    of_attention, right["attention"] = attention_loss(*recorded, looks)
+    of_attention, right["attention"] = gaze(*recorded, looks)
     return text + help_weight * (of_time + of_attention), right
 
 # %% ../../nbs/theatre/lessons.ipynb #cell-047
@@ -442,6 +452,8 @@ def probe_accuracy(
     clips: RenderedClips,
     batches: int = 20,
     seed: int = 1,
+    exact: bool = True,  # without a tracker's faults
+    assign: Callable = assign_ids,  # draws the marks
 ) -> dict:  # {head: share of right labels}; for poses the mean distance
     "What the probe reads rightly off numbered pairs of frames."
     import torch
@@ -449,7 +461,8 @@ def probe_accuracy(
     rng, parts = np.random.default_rng(seed), []
     with torch.no_grad():
         for _ in range(batches):
-            rows, grids, labels = numbered_batch(clips, rng, 24, learner.config, exact=True)
+            how = learner.config, exact, assign
+            rows, grids, labels = numbered_batch(clips, rng, 24, *how)
             parts.append(probe_loss(learner.read_tokens(rows, grids), labels)[1])
     return shares(parts)
 

@@ -118,6 +118,7 @@ class ClipMarks:
     numbers: dict  # object (0-based) -> number
     shown: np.ndarray  # (FRAMES, MAX_OBJECTS) bool: is the mark drawn in this frame?
     places: np.ndarray  # (FRAMES, MAX_OBJECTS, 2) x and y of its centre, pixels
+    strayed: np.ndarray | None = None  # (FRAMES, MAX_OBJECTS) bool: does it sit on another object?
 
 # %% ../../nbs/theatre/seeing.ipynb #cell-023
 def _draw_numbers(script, rng, exact):  # -> {object: number}
@@ -298,8 +299,9 @@ class RenderedClips:
         domains = about["domains"]
         self.frames = np.load(folder / "frames.npy", mmap_mode="r")
         self.places = np.load(folder / "places.npy")
+        first = about.get("first", 0)
         self.scripts = [
-            clip_script(about["split"], domains[i % len(domains)], i // len(domains))
+            clip_script(about["split"], domains[i % len(domains)], first + i // len(domains))
             for i in range(len(self.places))
         ]
         self._cache = {}
