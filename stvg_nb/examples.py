@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .foundations.files import InputError, canonical_json, config_hash, read_jsonl, runs_dir
-from .foundations.geometry import Tube
+from .foundations.geometry import Tube, rate_of_part, time_of
 from .foundations.masks import MaskDatabase
 from .foundations.settings import resolve
 from .foundations.video import probe, sample_indices, visual_tokens
@@ -95,7 +95,8 @@ def clip_facts(sample: Sample, db: MaskDatabase | None) -> tuple:
     facts = db.video if db is not None else asdict(probe(sample.video, quiet=True))
     fps, (first, stop) = facts["fps"], clip_window(sample, facts)
     if sample.interval is not None:
-        span, length = true_seconds(sample, fps), (stop - first) / fps
+        own = rate_of_part(fps, first, stop)
+        span, length = true_seconds(sample, fps), time_of(stop - first, own)
         if span.start < 0 or span.start >= length or span.end > length + 1 / fps:
             says = f"its truth is {span.start:g} to {span.end:g} s, its clip lasts {length:.2f} s"
             raise InputError(f"sample {sample.key}", f"{says}; correct start and end")
@@ -117,7 +118,7 @@ def _check_numbered(sample, db):
     if db is None:
         hint = "number its video with `stvg prompt`, or set train.databases"
         raise InputError(where, f"has no mask database; {hint}")
-    if unknown := [i for i in sample.answer_ids if i not in db.objects]:
+    if unknown := [i for i in sample.answer_ids if i not in db]:
         known = ", ".join(map(str, db.ids))
         raise InputError(where, f"answer_id is {unknown[0]}, the database has {known}")
 
@@ -132,8 +133,8 @@ def _drawn_marks(db, fps, window, profile, config):
 
 def _sampled(window, fps, sampling):
     "Frames of a clip that the model sees, counted from its first."
-    n = window[1] - window[0]
-    return sample_indices(n, fps, sampling.rate, sampling.mode, maximum=sampling.max_frames)
+    n, own = window[1] - window[0], rate_of_part(fps, *window)
+    return sample_indices(n, own, sampling.rate, sampling.mode, maximum=sampling.max_frames)
 
 
 def _empty_tube(sample, fps):
@@ -151,8 +152,9 @@ def numbered_target(
     mark_type = profile.prompting.mark_type
     if sample.task == "rvos":
         seen = {i: runs(f - window[0] for f in db.tube(i).frames) for i in db.ids}
-        length = (window[1] - window[0]) / fps
-        return Target(sample.answer_ids, None, length, fps, "rvos", mark_type, visible=seen)
+        own = rate_of_part(fps, *window)
+        length = time_of(window[1] - window[0], own)
+        return Target(sample.answer_ids, None, length, own, "rvos", mark_type, visible=seen)
     drawn, sampled = _drawn_marks(db, fps, window, profile, config)
     return make_target(
         db,
@@ -179,7 +181,7 @@ def numbered_form(sample: Sample, profile, config: TrainConfig) -> dict:
     target = numbered_target(sample, db, profile, config)
     times = {}
     if sample.task == "stvg":
-        span = _needed_times(sample, target.fps)
+        span = _needed_times(sample, clip_facts(sample, db)[2])
         times = dict(start=span.start, end=span.end)
     return dict(
         text=build_prompt(sample.task, query, marks.mark_type, **asked),
@@ -191,11 +193,11 @@ def numbered_form(sample: Sample, profile, config: TrainConfig) -> dict:
 def _time_form(sample, db, config):
     "The question about the time alone, for plain video."
     *_, fps, (first, stop) = clip_facts(sample, db)
-    span, length = _needed_times(sample, fps), (stop - first) / fps
+    own, span = rate_of_part(fps, first, stop), _needed_times(sample, fps)
     query = normalise_query(sample.query, True, "both")
     return dict(
         text=build_prompt("vtg", query, **_asked(config)),
-        target=Target(interval=span, duration=length, fps=fps, task="vtg"),
+        target=Target(interval=span, duration=time_of(stop - first, own), fps=own, task="vtg"),
         answer=format_answer("vtg", start=span.start, end=span.end),
     )
 

@@ -17,7 +17,14 @@ from .foundations.files import InputError
 from .foundations.settings import SamplingConfig
 from .foundations.video import PIXELS_MAX, Clip, fit_frame, pixel_limit
 from .grpo import rollout, share_prefix
-from .qwen import VISION_TOKENS, Prompt, Video, correct_positions, encode_clip
+from stvg_nb.qwen import (
+    VISION_TOKENS,
+    Prompt,
+    Video,
+    check_text,
+    correct_positions,
+    encode_clip,
+)
 
 # %% ../nbs/04b_families.ipynb #cell-011
 @dataclass(eq=False)
@@ -37,6 +44,7 @@ class Family:
     "How one family of models takes a clip, a still and a question."
 
     specials = VISION_TOKENS  # never in an answer, never in a question
+    asked = ()  # special tokens that its questions hold all the same
     scale = (
         None  # far edge of the coordinates of answered boxes; None: pixels of the frame as shown
     )
@@ -64,8 +72,7 @@ def prompt(
 ) -> Prompt:
     "The user's turn as token ids: text, then clip (STVG-R1 section 3.3)."
     tokenizer = self.processor.tokenizer
-    if bad := [t for t in (*self.specials, tokenizer.eos_token) if t in text]:
-        raise InputError(key or "question", f"holds the reserved text {bad[0]}")
+    check_text(text, tokenizer, key, (*self.specials, tokenizer.eos_token), self.asked)
     parts = [{"type": "text", "text": text + (self.gap if visual is not None else "")}]
     if visual is not None:
         parts.append({"type": "video" if isinstance(visual, Video) else "image"})
@@ -234,6 +241,7 @@ class InternVL(Family):
 
     scale, gap, time = 1000, "\n", "text before each frame"
     specials = ("<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>")
+    asked = ("<ref>", "</ref>", "<box>", "</box>")
     label = "Frame{k} at {s:.2f} s: "
 
     @property

@@ -102,7 +102,12 @@ def _load_adapter(folder: Path, dtype, remedy: str, above: tuple) -> tuple:
 
 # %% ../nbs/04bc_models.ipynb #cell-021
 POLICIES = Registry(  # prefix -> name -> (model, processor)
-    "policy", {"embedded": "stvg_nb.theatre.policy.load"}
+    "policy",
+    {
+        "embedded": "stvg_nb.theatre.policy.load",
+        "boxes": "stvg_nb.theatre.box_policy.load_boxes",
+        "api": "stvg_nb.closed_models.load_api",
+    },
 )
 
 
@@ -152,5 +157,12 @@ def load_policy(
     import torch
 
     dtype = dtype or (torch.float32 if str(device).startswith("cpu") else torch.bfloat16)
-    model, processor = load_model(str(name), dtype)
+    prefix, colon, rest = str(name).partition(":")
+    if colon and prefix in POLICIES and not Path(name).exists():
+        loaded = POLICIES[prefix](rest or "base")
+        if not isinstance(loaded, tuple):
+            return loaded  # a policy by itself, such as a model behind an interface
+        model, processor = loaded[0].to(dtype), loaded[1]
+    else:
+        model, processor = load_model(str(name), dtype)
     return Policy(str(name), model.to(device), processor)

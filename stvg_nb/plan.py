@@ -10,7 +10,7 @@ __all__ = ['WRITTEN_BY', 'ARTEFACTS', 'INGREDIENTS', 'SPLITS', 'SHIPPED_DETECTOR
 import importlib.util
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .foundations.benchmarks import BENCHMARKS, locate
@@ -265,6 +265,15 @@ def _exists(path):
 
 # %% ../nbs/11a_plan.ipynb #cell-037
 SHIPPED_DETECTOR = "puppets-yolo12n.pt"
+_WITH_WEIGHTS = (
+    "yolo",
+    "transformers",
+    "zero-shot",
+    "sam2",
+    "edgetam",
+    "sam2-transformers",
+    "sam3",
+)
 
 
 def _detector(profile, benchmark):  # -> kind
@@ -290,11 +299,11 @@ def _numbering_needs(profile, benchmark):
     if detector == "puppets":
         path = package_dir() / "weights" / SHIPPED_DETECTOR
         out.append(_need("weights", f"detector {SHIPPED_DETECTOR}, shipped", path.is_file()))
-    elif detector in ("yolo", "zero-shot"):
+    elif detector in _WITH_WEIGHTS and tracker not in TRACK_SOURCES:
         named = config.detector_weights or f"for {detector}: detector_weights is not set"
         out.append(_need("weights", f"detector {named}", is_model(config.detector_weights)))
-    if tracker == "sam2":
-        named = config.tracker_weights or "for sam2: tracker_weights is not set"
+    if tracker in _WITH_WEIGHTS:
+        named = config.tracker_weights or f"for {tracker}: tracker_weights is not set"
         out.append(_need("weights", f"tracker {named}", is_model(config.tracker_weights)))
     return out
 
@@ -335,6 +344,10 @@ def _box_policy_need(profile, name):
 
 def _policy_need(profile, name):
     base = profile.train.base
+    if name in profile.policies:
+        given = profile.policies[name]
+        where = f"{name}: {given}, named in the profile"
+        return _need("policy", where, given.startswith("embedded:") or is_model(given))
     if name.startswith("o1-"):
         return _box_policy_need(profile, name)
     if base == "random":
@@ -390,7 +403,25 @@ def _needs(name, profile, there):  # there: stems of the chapters
     out += [_need("package", p, _has(p)) for p in _packages(profile, made_from, benchmark)]
     return list({n["name"]: n for n in out}.values())
 
-# %% ../nbs/11a_plan.ipynb #cell-051
+# %% ../nbs/11a_plan.ipynb #cell-052
+def _samples(profile, benchmark):
+    "Whose clips an artefact asks about, in words."
+    own = profile.data.benchmark
+    named = own if benchmark == "own" else benchmark
+    limit = f", at most {profile.data.limit} clips" if profile.data.limit else ""
+    if benchmark == "puppets" or data_source(profile) == "puppets":
+        layout = "" if named == "puppets" else f" as {named}"
+        return f"Puppets{layout}, {profile.data.split}{limit}"
+    split = profile.data.split if named == own else SPLITS.get(named, "test")
+    return f"{named} {split}{limit}"
+
+
+def _settings(profile):
+    "The settings that decide what a model is shown and may say."
+    shown = dict(prompting=asdict(profile.prompting), sampling=asdict(profile.sampling))
+    return shown | dict(device=profile.device, longest_answer=profile.train.max_completion_length)
+
+# %% ../nbs/11a_plan.ipynb #cell-054
 def plan(
     profile: Path | str | None = None,  # a name or a `.yaml` file; None: the default
     folder: Path | str | None = None,  # notebooks; None: nbs/ of the checkout
@@ -406,12 +437,31 @@ def plan(
         needs = _needs(name, settings, there)
         runs = all(n["there"] for n in needs)
         title = INGREDIENTS[name].title
-        artefacts.append(dict(name=name, title=title, needs=needs, runs=runs))
-    return dict(schema="stvg.plan/1", profile=settings.name, artefacts=artefacts)
+        asked = [_samples(settings, b) for b in INGREDIENTS[name].benchmarks]
+        artefacts.append(dict(name=name, title=title, samples=asked, needs=needs, runs=runs))
+    made = dict(schema="stvg.plan/1", profile=settings.name, settings=_settings(settings))
+    return made | dict(artefacts=artefacts)
 
-# %% ../nbs/11a_plan.ipynb #cell-054
+# %% ../nbs/11a_plan.ipynb #cell-057
+def _plan_line(a):
+    "An artefact with its samples and its policies; a minus where something is missing."
+    made_from = INGREDIENTS[a["name"]]
+    about = "; ".join(a["samples"]) or "no clip"
+    rows = list(dict.fromkeys(re.sub(r"-\d$", "", p) for p in made_from.policies))
+    asked = f"; asked: {', '.join(rows)}" if rows else ""
+    return f"  {'+' if a['runs'] else '-'} {a['name']:<20} {made_from.title}: {about}{asked}"
+
+
+def _settings_lines(settings):
+    "A line a section; what is not set is left out."
+    for name, value in settings.items():
+        several = value if isinstance(value, dict) else {"": value}
+        parts = [f"{k} {v}".strip() for k, v in several.items() if v is not None]
+        yield f"  {name.replace('_', ' ')}: {', '.join(parts)}"
+
+# %% ../nbs/11a_plan.ipynb #cell-059
 def format_plan(made: dict) -> str:  # of `plan`
-    "For people: what runs, and what is missing, each thing with the artefacts that wait for it."
+    "For people: settings, artefacts, and what is missing, with the artefacts that wait for it."
     runs = [a["name"] for a in made["artefacts"] if a["runs"]]
     waiting = {}
     for a in made["artefacts"]:
@@ -419,8 +469,8 @@ def format_plan(made: dict) -> str:  # of `plan`
             if not n["there"]:
                 waiting.setdefault((n["kind"], n["name"]), []).append(a["name"])
     counts = f"{len(runs)} of {len(made['artefacts'])} artefacts can be made here"
-    lines = [f"profile {made['profile']}: {counts}"]
-    lines += [f"  {name:<20} {INGREDIENTS[name].title}" for name in runs]
+    lines = [f"profile {made['profile']}: {counts}", *_settings_lines(made["settings"])]
+    lines += map(_plan_line, made["artefacts"])
     if waiting:
         lines.append("missing:")
     for (kind, name), names in waiting.items():

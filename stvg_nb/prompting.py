@@ -10,6 +10,7 @@ __all__ = ['PIPELINE', 'VIDEO_SUFFIXES', 'is_new', 'is_new_release', 'accept_new
 
 # %% ../nbs/01_prompting.ipynb #cell-009
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -17,7 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .foundations.files import InputError, config_hash, read_json, sha256_file, write_json
+from stvg_nb.foundations.files import (
+    InputError,
+    config_hash,
+    read_json,
+    read_text,
+    sha256_file,
+    write_json,
+)
 from .foundations.masks import MASKS_SCHEMA, MaskDatabase
 from .foundations.store import content_hash
 from .foundations.settings import load_profile
@@ -29,6 +37,7 @@ from stvg_nb.foundations.prompting_config import (
     DETECTORS,
     DRAWING,
     TRACKERS,
+    TRACK_SOURCES,
     PromptingConfig,
     check_config,
     make_part,
@@ -105,6 +114,8 @@ def choose_detector(
     device: str = "cpu",  # cpu | cuda
 ) -> tuple[Callable, str]:  # (detector, one sentence that says which and why)
     "The detector that the settings name; classes that it does not know are an `InputError`."
+    if config.tracker in TRACK_SOURCES:
+        return None, f"detector none: {config.tracker} finds what it tracks"
     kind, why = config.detector, "asked for"
     if kind == "auto":
         kind, why = _automatic(config, info.path)
@@ -123,7 +134,8 @@ def choose_tracker(
         kind, why = "flow", "no SAM2 checkpoint is given"
         if config.tracker_weights:
             kind, why = "sam2", "a checkpoint is given"
-    tracker = make_part(TRACKERS, kind, config, device)
+    registry = TRACK_SOURCES if kind in TRACK_SOURCES else TRACKERS
+    tracker = make_part(registry, kind, config, device)
     return tracker, f"tracker {getattr(tracker, 'name', kind)}: {why}"
 
 # %% ../nbs/01_prompting.ipynb #cell-026
@@ -281,6 +293,42 @@ def _track(builder, path, found, progress):
             builder.withdraw()
 
 # %% ../nbs/01_prompting.ipynb #cell-046
+def _from_parts(db, path, config, detector, tracker, detections, progress):
+    "Detector and tracker fill a database; the looks of its objects."
+    count = db.video["frame_count"]
+    if hasattr(detector, "prepare"):
+        detector.prepare(path, count)
+    if detections is None:
+        found = detect(path, detector, config, count)
+    else:
+        found = dict(detections)  # worked off below, frame by frame
+    frames = iter_frames(path)
+    with tracker.open(frames, *db.size, count, backward=config.backward) as session:
+        builder = DatabaseBuilder(db, config, session)
+        _track(builder, path, found, progress)
+    return builder.appearances
+
+# %% ../nbs/01_prompting.ipynb #cell-048
+def _from_source(db, path, source, config, progress):
+    "A track source fills a database; the looks of its objects."
+    made = source(str(path), config)
+    if made.size != db.size or made.video["frame_count"] != db.video["frame_count"]:
+        who = getattr(source, "name", type(source).__name__)
+        raise InputError(path, f"track source {who} gave masks of another size or length")
+    for id in made.ids:
+        db.add_object(id, **made.info(id))
+        for frame in made.frames_of(id):
+            db.add(id, frame, made.counts(id, frame))
+    looks = {}
+    keys = set(key_frames(db.video["frame_count"], config.redetect_every))
+    for frame, _, image in iter_frames(path):
+        progress(1)
+        if frame in keys:
+            for id, mask in db.at(frame).items():
+                looks.setdefault(id, {})[frame] = appearance(image, mask)
+    return looks
+
+# %% ../nbs/01_prompting.ipynb #cell-049
 def build_database(
     path: Path | str,  # video
     config: PromptingConfig | None = None,  # None: the variant `paper`
@@ -297,26 +345,21 @@ def build_database(
         detector, _ = choose_detector(config, info, device)
     if tracker is None:
         tracker, _ = choose_tracker(config, device)
-    if hasattr(detector, "prepare"):
-        detector.prepare(path, info.frame_count)
-    if detections is None:
-        found = detect(path, detector, config, info.frame_count)
-    else:
-        found = dict(detections)  # worked off below, frame by frame
-    key, size = database_config(config, detector, tracker), (info.height, info.width)
+    key = database_config(config, detector, tracker)
     shape = info.width, info.height, info.fps, info.frame_count
     db = MaskDatabase(*shape, path, content_hash(path), key)
-    frames, count = iter_frames(path), info.frame_count
-    with tracker.open(frames, *size, count, backward=config.backward) as session:
-        builder = DatabaseBuilder(db, config, session)
-        _track(builder, path, found, progress)
+    if not hasattr(tracker, "open"):
+        appearances = _from_source(db, path, tracker, config, progress)
+    else:
+        parts = detector, tracker, detections, progress
+        appearances = _from_parts(db, path, config, *parts)
     if config.label_map:
         exclude_overlaps(db)
     if config.reid == "stitch":
-        stitch(db, builder.appearances)
-    return db, builder.appearances
+        stitch(db, appearances)
+    return db, appearances
 
-# %% ../nbs/01_prompting.ipynb #cell-050
+# %% ../nbs/01_prompting.ipynb #cell-055
 def load_config(
     path: Path | str | None = None,  # YAML file; None: the profile
     profile: str | None = None,  # name; None: the default
@@ -332,7 +375,7 @@ def report_path(database: Path | str) -> Path:
     database = Path(database)
     return database.with_name(database.name.replace(".masks.json.gz", "") + ".identity.json")
 
-# %% ../nbs/01_prompting.ipynb #cell-052
+# %% ../nbs/01_prompting.ipynb #cell-057
 def _kept(database, path, config_key):
     "The database if it belongs to this video and configuration, else None."
     if not Path(database).is_file():
@@ -344,7 +387,7 @@ def _kept(database, path, config_key):
     mine = db.config_hash == config_key and db.video["sha256"] == content_hash(path)
     return db if mine else None
 
-# %% ../nbs/01_prompting.ipynb #cell-055
+# %% ../nbs/01_prompting.ipynb #cell-060
 _NOT_MINE = "was not made by stvg prompt and is not replaced; move it away or choose another name"
 
 
@@ -369,7 +412,7 @@ def _made_here(path, look):
     except (InputError, AttributeError, TypeError):
         return False
 
-# %% ../nbs/01_prompting.ipynb #cell-056
+# %% ../nbs/01_prompting.ipynb #cell-061
 def check_replaced(
     video: Path | str,  # the input
     output: Path | str,  # the numbered video
@@ -386,7 +429,7 @@ def check_replaced(
         if not _made_here(path, look):
             raise InputError(path, _NOT_MINE)
 
-# %% ../nbs/01_prompting.ipynb #cell-058
+# %% ../nbs/01_prompting.ipynb #cell-063
 def _write_numbered(path, output, db, config, info):
     marks = visible_marks(db, range(info.frame_count), config)
     height, width = info.height - info.height % 2, info.width - info.width % 2
@@ -396,7 +439,7 @@ def _write_numbered(path, output, db, config, info):
     )
     write_video(output, frames, info.fps, metadata={"comment": f"numbered from {Path(path).name}"})
 
-# %% ../nbs/01_prompting.ipynb #cell-059
+# %% ../nbs/01_prompting.ipynb #cell-064
 def prompt_video(
     path: Path | str,  # video
     output: Path | str,  # `.mp4` with the IDs drawn
@@ -437,24 +480,36 @@ def prompt_video(
     spent = dict(seconds=round(time.time() - began, 3))
     return dict(schema="stvg.prompt/1") | files | counts | spent
 
-# %% ../nbs/01_prompting.ipynb #cell-063
+# %% ../nbs/01_prompting.ipynb #cell-068
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
 
 
 def _listed(source):  # text file
     if not source.is_file():
         raise InputError(source, "no such list of videos")
-    lines = [line.split("#")[0].strip() for line in source.read_text().splitlines()]
+    lines = [re.split(r"(?:^|\s)#", line)[0].strip() for line in read_text(source).split("\n")]
     return [source.parent / line for line in lines if line]  # an absolute path stays as it is
 
-# %% ../nbs/01_prompting.ipynb #cell-064
+
+def _searched(folder, output):
+    "The videos below a folder: no hidden or temporary files, nothing that was written here."
+    found, own = [], output and Path(output).resolve()
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        written = own in path.resolve().parents
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not hidden and not written:
+            found.append(path)
+    return found
+
+# %% ../nbs/01_prompting.ipynb #cell-069
 def list_videos(
-    source: Path | str,  # video, folder of videos, or text file, a path a line (`#`: a comment)
+    source: Path | str,  # video, folder of videos, or text file, a path a line (` #`: a comment)
+    output: Path | str | None = None,  # folder of the results; left out where it lies in `source`
 ) -> list[Path]:
     "The videos that a source names."
     source = Path(source)
     if source.is_dir():
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        found = _searched(source, output)
         if not found and any(p.suffix.lower() in PICTURES for p in source.iterdir()):
             return [source]  # a folder of frames is one video
     elif source.suffix.lower() in (".txt", ".list"):
@@ -465,7 +520,7 @@ def list_videos(
         raise InputError(source, f"names no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return found
 
-# %% ../nbs/01_prompting.ipynb #cell-066
+# %% ../nbs/01_prompting.ipynb #cell-071
 def _finished(record, key, output):
     "The result of an earlier run, if its video is still the one that it wrote."
     if not record.is_file():
@@ -478,14 +533,19 @@ def _finished(record, key, output):
     return None
 
 
-def _refuse_twins(videos, folder):
+def _refuse_clashes(videos, folder):
+    "No two videos of one name, and none that would be written over itself."
     names = [Path(v).stem for v in videos]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         reason = f"two videos would be written as {twice[0]}.mp4; give them different names"
         raise InputError(folder, reason)
+    for video in videos:
+        output = folder / f"{Path(video).stem}.mp4"
+        if output.exists() and Path(video).exists() and output.samefile(video):
+            raise InputError(output, "is an input of this command too; choose another output")
 
-# %% ../nbs/01_prompting.ipynb #cell-067
+# %% ../nbs/01_prompting.ipynb #cell-072
 def prompt_many(
     videos: Sequence[Path | str],
     folder: Path | str,  # outputs go here, under the videos' own names
@@ -498,7 +558,7 @@ def prompt_many(
     from tqdm.auto import tqdm
 
     folder, done, aside = Path(folder), [], []
-    _refuse_twins(videos, folder)
+    _refuse_clashes(videos, folder)
     for path in tqdm(videos, unit="video", disable=quiet or None):
         output = folder / f"{Path(path).stem}.mp4"
         record = folder / f"{Path(path).stem}.prompt.json"
@@ -516,6 +576,6 @@ def prompt_many(
             aside.append(dict(video=str(path), reason=e.reason))
     return dict(schema="stvg.prompt/1", videos=done, quarantined=aside)
 
-# %% ../nbs/01_prompting.ipynb #cell-076
+# %% ../nbs/01_prompting.ipynb #cell-081
 from .foundations.detections import Detections as Detections
 from .foundations.detections import select as select

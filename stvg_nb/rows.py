@@ -53,7 +53,7 @@ from .models import load_policy
 from .policies import AnswerConfig, answer_all, read_answers, snapped
 from .predict import complete
 
-# %% ../nbs/07a_rows.ipynb #cell-008
+# %% ../nbs/07a_rows.ipynb #cell-012
 @dataclass(eq=False)
 class NumberedSplit:
     "The samples of a split with their databases and their right numbers."
@@ -83,7 +83,7 @@ class NumberedSplit:
         counts |= dict(split=self.name, n_samples=len(self.samples))
         return self.facts | counts | dict(sha256=sha256_file(self.annotations))
 
-# %% ../nbs/07a_rows.ipynb #cell-009
+# %% ../nbs/07a_rows.ipynb #cell-013
 def number_split(
     split: Split,  # of `load_split`
     config,  # PromptingConfig
@@ -108,7 +108,7 @@ def number_split(
     facts = dict(files=split.files, benchmark=split.benchmark, seconds=seconds)
     return NumberedSplit(name or split.name, right, samples, counts, split.facts, **facts)
 
-# %% ../nbs/07a_rows.ipynb #cell-010
+# %% ../nbs/07a_rows.ipynb #cell-014
 def _with_numbers(split, samples):
     "(annotations that name the right numbers where they can, samples with them, counts)."
     annotations = split.files["annotations"]
@@ -140,7 +140,7 @@ def _vote_on(split, sample):
     except (LeftOut, InputError, AttributeError):
         return replace(sample, answer_ids=None if sample.task in ("vtg", "ocr") else ())
 
-# %% ../nbs/07a_rows.ipynb #cell-013
+# %% ../nbs/07a_rows.ipynb #cell-017
 CONTROLS = ("", "other clip", "text only", "shuffled frames", "oracle ID", "oracle interval")
 
 
@@ -165,7 +165,7 @@ def grey_clips(samples: Sequence[Sample], folder: Path | str) -> list[Sample]:
     asked = dict(marked=True)
     return [replace(s, video=str(path), database=None, asked=s.asked | asked) for s in samples]
 
-# %% ../nbs/07a_rows.ipynb #cell-015
+# %% ../nbs/07a_rows.ipynb #cell-019
 def oracle(
     answers: Sequence[Answer], samples: dict, what: str
 ) -> list[Answer]:  # what: id | interval
@@ -179,7 +179,7 @@ def oracle(
             out.append(replace(a, interval=true_frames(true)))
     return out
 
-# %% ../nbs/07a_rows.ipynb #cell-018
+# %% ../nbs/07a_rows.ipynb #cell-022
 def _controlled(samples, control):
     "The samples as a control shows them."
     if control == "other clip":
@@ -190,7 +190,7 @@ def _controlled(samples, control):
         return grey_clips(samples, runs_dir("splits"))
     return list(samples)
 
-# %% ../nbs/07a_rows.ipynb #cell-086e143f
+# %% ../nbs/07a_rows.ipynb #cell-024
 def measure(
     policy: Policy,
     split: NumberedSplit,
@@ -223,7 +223,7 @@ def _prediction(answer, split, config, repair, snap):
         return complete(answer, sample, db, repair)
     return snapped(answer, db) if snap and db is not None else answer
 
-# %% ../nbs/07a_rows.ipynb #cell-022
+# %% ../nbs/07a_rows.ipynb #cell-028
 @dataclass(frozen=True)
 class TableRow:
     "A measured row of a table."
@@ -264,7 +264,7 @@ class TableRow:
             batch_size=20,
         )
 
-# %% ../nbs/07a_rows.ipynb #cell-024
+# %% ../nbs/07a_rows.ipynb #cell-030
 def policy_name(role: str, profile) -> str | None:
     "The policy that plays a role in this profile; None where nobody does."
     if ":" in role or "/" in role:
@@ -275,7 +275,7 @@ def policy_name(role: str, profile) -> str | None:
         return f"embedded:{role}"
     return profile.train.base if role == "base" else None
 
-# %% ../nbs/07a_rows.ipynb #cell-028
+# %% ../nbs/07a_rows.ipynb #cell-034
 VIEWS = Registry(
     "view",
     {
@@ -352,7 +352,7 @@ def masks_beside(path: Path | str) -> Path:
     "The file of masks that belongs to MeViS annotations."
     return Path(path).with_suffix(".masks.json")
 
-# %% ../nbs/07a_rows.ipynb #cell-029
+# %% ../nbs/07a_rows.ipynb #cell-035
 def _smallest(*numbers):
     return min((n for n in numbers if n is not None), default=None)
 
@@ -391,7 +391,7 @@ def eval_set(
     _keep_annotations(out)
     return out
 
-# %% ../nbs/07a_rows.ipynb #cell-030
+# %% ../nbs/07a_rows.ipynb #cell-036
 def _sample_records(path):
     records = read_json(path)
     return records.get("videos", records)
@@ -412,7 +412,7 @@ def _keep_annotations(clips):
             "remove it to have it made again",
         )
 
-# %% ../nbs/07a_rows.ipynb #cell-032
+# %% ../nbs/07a_rows.ipynb #cell-038
 def archive_path(artefact: str, name: str, profile: str) -> Path:
     "figures/<profile>/predictions/<artefact>.zip::<name>"
     return figures_dir(profile) / "predictions" / f"{artefact}.zip::{name}"
@@ -439,7 +439,7 @@ def save_predictions(
 def _rounded(boxes):
     return {f: [round(float(x), 2) for x in b] for f, b in boxes.items()}
 
-# %% ../nbs/07a_rows.ipynb #cell-034
+# %% ../nbs/07a_rows.ipynb #cell-040
 def _model(name, weights):
     here = name.startswith("embedded:")
     return dict(name=name if here else Path(name).name, revision=weights, trained_here=here)
@@ -457,7 +457,7 @@ def _kept_records(path, key):
     header, *records = read_jsonl(path)
     return records if header.get("config_hash") == key else None
 
-# %% ../nbs/07a_rows.ipynb #cell-dfd329ee
+# %% ../nbs/07a_rows.ipynb #cell-042
 def load_or_predict(
     row: TableRow,
     seed: int,
@@ -494,7 +494,7 @@ def load_or_predict(
         facts |= dict(status="re-scored", checked=len(fresh), differing=sorted(differing))
     return facts | dict(seconds=time.perf_counter() - began)
 
-# %% ../nbs/07a_rows.ipynb #cell-036
+# %% ../nbs/07a_rows.ipynb #cell-044
 def _differing(kept, fresh, row, clips, share=0.95):
     "Key -> fresh record of the answers that are not those kept; too many are an error."
     old = {r["key"]: r for r in kept}
@@ -522,7 +522,7 @@ def _compared(record):
     names = ("text", "target_id", "start_frame", "end_frame")
     return *(record.get(n) for n in names), boxes, record.get("masks")
 
-# %% ../nbs/07a_rows.ipynb #cell-039
+# %% ../nbs/07a_rows.ipynb #cell-047
 def available(row: TableRow, profile) -> bool:
     "Are the weights of all its seeds there?"
     names = [policy_name(row.policy.format(seed=k), profile) for k in row.seeds]
@@ -557,7 +557,7 @@ def compared(found: dict, row: TableRow, other: TableRow, metrics=METRICS) -> di
     both = [m for m in metrics if m in row.metrics and m in other.metrics]
     return paired_difference(found[row.label][0], found[other.label][0], both)
 
-# %% ../nbs/07a_rows.ipynb #cell-041
+# %% ../nbs/07a_rows.ipynb #cell-049
 def _freshness(facts):
     asked, differing = sum(f["checked"] for f in facts), [k for f in facts for k in f["differing"]]
     status = facts[0]["status"]
@@ -585,7 +585,7 @@ def models(found: dict) -> list[dict]:
     known = {f["name"]: f["weights"] for f in facts}
     return [_model(n, known[n]) for n in sorted(known)]
 
-# %% ../nbs/07a_rows.ipynb #cell-044
+# %% ../nbs/07a_rows.ipynb #cell-052
 def shown_rows(rows: Sequence[TableRow], found: dict):  # pandas DataFrame
     "A table for a notebook: a row a line, intervals behind their means."
     import pandas as pd
@@ -601,7 +601,7 @@ def shown_rows(rows: Sequence[TableRow], found: dict):  # pandas DataFrame
         lines[row.label] |= {"": _freshness(facts)["status"]}  # with what was asked again
     return pd.DataFrame(lines).T.fillna("")
 
-# %% ../nbs/07a_rows.ipynb #cell-8a148476
+# %% ../nbs/07a_rows.ipynb #cell-054
 def domain_rows(rows: Sequence[TableRow], found: dict) -> list[dict]:
     "The same rows on each domain of Puppets alone; domains are the second part of a key."
     out = []
@@ -613,7 +613,7 @@ def domain_rows(rows: Sequence[TableRow], found: dict) -> list[dict]:
             out.append(table_row(f"{row.label}, {d}", part, row.metrics))
     return out
 
-# %% ../nbs/07a_rows.ipynb #cell-3b0020c4
+# %% ../nbs/07a_rows.ipynb #cell-056
 def write_rows(
     name: str,
     profile,

@@ -15,7 +15,14 @@ from .foundations.registries import Registry
 from .rewards import VARIANTS, reward_paths
 
 # %% ../nbs/04d_train_settings.ipynb #cell-010
-FORMS = Registry("form", {"numbered": "stvg_nb.examples.numbered_form"})
+FORMS = Registry(
+    "form",
+    {
+        "numbered": "stvg_nb.examples.numbered_form",
+        "boxes": "stvg_nb.box_answers.box_form",
+        "boxes-seconds": "stvg_nb.box_answers.box_form_seconds",
+    },
+)
 READERS = Registry("reader", {"numbered": "stvg_nb.examples.numbered_reader"})
 BASES = Registry("base loader", {"load": "stvg_nb.train_setup.load_base"})
 

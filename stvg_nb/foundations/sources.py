@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SOURCES', 'CLIPS', 'Split', 'benchmark_root', 'files_source', 'load_split', 'first_samples']
 
-# %% ../../nbs/foundations/sources.ipynb #cell-003
+# %% ../../nbs/foundations/sources.ipynb #cell-006
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from .files import InputError
 from .settings import DataConfig
 from .registries import Registry
 
-# %% ../../nbs/foundations/sources.ipynb #cell-006
+# %% ../../nbs/foundations/sources.ipynb #cell-009
 @dataclass
 class Split:
     "The samples of one split, and the files that they were read from."
@@ -43,7 +43,7 @@ class Split:
             raise InputError(self.clips, f"video {sample.video!r} is not here")
         return found
 
-# %% ../../nbs/foundations/sources.ipynb #cell-008
+# %% ../../nbs/foundations/sources.ipynb #cell-011
 def benchmark_root(data: DataConfig, benchmark: str) -> Path:
     "The folder of one benchmark below `data.root`."
     if benchmark not in BENCHMARKS:
@@ -58,7 +58,7 @@ def benchmark_root(data: DataConfig, benchmark: str) -> Path:
     root = Path(data.root).expanduser()
     return root / benchmark if (root / benchmark).is_dir() else root
 
-
+# %% ../../nbs/foundations/sources.ipynb #cell-012
 def files_source(
     data: DataConfig,
     benchmark: str,
@@ -71,7 +71,7 @@ def files_source(
         raise InputError(f"data, {benchmark}", f"real files know no option {given[0]!r}")
     return locate(benchmark, benchmark_root(data, benchmark), split)
 
-# %% ../../nbs/foundations/sources.ipynb #cell-011
+# %% ../../nbs/foundations/sources.ipynb #cell-015
 SOURCES = Registry(
     "source", {"files": files_source, "puppets": "stvg_nb.theatre.source.puppets_source"}
 )
@@ -101,7 +101,7 @@ def load_split(
     folders = dict(exact=found.get("exact"), clips=found.get("clips"))
     return Split(benchmark, split, first_samples(bench, limit), files, facts, **folders)
 
-
+# %% ../../nbs/foundations/sources.ipynb #cell-016
 def _facts_of_files(benchmark):
     info = BENCHMARKS[benchmark]
     return dict(name=info.title, synthetic=False, licence=info.terms, source=info.source)
