@@ -1,7 +1,9 @@
-"""Train and ship the package's own weights: `python scripts/weights.py [--rows] [--list] [--only JOB]`.
+"""Train and ship the package's own weights: `python scripts/weights.py [--plain | --rows]`.
 
-Finished jobs are kept. Without --rows: the detector and the base policy with its earlier stages.
-With --rows: what the tables compare, trained from the shipped base.
+Finished jobs are kept, and those that train in steps go on where they were stopped. Without --rows:
+the detector and the base policy with its earlier stages. With --rows: what the tables compare,
+trained from the shipped base. With --plain: the plain base and its
+rows, from the clips and the tower of the other.
 """
 
 import argparse, sys, time
@@ -57,6 +59,31 @@ def take_shipped(base, keys):
     write_json(folder / "provenance.json", provenance, indent=1)
 
 
+def take_tower(base, keys):
+    "In a clone without `runs/`, the shipped tower stands for the job that trained it."
+    from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_json
+    from stvg_nb.theatre.curriculum import is_recorded, recorded_keys
+    from stvg_nb.theatre.jobs import job_folder
+    from stvg_nb.theatre.plain_base import shipped_tower
+    from stvg_nb.theatre.policy import weights_dir
+
+    job = {job.name: job for job in base}["poses-2"]
+    folder = job_folder(job.name, keys[job.name])
+    if done(job, keys):
+        return
+    try:
+        made = read_json(weights_dir() / "provenance.json")
+    except InputError:
+        return
+    if not is_recorded(job, recorded_keys(base), made):
+        return
+    shipped_tower(folder)
+    about = dict(made["poses-2"], key=keys[job.name], shipped=True)
+    about |= dict(unit=asdict(job), needs={n: keys[n] for n in job.needs})
+    about["files"] = {p.name: sha256_file(p) for p in folder.glob("*.safetensors")}
+    write_json(folder / "provenance.json", about, indent=1)
+
+
 def already_shipped(job):
     "Has what this job ships come with the package?"
     from stvg_nb.theatre.policy import available
@@ -101,21 +128,30 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--rows", action="store_true", help="the rows of the tables, in place of the base")
+    add("--plain", action="store_true", help="the plain base, in place of the older one")
     add("--list", action="store_true", help="name the jobs and say which are finished")
     add("--only", metavar="JOB", help="run this job alone, of the base or of the rows")
     return parser.parse_args()
 
 
-def selected(args, base, rows):
+def selected(args, base, rows, plain):
     "The jobs that the command line asks for."
-    every = [*base, *rows]
+    every = [*base, *rows, *plain]
     if args.only:
         names = [job.name for job in every]
         if args.only not in names:
             known = ", ".join(names)
             sys.exit(f"weights: error: --only {args.only}: no such job; there are {known}")
         return [job for job in every if job.name == args.only]
-    return every if args.list and not args.rows else chosen(base, rows, args.rows)
+    if args.plain:
+        return plain if args.list else with_needs(plain, base)
+    return [*base, *rows] if args.list and not args.rows else chosen(base, rows, args.rows)
+
+
+def with_needs(plain, base):
+    "The jobs of the plain base and those of the older one that they rest on, but for its tower."
+    wanted = {n for job in plain for n in job.needs}
+    return [*(job for job in base if job.name in wanted and job.name != "poses-2"), *plain]
 
 
 def main():
@@ -127,15 +163,20 @@ def main():
     from stvg_nb.foundations.files import InputError
     from stvg_nb.theatre.curriculum import training_jobs
     from stvg_nb.theatre.jobs import job_keys
+    from stvg_nb.theatre.plain_base import plain_jobs
+    from stvg_nb.theatre.rivals import rival_jobs
 
     base, rows = training_jobs(), row_training.row_units()
-    keys, jobs = job_keys([*base, *rows]), selected(args, base, rows)
+    plain = [*plain_jobs(), *rival_jobs()]
+    keys, jobs = job_keys([*base, *rows, *plain]), selected(args, base, rows, plain)
     if args.list:
         for job in jobs:
             state = "finished" if done(job, keys) else "to do"
             print(f"{job.name:17} {keys[job.name][7:17]} {state}")
         return
     take_shipped(base, keys)
+    if any(job in plain for job in jobs):
+        take_tower(base, keys)
     try:
         left = run(jobs, base, keys, lambda line: print(line, flush=True))
     except InputError as e:
