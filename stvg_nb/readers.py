@@ -21,7 +21,7 @@ from .foundations.settings import SamplingConfig
 from .foundations.video import Clip, frame_size
 from .foundations.mark_drawing import prompted_clip
 from .foundations.prompting_config import PromptingConfig, check_config
-from .questions import build_prompt, promises_marks
+from .questions import promises_marks
 
 # %% ../nbs/03b_readers.ipynb #cell-009
 class Reader(Protocol):
