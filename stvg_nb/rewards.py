@@ -24,19 +24,7 @@ from .foundations.masks import MaskDatabase
 from .questions import MARKS, TASKS, Parsed, choose, parse
 from .voting import drawn_on
 
-# %% ../nbs/03_rewards.ipynb #cell-004
-from stvg_nb.questions import (  # noqa: F401  names that moved to chapter 02b
-    FLAGS,
-    answer_blocks,
-    build_box_prompt,
-    build_prompt,
-    draw_prompt,
-    format_answer,
-    has_format,
-    prompt_parts,
-)
-
-# %% ../nbs/03_rewards.ipynb #cell-017
+# %% ../nbs/03_rewards.ipynb #cell-016
 def _check_overlap(target):
     if target.overlap is None:
         return
@@ -58,7 +46,7 @@ def _check_target(t):
             raise InputError(f"target, {name}", f"is {value!r}, it must be a number above 0")
     _check_overlap(t)
 
-# %% ../nbs/03_rewards.ipynb #cell-018
+# %% ../nbs/03_rewards.ipynb #cell-017
 @dataclass(frozen=True)
 class Target:
     "All that the rewards know of a sample; frames and seconds count from the start of the clip."
@@ -77,7 +65,7 @@ class Target:
     def __post_init__(self):
         _check_target(self)
 
-# %% ../nbs/03_rewards.ipynb #cell-020
+# %% ../nbs/03_rewards.ipynb #cell-019
 def runs(
     frames: Iterable[int],  # frame indices
 ) -> tuple:  # ((start, end), ...), half-open, ascending
@@ -90,7 +78,7 @@ def runs(
     ends = frames[np.r_[cuts, len(frames) - 1]] + 1
     return tuple(zip(starts.tolist(), ends.tolist()))
 
-# %% ../nbs/03_rewards.ipynb #cell-023
+# %% ../nbs/03_rewards.ipynb #cell-022
 def _true_overlap(db, truth):  # -> ID -> IoU with the truth on each true frame; IDs that touch it
     frames = np.arange(truth.start, truth.end)
     true_boxes = truth.at(frames)[0]
@@ -108,7 +96,7 @@ def _drawn_frames(drawn, sampled, ids):  # -> ID -> frames on which its mark is 
     shown = {int(f): drawn_on(drawn)(int(f)) for f in sampled}
     return {i: [f for f, marks in shown.items() if i in marks] for i in ids}
 
-# %% ../nbs/03_rewards.ipynb #cell-024
+# %% ../nbs/03_rewards.ipynb #cell-023
 def make_target(
     db: MaskDatabase,  # of the video
     tube: Tube,  # truth, frames of the video
@@ -125,7 +113,10 @@ def make_target(
     if answer_id not in db.objects:
         raise InputError("make_target", f"the database has no object {answer_id}")
     fps, (first, stop) = db.video["fps"], window or (0, db.video["frame_count"])
-    inside = lambda frames: runs(f - first for f in frames if first <= f < stop)
+
+    def inside(frames):
+        return runs(f - first for f in frames if first <= f < stop)
+
     frames = tube.start - first, tube.end - first
     marks = _drawn_frames(drawn, sampled, db.ids)
     return Target(
@@ -141,7 +132,7 @@ def make_target(
         overlap=_true_overlap(db, tube) if overlap else None,
     )
 
-# %% ../nbs/03_rewards.ipynb #cell-030
+# %% ../nbs/03_rewards.ipynb #cell-029
 def target_json(target: Target) -> str:
     "One line of JSON, for a column of a data set."
     out = {k: v for k, v in asdict(target).items() if v is not None}
@@ -149,7 +140,7 @@ def target_json(target: Target) -> str:
         out["interval"] = [target.interval.start, target.interval.end]
     return json.dumps(out, allow_nan=False)
 
-# %% ../nbs/03_rewards.ipynb #cell-031
+# %% ../nbs/03_rewards.ipynb #cell-030
 def _pair(x):
     a, b = x
     return int(a), int(b)
@@ -163,7 +154,7 @@ def _by_id(value, where, read):  # {"2": [...]} -> {2: (...)}
     except (AttributeError, TypeError, ValueError):
         raise InputError(where, "needs an object with a list for each ID") from None
 
-# %% ../nbs/03_rewards.ipynb #cell-032
+# %% ../nbs/03_rewards.ipynb #cell-031
 def _from_dict(value):
     value, where = dict(value), "target"
     if unknown := set(value) - set(Target.__dataclass_fields__):
@@ -180,7 +171,7 @@ def _from_dict(value):
         value[name] = _by_id(value.get(name), f"{where}, {name}", read)
     return Target(**value)
 
-# %% ../nbs/03_rewards.ipynb #cell-033
+# %% ../nbs/03_rewards.ipynb #cell-032
 @lru_cache(4096)
 def _from_json(text):
     try:
@@ -202,7 +193,7 @@ def as_target(
         return _from_dict(value)
     raise InputError("target", f"needs a Target or its JSON, found {type(value).__name__}")
 
-# %% ../nbs/03_rewards.ipynb #cell-036
+# %% ../nbs/03_rewards.ipynb #cell-035
 def r_t(
     parsed: Parsed,  # what was answered
     target: Target,  # what is true
@@ -223,10 +214,13 @@ def r_timer1(
         return 0.0
     if target.duration is None:
         raise InputError("target", "term timer1 needs the duration")
-    near = lambda given, true: 1 - abs(given - true) / target.duration
+
+    def near(given, true):
+        return 1 - abs(given - true) / target.duration
+
     return iou * near(parsed.start, target.interval.start) * near(parsed.end, target.interval.end)
 
-# %% ../nbs/03_rewards.ipynb #cell-039
+# %% ../nbs/03_rewards.ipynb #cell-038
 APPEARS = ("mask", "drawn", "none")
 
 
@@ -240,13 +234,13 @@ def appears_in(
     first, last = math.ceil(start * fps - 1e-6), math.floor(end * fps + 1e-6)
     return any(max(a, first) <= min(b - 1, last) for a, b in spans)
 
-# %% ../nbs/03_rewards.ipynb #cell-041
+# %% ../nbs/03_rewards.ipynb #cell-040
 def _same_ids(parsed, target):
     if not target.ids and "none" not in parsed.flags:
         return False  # where no object fits, that must have been said
     return set(parsed.ids) == set(target.ids)
 
-# %% ../nbs/03_rewards.ipynb #cell-042
+# %% ../nbs/03_rewards.ipynb #cell-041
 def r_s(
     parsed: Parsed,
     target: Target,
@@ -267,7 +261,7 @@ def r_s(
     times = target.fps, parsed.start, parsed.end
     return float(appears_in(spans.get(parsed.id, ()), *times))
 
-# %% ../nbs/03_rewards.ipynb #cell-046
+# %% ../nbs/03_rewards.ipynb #cell-045
 def r_f(parsed: Parsed, target: Target | None = None) -> float:  # 0 or 1
     "Reasoning in think tags, answer in answer tags (STVG-R1 section 3.3)."
     return float(parsed.ok_format)
@@ -277,7 +271,7 @@ def r_coupled(parsed: Parsed, target: Target, appears: str = "mask") -> float:  
     "r_s * r_t (STVG-R1 section 4.5, first alternative)."
     return r_s(parsed, target, appears) * r_t(parsed, target)
 
-# %% ../nbs/03_rewards.ipynb #cell-049
+# %% ../nbs/03_rewards.ipynb #cell-048
 def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, frames of the union
     if None in (target.fps, target.frames, target.overlap):
         raise InputError("target", "terms continuous and viou need fps, frames and overlap")
@@ -293,7 +287,7 @@ def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, f
         values = target.overlap.get(parsed.id, ())[first:stop]
     return math.fsum(values), both.length, truth.hull(answer).length
 
-# %% ../nbs/03_rewards.ipynb #cell-050
+# %% ../nbs/03_rewards.ipynb #cell-049
 def r_continuous(parsed: Parsed, target: Target) -> float:  # 0..1
     "Mean IoU of the chosen track over the shared frames (STVG-R1 section 4.5, second alternative)."
     total, shared, _ = _shared(parsed, target)
@@ -305,7 +299,7 @@ def r_viou(parsed: Parsed, target: Target) -> float:  # 0..1
     total, shared, union = _shared(parsed, target)
     return total / union if shared else 0.0
 
-# %% ../nbs/03_rewards.ipynb #cell-056
+# %% ../nbs/03_rewards.ipynb #cell-055
 TERMS = {
     "r_t": r_t,
     "timer1": r_timer1,
@@ -327,7 +321,7 @@ class Variant:
     appears: str = "mask"  # mask | drawn | none
     mode: str = "lenient"  # of the parser
 
-# %% ../nbs/03_rewards.ipynb #cell-057
+# %% ../nbs/03_rewards.ipynb #cell-056
 _PAPER = ("r_t", "r_s", "r_f")
 VARIANTS = {
     "r1": Variant(_PAPER, "the paper, eq. 6"),
@@ -343,7 +337,7 @@ VARIANTS = {
     "drawn": Variant(_PAPER, "the mark must be painted on a sampled frame", "drawn"),
 }
 
-# %% ../nbs/03_rewards.ipynb #cell-058
+# %% ../nbs/03_rewards.ipynb #cell-057
 def read_reply(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -364,7 +358,7 @@ def term(
     how = (appears,) if choose(name, TERMS, "term") in _ASK_APPEARANCE else ()
     return float(TERMS[name](parsed, target, *how))
 
-# %% ../nbs/03_rewards.ipynb #cell-059
+# %% ../nbs/03_rewards.ipynb #cell-058
 def score(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -379,7 +373,7 @@ def score(
     values = {name: term(name, parsed, target, v.appears) for name in v.terms}
     return values | {"total": math.fsum(values.values())}
 
-# %% ../nbs/03_rewards.ipynb #cell-076
+# %% ../nbs/03_rewards.ipynb #cell-075
 def completion_text(
     completion,  # string, message or list of messages, as TRL gives it
 ) -> str:
@@ -398,7 +392,7 @@ def completion_text(
     texts = [p.get("text") if isinstance(p, dict) else p for p in parts]
     return "".join(t for t in texts if isinstance(t, str))
 
-# %% ../nbs/03_rewards.ipynb #cell-078
+# %% ../nbs/03_rewards.ipynb #cell-077
 def _replies(completions, columns):  # -> [(text, Target)]
     if "target" not in columns:
         raise InputError(
@@ -413,14 +407,14 @@ def _replies(completions, columns):  # -> [(text, Target)]
         )
     return [(completion_text(c), as_target(t)) for c, t in zip(completions, targets)]
 
-# %% ../nbs/03_rewards.ipynb #cell-079
+# %% ../nbs/03_rewards.ipynb #cell-078
 def _rewards(name, completions, columns, mode="lenient", appears="mask"):  # -> list of float
     return [
         term(name, read_reply(text, target, mode), target, appears)
         for text, target in _replies(completions, columns)
     ]
 
-# %% ../nbs/03_rewards.ipynb #cell-082
+# %% ../nbs/03_rewards.ipynb #cell-081
 def _needs_target(function: Callable) -> Callable:
     function.columns = ("target",)  # of the training rows
     return function
@@ -443,7 +437,7 @@ def reward_id(prompts, completions, **columns) -> list:
     "Right ID, visible in the answered interval (STVG-R1 eq. 5)."
     return _rewards("r_s", completions, columns)
 
-# %% ../nbs/03_rewards.ipynb #cell-083
+# %% ../nbs/03_rewards.ipynb #cell-082
 @_needs_target
 def reward_id_drawn(prompts, completions, **columns) -> list:
     "Right ID, its mark painted on a sampled frame of the answered interval."
@@ -467,7 +461,7 @@ def reward_viou(prompts, completions, **columns) -> list:
     "The metric itself."
     return _rewards("viou", completions, columns)
 
-# %% ../nbs/03_rewards.ipynb #cell-084
+# %% ../nbs/03_rewards.ipynb #cell-083
 @_needs_target
 def reward_format(prompts, completions, **columns) -> list:
     "Everything in its tags."
@@ -491,7 +485,7 @@ def reward_format_release(prompts, completions, **columns) -> list:
     "The release's format pattern."
     return _rewards("r_f", completions, columns, "release")
 
-# %% ../nbs/03_rewards.ipynb #cell-086
+# %% ../nbs/03_rewards.ipynb #cell-085
 _NAMES = {"r_t": "reward_time", "r_s": "reward_id", "r_f": "reward_format"}
 
 
@@ -509,7 +503,7 @@ def reward_paths(
 
     return [path(name) for name in v.terms]
 
-# %% ../nbs/03_rewards.ipynb #cell-091
+# %% ../nbs/03_rewards.ipynb #cell-090
 def outcome(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -525,7 +519,7 @@ def outcome(
         tiou=r_t(parsed, target),
     )
 
-# %% ../nbs/03_rewards.ipynb #cell-092
+# %% ../nbs/03_rewards.ipynb #cell-091
 @_needs_target
 def log_outcomes(prompts, completions, log_metric=None, **columns) -> list:
     "A reward of 0 that reports failed and complete answers, ID accuracy and tIoU to TRL's log."
