@@ -9,7 +9,6 @@ __all__ = ['group_advantages', 'dead_groups', 'informative_groups', 'log_ratio',
 
 # %% ../nbs/04_grpo.ipynb #cell-003
 import hashlib
-import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,24 +17,7 @@ from types import MethodType, SimpleNamespace
 from .foundations.files import InputError, atomic_path, config_hash
 from .qwen import Video, vision_language
 
-# %% ../nbs/04_grpo.ipynb #cell-004
-from stvg_nb.qwen import (  # noqa: F401  names that moved to chapter 03a
-    CHAT,
-    CHECKED_RATES,
-    SPECIALS,
-    VISION_TOKENS,
-    Prompt,
-    check_positions,
-    correct_positions,
-    encode_clip,
-    encode_prompt,
-    mrope_positions,
-    temporal_positions,
-    toy_model,
-    toy_processor,
-)
-
-# %% ../nbs/04_grpo.ipynb #cell-010
+# %% ../nbs/04_grpo.ipynb #cell-009
 def group_advantages(
     rewards,  # (..., G) tensor or nested list: one row per prompt
     eps: float = 1e-4,  # added to the standard deviation
@@ -46,7 +28,7 @@ def group_advantages(
     rewards = torch.as_tensor(rewards, dtype=torch.float32)
     return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, keepdim=True) + eps)
 
-# %% ../nbs/04_grpo.ipynb #cell-014
+# %% ../nbs/04_grpo.ipynb #cell-013
 def dead_groups(
     rewards,  # (..., G)
 ):  # (...) bool tensor
@@ -56,7 +38,7 @@ def dead_groups(
     rewards = torch.as_tensor(rewards, dtype=torch.float32)
     return rewards.std(-1) <= 1e-8 + 1e-5 * rewards.abs().amax(-1)
 
-# %% ../nbs/04_grpo.ipynb #cell-017
+# %% ../nbs/04_grpo.ipynb #cell-016
 def informative_groups(
     hit,  # (..., G) bool: the ID is right
     tiou,  # (..., G) temporal IoU
@@ -69,7 +51,7 @@ def informative_groups(
     outcome = torch.as_tensor(hit).long() * 2 + high.long()  # (..., G) in 0..3
     return outcome.amax(-1) > outcome.amin(-1)
 
-# %% ../nbs/04_grpo.ipynb #cell-020
+# %% ../nbs/04_grpo.ipynb #cell-019
 def log_ratio(
     logp,  # (G, L) log-probabilities now
     old,  # (G, L) when the answers were sampled
@@ -86,7 +68,7 @@ def log_ratio(
         return d.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
     raise InputError("level", f"{level!r} is not token, sequence or product")
 
-# %% ../nbs/04_grpo.ipynb #cell-023
+# %% ../nbs/04_grpo.ipynb #cell-022
 def k3(
     logp,  # (G, L) log-probabilities of the policy
     ref,  # (G, L) of the reference
@@ -95,7 +77,7 @@ def k3(
     d = ref - logp
     return d.exp() - d - 1
 
-# %% ../nbs/04_grpo.ipynb #cell-024
+# %% ../nbs/04_grpo.ipynb #cell-023
 def grpo_loss(
     logp,  # (G, L) log-probabilities of the sampled tokens, with gradient
     advantages,  # (G,)
@@ -116,14 +98,14 @@ def grpo_loss(
         gain = gain - beta * k3(logp, ref)
     return -((gain * mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean()
 
-# %% ../nbs/04_grpo.ipynb #cell-035
+# %% ../nbs/04_grpo.ipynb #cell-034
 def _right_padded(rows, fill=0):  # lists -> (rows, longest) int64
     import torch
 
     rows = [torch.as_tensor(row, dtype=torch.long) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
 
-# %% ../nbs/04_grpo.ipynb #cell-036
+# %% ../nbs/04_grpo.ipynb #cell-035
 def repeated_logps(
     model,  # Qwen2_5_VLForConditionalGeneration after `correct_positions`
     prompts: list,  # of Prompt
@@ -152,7 +134,7 @@ def repeated_logps(
     out = [picked[i, n : n + len(a)] for i, (n, (_, a)) in enumerate(zip(starts, rows))]
     return torch.nn.utils.rnn.pad_sequence(out, batch_first=True)
 
-# %% ../nbs/04_grpo.ipynb #cell-043
+# %% ../nbs/04_grpo.ipynb #cell-042
 @dataclass(eq=False)
 class Layout:
     "Who is where in a packed row; travels through the model as a keyword argument."
@@ -163,7 +145,7 @@ class Layout:
     cached: bool = False  # pixel rows are already features
     keep: object = None  # (K,) rows whose hidden states are wanted
 
-# %% ../nbs/04_grpo.ipynb #cell-044
+# %% ../nbs/04_grpo.ipynb #cell-043
 @dataclass(eq=False)
 class Packed:
     "A packed row and the way back."
@@ -179,7 +161,7 @@ class Packed:
 
         return torch.nn.utils.rnn.pad_sequence(x[0].split(self.lengths), batch_first=True)
 
-# %% ../nbs/04_grpo.ipynb #cell-045
+# %% ../nbs/04_grpo.ipynb #cell-044
 def pack(
     prompts: list,  # of Prompt
     answers: list,  # as for `repeated_logps`
@@ -202,10 +184,13 @@ def pack(
         groups.append((start, shared, sizes))
         lengths += [len(a) for a in group]
     row, device = torch.cat(positions, 1)[:, None], next(base.parameters()).device
-    put = lambda x: torch.as_tensor(x, dtype=torch.long).to(device)
+
+    def put(x):
+        return torch.as_tensor(x, dtype=torch.long).to(device)
+
     return Packed(put([ids]), put(row), put([labels]), Layout(groups, keep=put(keep)), lengths)
 
-# %% ../nbs/04_grpo.ipynb #cell-051
+# %% ../nbs/04_grpo.ipynb #cell-050
 def _blocks(start, sizes, device):
     "(n, longest) row numbers of a group's answer blocks, and which of them are real."
     import torch
@@ -216,7 +201,7 @@ def _blocks(start, sizes, device):
     real = steps < sizes[:, None]
     return torch.where(real, index, start).to(device), real.to(device)
 
-# %% ../nbs/04_grpo.ipynb #cell-053
+# %% ../nbs/04_grpo.ipynb #cell-052
 def _attend(q, k, v, scale, prefix=0):
     "Causal attention whose n queries are the last of prefix + n keys; (b, heads, n, d)."
     import torch
@@ -234,7 +219,7 @@ def _attend(q, k, v, scale, prefix=0):
     mask = causal_lower_right(n, prefix + n)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
-# %% ../nbs/04_grpo.ipynb #cell-055
+# %% ../nbs/04_grpo.ipynb #cell-054
 def _packed_attention(query, key, value, layout, scaling):
     "Each group's prompt once, its answers as a batch against it: (1, S, heads, d)."
     import torch
@@ -253,7 +238,7 @@ def _packed_attention(query, key, value, layout, scaling):
         out.append(_attend(qs, ks, vs, scaling, prefix=shared).transpose(1, 2)[real])
     return torch.cat(out)[None]
 
-# %% ../nbs/04_grpo.ipynb #cell-057
+# %% ../nbs/04_grpo.ipynb #cell-056
 def shared_prefix(
     module, query, key, value, attention_mask, dropout=0.0, scaling=None, layout=None, **kwargs
 ):
@@ -267,7 +252,7 @@ def shared_prefix(
     plain = dict(dropout=dropout, scaling=scaling, **kwargs)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **plain)
 
-# %% ../nbs/04_grpo.ipynb #cell-059
+# %% ../nbs/04_grpo.ipynb #cell-058
 def _features_once(self, pixel_values_videos, video_grid_thw=None, layout=None, **kwargs):
     encode = type(self).get_video_features
     if layout is None:
@@ -285,7 +270,7 @@ def _keep_answers(module, args, kwargs, output):
     if layout is not None and layout.keep is not None:
         output.last_hidden_state = output.last_hidden_state[:, layout.keep]
 
-# %% ../nbs/04_grpo.ipynb #cell-060
+# %% ../nbs/04_grpo.ipynb #cell-059
 def share_prefix(model):  # the model
     "Teach a Qwen2.5-VL packed rows: attention, clips encoded once, hidden states of answers only."
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -302,7 +287,7 @@ def share_prefix(model):  # the model
     base._shares_prefix = True
     return model
 
-# %% ../nbs/04_grpo.ipynb #cell-062
+# %% ../nbs/04_grpo.ipynb #cell-061
 def clip_inputs(
     prompts: list,  # of Prompt
     device,
@@ -326,7 +311,7 @@ def clip_inputs(
     grids = torch.tensor([v.grid for v in clips]).to(device)
     return dict(pixel_values_videos=rows, video_grid_thw=grids, layout=layout)
 
-# %% ../nbs/04_grpo.ipynb #cell-064
+# %% ../nbs/04_grpo.ipynb #cell-063
 def shared_logps(
     model,  # after `correct_positions` and `share_prefix`
     prompts: list,  # of Prompt
@@ -341,7 +326,7 @@ def shared_logps(
     logits = model.get_output_embeddings()(hidden).float() / temperature  # (1, K, vocab)
     return packed.unpack(logits.log_softmax(-1).gather(-1, packed.labels[..., None]).squeeze(-1))
 
-# %% ../nbs/04_grpo.ipynb #cell-075
+# %% ../nbs/04_grpo.ipynb #cell-074
 @lru_cache
 def branches():
     "The cache layer of answers that share their prompts: Branches(keys, values, real, n)."
@@ -372,13 +357,18 @@ def branches():
             keys.prompt = self.prompt  # travels with the keys to `shared_prefix`
             return keys, values
 
-        get_seq_length = lambda self: self.size + self.length
-        get_mask_sizes = lambda self, n: (self.size + self.length + n, 0)
-        get_max_length = lambda self: -1
+        def get_seq_length(self):
+            return self.size + self.length
+
+        def get_mask_sizes(self, n):
+            return (self.size + self.length + n, 0)
+
+        def get_max_length(self):
+            return -1
 
     return Branches
 
-# %% ../nbs/04_grpo.ipynb #cell-077
+# %% ../nbs/04_grpo.ipynb #cell-076
 def branched(
     q,  # (b*n, heads, 1, d): an answer's query
     k,  # (b*n, fewer heads, L, d): its keys
@@ -404,7 +394,7 @@ def branched(
     out = out + torch.einsum("bngrl,bngld->bngrd", back, v)
     return out.reshape(rows, 1, heads, d)
 
-# %% ../nbs/04_grpo.ipynb #cell-080
+# %% ../nbs/04_grpo.ipynb #cell-079
 def _left_padded(prompts, fill, base):  # (b, P) ids, (b, P) mask, (3, b, P) positions
     import torch
 
@@ -416,7 +406,7 @@ def _left_padded(prompts, fill, base):  # (b, P) ids, (b, P) mask, (3, b, P) pos
     device = next(base.parameters()).device
     return ids.to(device), mask.to(device), torch.stack(at, 1).to(device)
 
-# %% ../nbs/04_grpo.ipynb #cell-081
+# %% ../nbs/04_grpo.ipynb #cell-080
 def _prompt_cache(base, prompts, ids, mask, positions, n):
     "Run the prompts up to their last token; a cache with n branches for each."
     from transformers import Cache, DynamicCache
@@ -436,7 +426,7 @@ def _prompt_cache(base, prompts, ids, mask, positions, n):
     real = mask[:, :-1].bool()
     return Cache([branches()(x.keys, x.values, real, n) for x in seen.layers])
 
-# %% ../nbs/04_grpo.ipynb #cell-083
+# %% ../nbs/04_grpo.ipynb #cell-082
 def rollout(
     model,  # after `correct_positions` and `share_prefix`
     prompts: list,  # of Prompt
@@ -462,7 +452,7 @@ def rollout(
         model.train(was)
     return out[:, ids.shape[1] :]
 
-# %% ../nbs/04_grpo.ipynb #cell-091
+# %% ../nbs/04_grpo.ipynb #cell-090
 def tower_hash(model) -> str:  # "sha256:..."
     "Fingerprint of the vision tower's weights and dtype."
     import torch
@@ -473,7 +463,7 @@ def tower_hash(model) -> str:  # "sha256:..."
         digest.update(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
-# %% ../nbs/04_grpo.ipynb #cell-092
+# %% ../nbs/04_grpo.ipynb #cell-091
 def encode_features(model, video: Video) -> Video:
     "The clip with the tower's output in place of its pixels."
     import torch
@@ -485,7 +475,7 @@ def encode_features(model, video: Video) -> Video:
         rows = base.visual(pixels, grid_thw=grid).pooler_output  # (tokens, hidden)
     return replace(video, pixels=None, features=rows.detach().cpu())
 
-# %% ../nbs/04_grpo.ipynb #cell-095
+# %% ../nbs/04_grpo.ipynb #cell-094
 def _write_features(path, video):
     from safetensors.torch import save_file
 
@@ -504,7 +494,7 @@ def _read_features(path):
         seconds, fps = float(told["seconds"]), float(told["fps"])
         return Video(grid, seconds, features=f.get_tensor("features"), fps=fps)
 
-# %% ../nbs/04_grpo.ipynb #cell-096
+# %% ../nbs/04_grpo.ipynb #cell-095
 class FeatureCache:
     "Tower outputs on disk, one safetensors file per clip."
 
@@ -535,7 +525,7 @@ class FeatureCache:
         _write_features(path, video)
         return replace(video, frames=None)
 
-# %% ../nbs/04_grpo.ipynb #cell-102
+# %% ../nbs/04_grpo.ipynb #cell-101
 class SavedBytes:
     "Bytes that autograd keeps for the backward pass, parameters left out; a context manager."
 
@@ -564,7 +554,7 @@ class SavedBytes:
     def total(self) -> int:
         return sum(n for _, n in self.kept.values())
 
-# %% ../nbs/04_grpo.ipynb #cell-105
+# %% ../nbs/04_grpo.ipynb #cell-104
 def peak_gb() -> float:  # GB
     "Peak memory so far: of the GPU's allocator, else of the process."
     import resource

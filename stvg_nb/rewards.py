@@ -19,31 +19,12 @@ from functools import lru_cache
 import numpy as np
 
 from .foundations.files import InputError
-from stvg_nb.foundations.geometry import (
-    Interval,
-    Tube,
-    UnevenRate,
-    box_iou,
-    rate_of_part,
-    time_of,
-)
+from .foundations.geometry import Interval, Tube, box_iou
 from .foundations.masks import MaskDatabase
 from .questions import MARKS, TASKS, Parsed, choose, parse
 from .voting import drawn_on
 
-# %% ../nbs/03_rewards.ipynb #cell-004
-from stvg_nb.questions import (  # noqa: F401  names that moved to chapter 02b
-    FLAGS,
-    answer_blocks,
-    build_box_prompt,
-    build_prompt,
-    draw_prompt,
-    format_answer,
-    has_format,
-    prompt_parts,
-)
-
-# %% ../nbs/03_rewards.ipynb #cell-017
+# %% ../nbs/03_rewards.ipynb #cell-016
 def _check_overlap(target):
     if target.overlap is None:
         return
@@ -65,7 +46,7 @@ def _check_target(t):
             raise InputError(f"target, {name}", f"is {value!r}, it must be a number above 0")
     _check_overlap(t)
 
-# %% ../nbs/03_rewards.ipynb #cell-018
+# %% ../nbs/03_rewards.ipynb #cell-017
 @dataclass(frozen=True)
 class Target:
     "All that the rewards know of a sample; frames and seconds count from the start of the clip."
@@ -80,20 +61,11 @@ class Target:
     drawn: dict | None = None  # ID -> runs of those sampled frames on which its mark is drawn
     frames: tuple | None = None  # true interval, frames [start, end)
     overlap: dict | None = None  # ID -> IoU with the true box on each of these; not listed: 0
-    times: tuple | None = None  # (frames + 1,) seconds, where frames do not last equally long
 
     def __post_init__(self):
-        if isinstance(self.fps, UnevenRate):
-            object.__setattr__(self, "times", tuple(self.fps.edges.round(6).tolist()))
-            object.__setattr__(self, "fps", float(self.fps))
         _check_target(self)
 
-    @property
-    def rate(self) -> float | None:
-        "Frames per second, with the frames' own times where they are uneven."
-        return self.fps if self.times is None else UnevenRate(self.times)
-
-# %% ../nbs/03_rewards.ipynb #cell-020
+# %% ../nbs/03_rewards.ipynb #cell-019
 def runs(
     frames: Iterable[int],  # frame indices
 ) -> tuple:  # ((start, end), ...), half-open, ascending
@@ -106,7 +78,7 @@ def runs(
     ends = frames[np.r_[cuts, len(frames) - 1]] + 1
     return tuple(zip(starts.tolist(), ends.tolist()))
 
-# %% ../nbs/03_rewards.ipynb #cell-023
+# %% ../nbs/03_rewards.ipynb #cell-022
 def _true_overlap(db, truth):  # -> ID -> IoU with the truth on each true frame; IDs that touch it
     frames = np.arange(truth.start, truth.end)
     true_boxes = truth.at(frames)[0]
@@ -124,7 +96,7 @@ def _drawn_frames(drawn, sampled, ids):  # -> ID -> frames on which its mark is 
     shown = {int(f): drawn_on(drawn)(int(f)) for f in sampled}
     return {i: [f for f, marks in shown.items() if i in marks] for i in ids}
 
-# %% ../nbs/03_rewards.ipynb #cell-024
+# %% ../nbs/03_rewards.ipynb #cell-023
 def make_target(
     db: MaskDatabase,  # of the video
     tube: Tube,  # truth, frames of the video
@@ -138,27 +110,29 @@ def make_target(
     mark_type: str = "number",
 ) -> Target:
     "Condense a database and a true tube into what the rewards need."
-    if answer_id not in db:
+    if answer_id not in db.objects:
         raise InputError("make_target", f"the database has no object {answer_id}")
-    first, stop = window or (0, db.video["frame_count"])
-    fps = rate_of_part(db.video["fps"], first, stop)
-    inside = lambda frames: runs(f - first for f in frames if first <= f < stop)
+    fps, (first, stop) = db.video["fps"], window or (0, db.video["frame_count"])
+
+    def inside(frames):
+        return runs(f - first for f in frames if first <= f < stop)
+
     frames = tube.start - first, tube.end - first
     marks = _drawn_frames(drawn, sampled, db.ids)
     return Target(
         ids=(int(answer_id),),
         interval=interval or Interval.frames(*frames).to_seconds(fps),
-        duration=time_of(stop - first, fps),
+        duration=(stop - first) / fps,
         fps=fps,
         task=task,
         mark_type=mark_type,
-        visible={i: inside(db.frames_of(i)) for i in db.ids},
+        visible={i: inside(db.masks[i]) for i in db.ids},
         drawn=None if marks is None else {i: inside(f) for i, f in marks.items()},
         frames=frames,
         overlap=_true_overlap(db, tube) if overlap else None,
     )
 
-# %% ../nbs/03_rewards.ipynb #cell-030
+# %% ../nbs/03_rewards.ipynb #cell-029
 def target_json(target: Target) -> str:
     "One line of JSON, for a column of a data set."
     out = {k: v for k, v in asdict(target).items() if v is not None}
@@ -166,7 +140,7 @@ def target_json(target: Target) -> str:
         out["interval"] = [target.interval.start, target.interval.end]
     return json.dumps(out, allow_nan=False)
 
-# %% ../nbs/03_rewards.ipynb #cell-031
+# %% ../nbs/03_rewards.ipynb #cell-030
 def _pair(x):
     a, b = x
     return int(a), int(b)
@@ -180,7 +154,7 @@ def _by_id(value, where, read):  # {"2": [...]} -> {2: (...)}
     except (AttributeError, TypeError, ValueError):
         raise InputError(where, "needs an object with a list for each ID") from None
 
-# %% ../nbs/03_rewards.ipynb #cell-032
+# %% ../nbs/03_rewards.ipynb #cell-031
 def _from_dict(value):
     value, where = dict(value), "target"
     if unknown := set(value) - set(Target.__dataclass_fields__):
@@ -191,15 +165,13 @@ def _from_dict(value):
         value["ids"] = tuple(int(i) for i in value.get("ids") or ())
         if value.get("frames") is not None:
             value["frames"] = _pair(value["frames"])
-        if value.get("times") is not None:
-            value["times"] = tuple(map(float, value["times"]))
     except (TypeError, ValueError):
         raise InputError(where, "ids, interval or frames are not lists of numbers") from None
     for name, read in dict(visible=_pair, drawn=_pair, overlap=float).items():
         value[name] = _by_id(value.get(name), f"{where}, {name}", read)
     return Target(**value)
 
-# %% ../nbs/03_rewards.ipynb #cell-033
+# %% ../nbs/03_rewards.ipynb #cell-032
 @lru_cache(4096)
 def _from_json(text):
     try:
@@ -221,7 +193,7 @@ def as_target(
         return _from_dict(value)
     raise InputError("target", f"needs a Target or its JSON, found {type(value).__name__}")
 
-# %% ../nbs/03_rewards.ipynb #cell-036
+# %% ../nbs/03_rewards.ipynb #cell-035
 def r_t(
     parsed: Parsed,  # what was answered
     target: Target,  # what is true
@@ -242,10 +214,13 @@ def r_timer1(
         return 0.0
     if target.duration is None:
         raise InputError("target", "term timer1 needs the duration")
-    near = lambda given, true: 1 - abs(given - true) / target.duration
+
+    def near(given, true):
+        return 1 - abs(given - true) / target.duration
+
     return iou * near(parsed.start, target.interval.start) * near(parsed.end, target.interval.end)
 
-# %% ../nbs/03_rewards.ipynb #cell-039
+# %% ../nbs/03_rewards.ipynb #cell-038
 APPEARS = ("mask", "drawn", "none")
 
 
@@ -256,17 +231,16 @@ def appears_in(
     end: float,  # seconds; both ends belong to the interval
 ) -> bool:
     "Does a frame of the runs have its time in [start, end]?"
-    place = fps.frames_at if isinstance(fps, UnevenRate) else lambda seconds: seconds * fps
-    first, last = math.ceil(place(start) - 1e-6), math.floor(place(end) + 1e-6)
+    first, last = math.ceil(start * fps - 1e-6), math.floor(end * fps + 1e-6)
     return any(max(a, first) <= min(b - 1, last) for a, b in spans)
 
-# %% ../nbs/03_rewards.ipynb #cell-041
+# %% ../nbs/03_rewards.ipynb #cell-040
 def _same_ids(parsed, target):
     if not target.ids and "none" not in parsed.flags:
         return False  # where no object fits, that must have been said
     return set(parsed.ids) == set(target.ids)
 
-# %% ../nbs/03_rewards.ipynb #cell-042
+# %% ../nbs/03_rewards.ipynb #cell-041
 def r_s(
     parsed: Parsed,
     target: Target,
@@ -284,10 +258,10 @@ def r_s(
         raise InputError("target", f"appears={appears!r} needs fps and {field}")
     if parsed.start is None:
         return 0.0
-    times = target.rate, parsed.start, parsed.end
+    times = target.fps, parsed.start, parsed.end
     return float(appears_in(spans.get(parsed.id, ()), *times))
 
-# %% ../nbs/03_rewards.ipynb #cell-046
+# %% ../nbs/03_rewards.ipynb #cell-045
 def r_f(parsed: Parsed, target: Target | None = None) -> float:  # 0 or 1
     "Reasoning in think tags, answer in answer tags (STVG-R1 section 3.3)."
     return float(parsed.ok_format)
@@ -297,7 +271,7 @@ def r_coupled(parsed: Parsed, target: Target, appears: str = "mask") -> float:  
     "r_s * r_t (STVG-R1 section 4.5, first alternative)."
     return r_s(parsed, target, appears) * r_t(parsed, target)
 
-# %% ../nbs/03_rewards.ipynb #cell-049
+# %% ../nbs/03_rewards.ipynb #cell-048
 def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, frames of the union
     if None in (target.fps, target.frames, target.overlap):
         raise InputError("target", "terms continuous and viou need fps, frames and overlap")
@@ -305,7 +279,7 @@ def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, f
         return 0.0, 0, 1
     if "several_times" in parsed.flags:
         return 0.0, 0, 1
-    truth, answer = Interval.frames(*target.frames), parsed.interval.to_frames(target.rate)
+    truth, answer = Interval.frames(*target.frames), parsed.interval.to_frames(target.fps)
     both = truth.intersection(answer)
     values = ()
     if both.length:
@@ -313,7 +287,7 @@ def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, f
         values = target.overlap.get(parsed.id, ())[first:stop]
     return math.fsum(values), both.length, truth.hull(answer).length
 
-# %% ../nbs/03_rewards.ipynb #cell-050
+# %% ../nbs/03_rewards.ipynb #cell-049
 def r_continuous(parsed: Parsed, target: Target) -> float:  # 0..1
     "Mean IoU of the chosen track over the shared frames (STVG-R1 section 4.5, second alternative)."
     total, shared, _ = _shared(parsed, target)
@@ -325,7 +299,7 @@ def r_viou(parsed: Parsed, target: Target) -> float:  # 0..1
     total, shared, union = _shared(parsed, target)
     return total / union if shared else 0.0
 
-# %% ../nbs/03_rewards.ipynb #cell-056
+# %% ../nbs/03_rewards.ipynb #cell-055
 TERMS = {
     "r_t": r_t,
     "timer1": r_timer1,
@@ -347,7 +321,7 @@ class Variant:
     appears: str = "mask"  # mask | drawn | none
     mode: str = "lenient"  # of the parser
 
-# %% ../nbs/03_rewards.ipynb #cell-057
+# %% ../nbs/03_rewards.ipynb #cell-056
 _PAPER = ("r_t", "r_s", "r_f")
 VARIANTS = {
     "r1": Variant(_PAPER, "the paper, eq. 6"),
@@ -363,7 +337,7 @@ VARIANTS = {
     "drawn": Variant(_PAPER, "the mark must be painted on a sampled frame", "drawn"),
 }
 
-# %% ../nbs/03_rewards.ipynb #cell-058
+# %% ../nbs/03_rewards.ipynb #cell-057
 def read_reply(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -384,7 +358,7 @@ def term(
     how = (appears,) if choose(name, TERMS, "term") in _ASK_APPEARANCE else ()
     return float(TERMS[name](parsed, target, *how))
 
-# %% ../nbs/03_rewards.ipynb #cell-059
+# %% ../nbs/03_rewards.ipynb #cell-058
 def score(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -399,7 +373,7 @@ def score(
     values = {name: term(name, parsed, target, v.appears) for name in v.terms}
     return values | {"total": math.fsum(values.values())}
 
-# %% ../nbs/03_rewards.ipynb #cell-076
+# %% ../nbs/03_rewards.ipynb #cell-075
 def completion_text(
     completion,  # string, message or list of messages, as TRL gives it
 ) -> str:
@@ -418,7 +392,7 @@ def completion_text(
     texts = [p.get("text") if isinstance(p, dict) else p for p in parts]
     return "".join(t for t in texts if isinstance(t, str))
 
-# %% ../nbs/03_rewards.ipynb #cell-078
+# %% ../nbs/03_rewards.ipynb #cell-077
 def _replies(completions, columns):  # -> [(text, Target)]
     if "target" not in columns:
         raise InputError(
@@ -433,14 +407,14 @@ def _replies(completions, columns):  # -> [(text, Target)]
         )
     return [(completion_text(c), as_target(t)) for c, t in zip(completions, targets)]
 
-# %% ../nbs/03_rewards.ipynb #cell-079
+# %% ../nbs/03_rewards.ipynb #cell-078
 def _rewards(name, completions, columns, mode="lenient", appears="mask"):  # -> list of float
     return [
         term(name, read_reply(text, target, mode), target, appears)
         for text, target in _replies(completions, columns)
     ]
 
-# %% ../nbs/03_rewards.ipynb #cell-082
+# %% ../nbs/03_rewards.ipynb #cell-081
 def _needs_target(function: Callable) -> Callable:
     function.columns = ("target",)  # of the training rows
     return function
@@ -463,7 +437,7 @@ def reward_id(prompts, completions, **columns) -> list:
     "Right ID, visible in the answered interval (STVG-R1 eq. 5)."
     return _rewards("r_s", completions, columns)
 
-# %% ../nbs/03_rewards.ipynb #cell-083
+# %% ../nbs/03_rewards.ipynb #cell-082
 @_needs_target
 def reward_id_drawn(prompts, completions, **columns) -> list:
     "Right ID, its mark painted on a sampled frame of the answered interval."
@@ -487,7 +461,7 @@ def reward_viou(prompts, completions, **columns) -> list:
     "The metric itself."
     return _rewards("viou", completions, columns)
 
-# %% ../nbs/03_rewards.ipynb #cell-084
+# %% ../nbs/03_rewards.ipynb #cell-083
 @_needs_target
 def reward_format(prompts, completions, **columns) -> list:
     "Everything in its tags."
@@ -511,7 +485,7 @@ def reward_format_release(prompts, completions, **columns) -> list:
     "The release's format pattern."
     return _rewards("r_f", completions, columns, "release")
 
-# %% ../nbs/03_rewards.ipynb #cell-086
+# %% ../nbs/03_rewards.ipynb #cell-085
 _NAMES = {"r_t": "reward_time", "r_s": "reward_id", "r_f": "reward_format"}
 
 
@@ -529,7 +503,7 @@ def reward_paths(
 
     return [path(name) for name in v.terms]
 
-# %% ../nbs/03_rewards.ipynb #cell-091
+# %% ../nbs/03_rewards.ipynb #cell-090
 def outcome(
     text: str,  # the reply
     target: Target | str | dict,  # what `as_target` takes
@@ -545,7 +519,7 @@ def outcome(
         tiou=r_t(parsed, target),
     )
 
-# %% ../nbs/03_rewards.ipynb #cell-092
+# %% ../nbs/03_rewards.ipynb #cell-091
 @_needs_target
 def log_outcomes(prompts, completions, log_metric=None, **columns) -> list:
     "A reward of 0 that reports failed and complete answers, ID accuracy and tIoU to TRL's log."

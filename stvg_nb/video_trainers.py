@@ -11,7 +11,6 @@ import os
 import tempfile
 from functools import lru_cache
 
-from datasets import Dataset
 from transformers import Qwen2_5_VLForConditionalGeneration, Trainer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
