@@ -19,7 +19,14 @@ from functools import lru_cache
 import numpy as np
 
 from .foundations.files import InputError
-from .foundations.geometry import Interval, Tube, box_iou
+from stvg_nb.foundations.geometry import (
+    Interval,
+    Tube,
+    UnevenRate,
+    box_iou,
+    rate_of_part,
+    time_of,
+)
 from .foundations.masks import MaskDatabase
 from .questions import MARKS, TASKS, Parsed, choose, parse
 from .voting import drawn_on
@@ -61,9 +68,18 @@ class Target:
     drawn: dict | None = None  # ID -> runs of those sampled frames on which its mark is drawn
     frames: tuple | None = None  # true interval, frames [start, end)
     overlap: dict | None = None  # ID -> IoU with the true box on each of these; not listed: 0
+    times: tuple | None = None  # (frames + 1,) seconds, where frames do not last equally long
 
     def __post_init__(self):
+        if isinstance(self.fps, UnevenRate):
+            object.__setattr__(self, "times", tuple(self.fps.edges.round(6).tolist()))
+            object.__setattr__(self, "fps", float(self.fps))
         _check_target(self)
+
+    @property
+    def rate(self) -> float | None:
+        "Frames per second, with the frames' own times where they are uneven."
+        return self.fps if self.times is None else UnevenRate(self.times)
 
 # %% ../nbs/03_rewards.ipynb #cell-019
 def runs(
@@ -110,9 +126,10 @@ def make_target(
     mark_type: str = "number",
 ) -> Target:
     "Condense a database and a true tube into what the rewards need."
-    if answer_id not in db.objects:
+    if answer_id not in db:
         raise InputError("make_target", f"the database has no object {answer_id}")
-    fps, (first, stop) = db.video["fps"], window or (0, db.video["frame_count"])
+    first, stop = window or (0, db.video["frame_count"])
+    fps = rate_of_part(db.video["fps"], first, stop)
 
     def inside(frames):
         return runs(f - first for f in frames if first <= f < stop)
@@ -122,11 +139,11 @@ def make_target(
     return Target(
         ids=(int(answer_id),),
         interval=interval or Interval.frames(*frames).to_seconds(fps),
-        duration=(stop - first) / fps,
+        duration=time_of(stop - first, fps),
         fps=fps,
         task=task,
         mark_type=mark_type,
-        visible={i: inside(db.masks[i]) for i in db.ids},
+        visible={i: inside(db.frames_of(i)) for i in db.ids},
         drawn=None if marks is None else {i: inside(f) for i, f in marks.items()},
         frames=frames,
         overlap=_true_overlap(db, tube) if overlap else None,
@@ -165,6 +182,8 @@ def _from_dict(value):
         value["ids"] = tuple(int(i) for i in value.get("ids") or ())
         if value.get("frames") is not None:
             value["frames"] = _pair(value["frames"])
+        if value.get("times") is not None:
+            value["times"] = tuple(map(float, value["times"]))
     except (TypeError, ValueError):
         raise InputError(where, "ids, interval or frames are not lists of numbers") from None
     for name, read in dict(visible=_pair, drawn=_pair, overlap=float).items():
@@ -231,7 +250,8 @@ def appears_in(
     end: float,  # seconds; both ends belong to the interval
 ) -> bool:
     "Does a frame of the runs have its time in [start, end]?"
-    first, last = math.ceil(start * fps - 1e-6), math.floor(end * fps + 1e-6)
+    place = fps.frames_at if isinstance(fps, UnevenRate) else lambda seconds: seconds * fps
+    first, last = math.ceil(place(start) - 1e-6), math.floor(place(end) + 1e-6)
     return any(max(a, first) <= min(b - 1, last) for a, b in spans)
 
 # %% ../nbs/03_rewards.ipynb #cell-040
@@ -258,7 +278,7 @@ def r_s(
         raise InputError("target", f"appears={appears!r} needs fps and {field}")
     if parsed.start is None:
         return 0.0
-    times = target.fps, parsed.start, parsed.end
+    times = target.rate, parsed.start, parsed.end
     return float(appears_in(spans.get(parsed.id, ()), *times))
 
 # %% ../nbs/03_rewards.ipynb #cell-045
@@ -279,7 +299,7 @@ def _shared(parsed, target):  # -> sum of IoUs on shared frames, their number, f
         return 0.0, 0, 1
     if "several_times" in parsed.flags:
         return 0.0, 0, 1
-    truth, answer = Interval.frames(*target.frames), parsed.interval.to_frames(target.fps)
+    truth, answer = Interval.frames(*target.frames), parsed.interval.to_frames(target.rate)
     both = truth.intersection(answer)
     values = ()
     if both.length:
