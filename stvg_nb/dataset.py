@@ -436,7 +436,7 @@ def _held_out(benchmark, annotations, named, wanted):
             raise InputError("--leak-free", "no test file lies beside the annotations; name it")
     return held
 
-
+# %% ../nbs/02a_dataset.ipynb #cell-050
 def make_dataset(
     benchmark: str,  # a benchmark's name, or jsonl for samples of your own
     annotations: Sequence[Path | str],  # one file or several

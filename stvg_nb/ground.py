@@ -102,7 +102,7 @@ def _check_asked(task, queries):
     if empty := [q for q in queries if not q.strip()]:
         raise InputError("QUERY", f"{empty[0]!r} is empty; ask something")
 
-
+# %% ../nbs/06c_ground.ipynb #cell-017
 def ground(
     video: Path | str,
     queries: Sequence[str],  # sentences
@@ -141,7 +141,7 @@ def ground(
     schema = "stvg.grounding/1"
     return dict(schema=schema, results=results, config_hash=config_hash(hashed), seconds=seconds)
 
-# %% ../nbs/06c_ground.ipynb #cell-017
+# %% ../nbs/06c_ground.ipynb #cell-018
 def _results(policy, video, queries, task, db, config, repair):
     name = Path(video).name
     samples = [
