@@ -8,6 +8,7 @@ __all__ = ['YoloDetector', 'Background', 'figures_of', 'MotionDetector', 'make_y
 # %% ../nbs/01a_detectors.ipynb #cell-003
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -167,12 +168,18 @@ class MotionDetector:
         few = min(self.samples, count)
         wanted = set(np.linspace(0, count - 1, few).round().astype(int).tolist())
         frames = [cv2.GaussianBlur(f, (3, 3), 0) for i, _, f in iter_frames(path) if i in wanted]
-        self.background = Background([_smaller(f) for f in frames])
+        self.learned_from = [_smaller(f) for f in frames]
+        self.__dict__.pop("background", None)
         self.model = cv2.createBackgroundSubtractorMOG2(
             history=len(frames), varThreshold=self.threshold, detectShadows=True
         )
         for i in np.random.default_rng(0).permutation(np.tile(np.arange(len(frames)), 2)):
             self.model.apply(frames[i], learningRate=1 / len(frames))
+
+    @cached_property
+    def background(self) -> Background:
+        "What the video of `prepare` shows when nobody is there; made when it is asked for."
+        return Background(self.learned_from)
 
     def __call__(
         self,
