@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .foundations.benchmarks import BENCHMARKS, locate
 from .foundations.files import InputError, package_dir, repo_root, runs_dir
+from .foundations.prompting_config import TRACK_SOURCES
 from .foundations.settings import Profile, default_profile, load_profile, profiles
 
 # %% ../nbs/11a_plan.ipynb #cell-008

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import small_models
 from stvg_nb.foundations.files import InputError
-from stvg_nb.foundations.masks import MaskDatabase
+from stvg_nb.foundations.id_scores import id_scores
+from stvg_nb.foundations.masks import MaskDatabase, mask_box
 from stvg_nb.foundations.prompting_config import variant
 from stvg_nb.foundations.settings import load_profile
 from stvg_nb.foundations.video import write_video
@@ -77,3 +79,25 @@ def test_the_apache_profile_names_no_ultralytics():
     config = load_profile("one-gpu-apache").prompting
     assert (config.detector, config.tracker) == ("transformers", "edgetam")
     assert "yolo" not in f"{config.detector_weights} {config.tracker_weights}".lower()
+
+
+def test_silhouettes_keep_two_who_cross_apart(tmp_path):
+    rng, frames, truth = np.random.default_rng(0), [], {}
+    wall = rng.integers(90, 130, (96, 160, 1)) + np.array([8, 0, -8])
+    for t in range(46):
+        image = wall + rng.integers(-2, 3, wall.shape)
+        image[30:70, max(3 * t - 8, 0) : max(3 * t + 8, 0)] = (220, 40, 50)
+        image[34:74, max(132 - 3 * t, 0) : max(148 - 3 * t, 0)] = (40, 70, 220)
+        frames.append(image.clip(0, 255).astype(np.uint8))
+        boxes = dict(red=[3 * t - 8, 30, 3 * t + 8, 70], blue=[132 - 3 * t, 34, 148 - 3 * t, 74])
+        clipped = {name: np.clip(box, 0, [160, 96, 160, 96]) for name, box in boxes.items()}
+        truth[t] = {name: box.astype(float) for name, box in clipped.items() if box[2] > box[0]}
+    write_video(tmp_path / "crossing.mp4", frames, 10)
+    config = variant(detector="motion", tracker="silhouettes")
+    db, _ = build_database(tmp_path / "crossing.mp4", config)
+    assert db.config["tracker"] == "silhouettes"
+    found = {t: {i: mask_box(m) for i, m in db.at(t).items()} for t in range(46)}
+    score = id_scores(truth, found)
+    assert score["recall"] > 0.8 and score["idf1"] > 0.7, score
+    with pytest.raises(InputError, match="needs the detector 'motion'"):
+        build_database(tmp_path / "crossing.mp4", config, detector=lambda frames: [])

@@ -23,7 +23,7 @@ class PromptingConfig:
     detector_weights: str | None = None  # file (yolo), folder or name (transformers, zero-shot)
     confidence: float = 0.25  # detections below are dropped
     classes: str = "all"  # all | person | non-person | comma-separated names
-    tracker: str = "auto"  # auto | flow | sam2 | edgetam | sam2-transformers | sam3 | a dotted path
+    tracker: str = "auto"  # auto, a name of `TRACKERS` or `TRACK_SOURCES`, or a dotted path
     tracker_config: str = "sam2.1_hiera_l"  # sam2: which model
     tracker_weights: str | None = None  # sam2: checkpoint; edgetam and the others: folder or name
     redetect_every: int = 15  # frames; 0: first frame only
@@ -154,6 +154,7 @@ TRACKERS = Registry(
     "tracker",
     {
         "flow": "stvg_nb.flow_tracker.make_flow",
+        "silhouettes": "stvg_nb.silhouettes.make_silhouettes",
         "sam2": "stvg_nb.sam2_tracker.make_sam2",
         "edgetam": "stvg_nb.video_models.make_edgetam",
         "sam2-transformers": "stvg_nb.video_models.make_sam2_video",
