@@ -6,7 +6,7 @@
 __all__ = ['WRITTEN_BY', 'ARTEFACTS', 'INGREDIENTS', 'SPLITS', 'SHIPPED_DETECTOR', 'Ingredients', 'with_seeds', 'chapters',
            'open_profile', 'data_source', 'is_model', 'row_folder', 'plan', 'format_plan']
 
-# %% ../nbs/11a_plan.ipynb #cell-007
+# %% ../nbs/11a_plan.ipynb #cell-008
 import importlib.util
 import os
 import re
@@ -18,7 +18,7 @@ from .foundations.files import InputError, package_dir, repo_root, runs_dir
 from .foundations.prompting_config import TRACK_SOURCES
 from .foundations.settings import Profile, default_profile, load_profile, profiles
 
-# %% ../nbs/11a_plan.ipynb #cell-008
+# %% ../nbs/11a_plan.ipynb #cell-009
 WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further experiments
     "truth": ("x-puppets-shortcuts",),
     "03_rewards": ("r1-figure05", "r1-figure06", "r1-figure07"),
@@ -44,7 +44,7 @@ WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further e
 }
 ARTEFACTS = {name: chapter for chapter, names in WRITTEN_BY.items() for name in names}
 
-# %% ../nbs/11a_plan.ipynb #cell-011
+# %% ../nbs/11a_plan.ipynb #cell-012
 @dataclass(frozen=True)
 class Ingredients:
     "What an artefact is made from, whatever the profile."
@@ -59,7 +59,7 @@ def with_seeds(*rows: str) -> tuple:
     "The three seeds of a trained row: grpo -> grpo-0, grpo-1, grpo-2."
     return tuple(f"{row}-{seed}" for row in rows for seed in (0, 1, 2))
 
-# %% ../nbs/11a_plan.ipynb #cell-014
+# %% ../nbs/11a_plan.ipynb #cell-015
 _GRPO = with_seeds("grpo")
 _MODULES = ("base", *with_seeds("grpo", "plain", "sft", "sft-long"))
 INGREDIENTS = {
@@ -86,7 +86,7 @@ INGREDIENTS = {
     "r1-rewards": Ingredients("Reward variants", ("own",), (*_GRPO, "coupled-0", "continuous-0")),
 }
 
-# %% ../nbs/11a_plan.ipynb #cell-016
+# %% ../nbs/11a_plan.ipynb #cell-017
 _PUPPETS = ("puppets",)
 INGREDIENTS |= {
     "r1-figure01": Ingredients("One clip, four ways to ask", _PUPPETS, ("base", "grpo-0")),
@@ -111,7 +111,7 @@ INGREDIENTS |= {
     ),
 }
 
-# %% ../nbs/11a_plan.ipynb #cell-018
+# %% ../nbs/11a_plan.ipynb #cell-019
 _TERMS = ("no-format-0", "no-spatial-0", "no-temporal-0")
 INGREDIENTS |= {
     "x-puppets-shortcuts": Ingredients("Lazy answers", _PUPPETS, numbering=False),
@@ -165,7 +165,7 @@ INGREDIENTS |= {
     ),
 }
 
-# %% ../nbs/11a_plan.ipynb #cell-023
+# %% ../nbs/11a_plan.ipynb #cell-024
 def chapters(
     folder: Path | str | None = None,  # where the notebooks lie; None: nbs/ of the checkout
 ) -> list:  # paths in reading order
@@ -186,7 +186,7 @@ def chapters(
     places = {p: places[p][0] if len(places[p]) > 1 else "" for p in found}
     return _distinct(sorted(found, key=lambda p: (order.get(places[p], 2), str(p))))
 
-# %% ../nbs/11a_plan.ipynb #cell-024
+# %% ../nbs/11a_plan.ipynb #cell-025
 def _distinct(paths):
     "Records are kept by stem, so two notebooks of one name would overwrite each other's."
     seen = {}
@@ -196,7 +196,7 @@ def _distinct(paths):
         seen[p.stem] = p
     return paths
 
-# %% ../nbs/11a_plan.ipynb #cell-027
+# %% ../nbs/11a_plan.ipynb #cell-028
 def open_profile(
     name: Path | str | None = None,  # a shipped name or a `.yaml` file; None: the default
 ) -> tuple:  # (Profile, what chapters are told: the name, or the file's absolute path)
@@ -217,11 +217,11 @@ def open_profile(
         )
     return settings, str(path)
 
-# %% ../nbs/11a_plan.ipynb #cell-030
+# %% ../nbs/11a_plan.ipynb #cell-031
 def _need(kind: str, name: str, there: bool) -> dict:
     return dict(kind=kind, name=name, there=bool(there))
 
-# %% ../nbs/11a_plan.ipynb #cell-032
+# %% ../nbs/11a_plan.ipynb #cell-033
 SPLITS = {"st-align": "stvg", "mevis": "valid_u"}  # that are scored; else the profile's, or `test`
 
 
@@ -239,7 +239,7 @@ def _data_root(profile, benchmark):
     own = benchmark == profile.data.benchmark
     return below if below.is_dir() or not own else Path(profile.data.root)
 
-# %% ../nbs/11a_plan.ipynb #cell-033
+# %% ../nbs/11a_plan.ipynb #cell-034
 def _data_needs(profile, benchmark):
     "The files of one benchmark; Puppets are drawn on the spot."
     own = profile.data.benchmark
@@ -260,11 +260,11 @@ def _data_needs(profile, benchmark):
         for role in ("annotations", *names)
     ]
 
-# %% ../nbs/11a_plan.ipynb #cell-034
+# %% ../nbs/11a_plan.ipynb #cell-035
 def _exists(path):
     return path is not None and Path(path).exists()
 
-# %% ../nbs/11a_plan.ipynb #cell-037
+# %% ../nbs/11a_plan.ipynb #cell-038
 SHIPPED_DETECTOR = "puppets-yolo12n.pt"
 _WITH_WEIGHTS = (
     "yolo",
@@ -292,7 +292,7 @@ def _tracker(profile):  # -> kind
         return config.tracker
     return "sam2" if config.tracker_weights else "flow"
 
-# %% ../nbs/11a_plan.ipynb #cell-038
+# %% ../nbs/11a_plan.ipynb #cell-039
 def _numbering_needs(profile, benchmark):
     "Weights of detector and tracker."
     config, detector, tracker = profile.prompting, _detector(profile, benchmark), _tracker(profile)
@@ -308,7 +308,7 @@ def _numbering_needs(profile, benchmark):
         out.append(_need("weights", f"tracker {named}", is_model(config.tracker_weights)))
     return out
 
-# %% ../nbs/11a_plan.ipynb #cell-040
+# %% ../nbs/11a_plan.ipynb #cell-041
 def is_model(
     name: str | None,  # file, folder, or a hub name like Qwen/Qwen2.5-VL-7B-Instruct
 ) -> bool:
@@ -322,7 +322,7 @@ def is_model(
     folder = cache / f"models--{name.replace('/', '--')}" / "snapshots"
     return name.count("/") == 1 and any(folder.glob("*/config.json"))
 
-# %% ../nbs/11a_plan.ipynb #cell-043
+# %% ../nbs/11a_plan.ipynb #cell-044
 def row_folder(
     profile: Profile,
     name: str,  # of a row, with its seed: grpo-0
@@ -361,7 +361,7 @@ def _policy_need(profile, name):
     there = shipped.is_dir() if base.startswith("embedded:") else is_model(base)
     return _need("policy", f"base: {base}", there)
 
-# %% ../nbs/11a_plan.ipynb #cell-046
+# %% ../nbs/11a_plan.ipynb #cell-047
 def _has(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
@@ -375,7 +375,7 @@ def _device_need(profile):
 
     return _need("device", "cuda", torch.cuda.is_available())
 
-# %% ../nbs/11a_plan.ipynb #cell-047
+# %% ../nbs/11a_plan.ipynb #cell-048
 def _packages(profile, made_from, benchmark):  # -> names as they are imported
     out = ["papermill", "ipykernel", "matplotlib"]
     detector, tracker = _detector(profile, benchmark), _tracker(profile)
@@ -390,7 +390,7 @@ def _packages(profile, made_from, benchmark):  # -> names as they are imported
         out += ["peft"] if profile.train.lora else []
     return list(dict.fromkeys(out))
 
-# %% ../nbs/11a_plan.ipynb #cell-050
+# %% ../nbs/11a_plan.ipynb #cell-051
 def _needs(name, profile, there):  # there: stems of the chapters
     made_from, chapter = INGREDIENTS[name], ARTEFACTS[name]
     out = [_need("chapter", chapter, chapter in there)]
@@ -404,7 +404,7 @@ def _needs(name, profile, there):  # there: stems of the chapters
     out += [_need("package", p, _has(p)) for p in _packages(profile, made_from, benchmark)]
     return list({n["name"]: n for n in out}.values())
 
-# %% ../nbs/11a_plan.ipynb #cell-052
+# %% ../nbs/11a_plan.ipynb #cell-053
 def _samples(profile, benchmark):
     "Whose clips an artefact asks about, in words."
     own = profile.data.benchmark
@@ -422,7 +422,7 @@ def _settings(profile):
     shown = dict(prompting=asdict(profile.prompting), sampling=asdict(profile.sampling))
     return shown | dict(device=profile.device, longest_answer=profile.train.max_completion_length)
 
-# %% ../nbs/11a_plan.ipynb #cell-054
+# %% ../nbs/11a_plan.ipynb #cell-055
 def plan(
     profile: Path | str | None = None,  # a name or a `.yaml` file; None: the default
     folder: Path | str | None = None,  # notebooks; None: nbs/ of the checkout
@@ -443,7 +443,7 @@ def plan(
     made = dict(schema="stvg.plan/1", profile=settings.name, settings=_settings(settings))
     return made | dict(artefacts=artefacts)
 
-# %% ../nbs/11a_plan.ipynb #cell-057
+# %% ../nbs/11a_plan.ipynb #cell-058
 def _plan_line(a):
     "An artefact with its samples and its policies; a minus where something is missing."
     made_from = INGREDIENTS[a["name"]]
@@ -460,7 +460,7 @@ def _settings_lines(settings):
         parts = [f"{k} {v}".strip() for k, v in several.items() if v is not None]
         yield f"  {name.replace('_', ' ')}: {', '.join(parts)}"
 
-# %% ../nbs/11a_plan.ipynb #cell-059
+# %% ../nbs/11a_plan.ipynb #cell-060
 def format_plan(made: dict) -> str:  # of `plan`
     "For people: settings, artefacts, and what is missing, with the artefacts that wait for it."
     runs = [a["name"] for a in made["artefacts"] if a["runs"]]

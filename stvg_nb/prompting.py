@@ -5,9 +5,12 @@
 # %% auto #0
 __all__ = ['PIPELINE', 'VIDEO_SUFFIXES', 'is_new', 'is_new_release', 'accept_new', 'choose_detector', 'choose_tracker', 'paired',
            'key_frames', 'detect', 'DatabaseBuilder', 'visit_key_frame', 'database_config', 'exclude_overlaps',
-           'build_database', 'load_config', 'report_path', 'prompt_video', 'list_videos', 'prompt_many']
+           'build_database', 'load_config', 'report_path', 'check_replaced', 'prompt_video', 'list_videos',
+           'prompt_many']
 
 # %% ../nbs/01_prompting.ipynb #cell-009
+import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -15,11 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .foundations.files import InputError, config_hash, read_json, sha256_file, write_json
-from .foundations.masks import MaskDatabase
+from stvg_nb.foundations.files import (
+    InputError,
+    config_hash,
+    read_json,
+    read_text,
+    sha256_file,
+    write_json,
+)
+from .foundations.masks import MASKS_SCHEMA, MaskDatabase
 from .foundations.store import content_hash
 from .foundations.settings import load_profile
-from .foundations.video import PICTURES, VideoInfo, iter_frames, probe, write_video
+from .foundations.video import PICTURES, Clip, VideoInfo, iter_frames, probe, write_video
 from .foundations.detections import Detections, Region, check_classes, region_of, select
 from .foundations.identity import appearance, identity_report, stitch
 from .foundations.mark_drawing import marked_frame, visible_marks
@@ -204,7 +214,7 @@ class DatabaseBuilder:
         taken, self.session.withdrawn = self.session.withdrawn, []
         for id, first, last in taken:
             for frame in range(first, last + 1):
-                self.db.masks[id].pop(frame, None)
+                self.db.remove(id, frame)
         return {id for id, _, _ in taken}
 
     def start(self, frame: int, seed: Region, label: str, score: float) -> Region:
@@ -249,7 +259,7 @@ def visit_key_frame(
     tracked = {id: region_of(m) for id, m in present.items()}
     new, replaced = accept_new([s for _, s in seeds], tracked, builder.config)
     for id in replaced:
-        builder.db.masks[id].pop(frame, None)
+        builder.db.remove(id, frame)
     for which, seed in (seeds[j] for j in new):
         id = builder.next
         tracked[id] = builder.start(frame, seed, found.labels[which], found.scores[which])
@@ -278,7 +288,7 @@ def exclude_overlaps(
     db: MaskDatabase,  # changed
 ) -> None:
     "The release's label map: on each frame a later ID takes the pixels of an earlier one."
-    for frame in sorted({f for m in db.masks.values() for f in m}):
+    for frame in db.frames_of():
         taken = np.zeros(db.size, bool)
         for id in reversed(db.ids):
             mask = db.mask(id, frame)
@@ -301,7 +311,6 @@ def _track(builder, path, found, progress):
         for frame, masks in session.backward():
             builder.record(frame, masks)
             builder.withdraw()
-    builder.db.counts = dict(session.counts)
 
 # %% ../nbs/01_prompting.ipynb #cell-049
 def _from_parts(db, path, config, detector, tracker, detections, progress):
@@ -396,9 +405,52 @@ def _kept(database, path, config_key):
         db = MaskDatabase.open(database)
     except InputError:
         return None
-    return db if db.config_hash == config_key and db.video["sha256"] == content_hash(path) else None
+    mine = db.config_hash == config_key and db.video["sha256"] == content_hash(path)
+    return db if mine else None
 
-# %% ../nbs/01_prompting.ipynb #cell-062
+# %% ../nbs/01_prompting.ipynb #cell-063
+_NOT_MINE = "was not made by stvg prompt and is not replaced; move it away or choose another name"
+
+
+def _numbered_here(path):
+    return Clip.read(path, 0, 1).metadata.get("comment", "").startswith("numbered from ")
+
+
+def _database_here(path):
+    return read_json(path).get("schema") == MASKS_SCHEMA
+
+
+def _report_here(path):
+    return {"births", "deaths", "switches"} <= set(read_json(path))
+
+
+def _made_here(path, look):
+    "Would replacing this file lose nothing that somebody else made?"
+    if not path.is_file():
+        return False
+    try:
+        return not path.stat().st_size or bool(look(path))
+    except (InputError, AttributeError, TypeError):
+        return False
+
+# %% ../nbs/01_prompting.ipynb #cell-064
+def check_replaced(
+    video: Path | str,  # the input
+    output: Path | str,  # the numbered video
+    database: Path | str,
+) -> None:
+    "Refuse to replace an input, or a file that was not made by an earlier run (`InputError`)."
+    looks = {Path(output): _numbered_here, Path(database): _database_here}
+    looks[report_path(database)] = _report_here
+    for path, look in looks.items():
+        if not os.path.lexists(path):
+            continue
+        if path.exists() and os.path.samefile(path, video):
+            raise InputError(path, "is the input itself; choose another name for the output")
+        if not _made_here(path, look):
+            raise InputError(path, _NOT_MINE)
+
+# %% ../nbs/01_prompting.ipynb #cell-066
 def _write_numbered(path, output, db, config, info):
     marks = visible_marks(db, range(info.frame_count), config)
     height, width = info.height - info.height % 2, info.width - info.width % 2
@@ -408,7 +460,7 @@ def _write_numbered(path, output, db, config, info):
     )
     write_video(output, frames, info.fps, metadata={"comment": f"numbered from {Path(path).name}"})
 
-# %% ../nbs/01_prompting.ipynb #cell-063
+# %% ../nbs/01_prompting.ipynb #cell-067
 def prompt_video(
     path: Path | str,  # video
     output: Path | str,  # `.mp4` with the IDs drawn
@@ -424,6 +476,7 @@ def prompt_video(
     began, config, info = time.time(), check_config(config or variant()), probe(path)
     output = Path(output)
     database = Path(database or output.with_name(f"{output.stem}.masks.json.gz"))
+    check_replaced(path, output, database)
     detector, why = None, "detector: detections are given"
     if detections is None:
         detector, why = choose_detector(config, info, device)
@@ -448,24 +501,36 @@ def prompt_video(
     spent = dict(seconds=round(time.time() - began, 3))
     return dict(schema="stvg.prompt/1") | files | counts | spent
 
-# %% ../nbs/01_prompting.ipynb #cell-067
+# %% ../nbs/01_prompting.ipynb #cell-071
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
 
 
 def _listed(source):  # text file
     if not source.is_file():
         raise InputError(source, "no such list of videos")
-    lines = [line.split("#")[0].strip() for line in source.read_text().splitlines()]
+    lines = [re.split(r"(?:^|\s)#", line)[0].strip() for line in read_text(source).split("\n")]
     return [source.parent / line for line in lines if line]  # an absolute path stays as it is
 
-# %% ../nbs/01_prompting.ipynb #cell-068
+
+def _searched(folder, output):
+    "The videos below a folder: no hidden or temporary files, nothing that was written here."
+    found, own = [], output and Path(output).resolve()
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        written = own in path.resolve().parents
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not hidden and not written:
+            found.append(path)
+    return found
+
+# %% ../nbs/01_prompting.ipynb #cell-072
 def list_videos(
-    source: Path | str,  # video, folder of videos, or text file, a path a line (`#`: a comment)
+    source: Path | str,  # video, folder of videos, or text file, a path a line (` #`: a comment)
+    output: Path | str | None = None,  # folder of the results; left out where it lies in `source`
 ) -> list[Path]:
     "The videos that a source names."
     source = Path(source)
     if source.is_dir():
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        found = _searched(source, output)
         if not found and any(p.suffix.lower() in PICTURES for p in source.iterdir()):
             return [source]  # a folder of frames is one video
     elif source.suffix.lower() in (".txt", ".list"):
@@ -476,25 +541,32 @@ def list_videos(
         raise InputError(source, f"names no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return found
 
-# %% ../nbs/01_prompting.ipynb #cell-070
+# %% ../nbs/01_prompting.ipynb #cell-074
 def _finished(record, key, output):
     "The result of an earlier run, if its video is still the one that it wrote."
     if not record.is_file():
         return None
     old = read_json(record)
+    if not isinstance(old, dict) or "key" not in old or "sha256" not in old:
+        raise InputError(record, _NOT_MINE)
     if old["key"] == key and output.is_file() and sha256_file(output) == old["sha256"]:
         return old["result"]
     return None
 
 
-def _refuse_twins(videos, folder):
+def _refuse_clashes(videos, folder):
+    "No two videos of one name, and none that would be written over itself."
     names = [Path(v).stem for v in videos]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         reason = f"two videos would be written as {twice[0]}.mp4; give them different names"
         raise InputError(folder, reason)
+    for video in videos:
+        output = folder / f"{Path(video).stem}.mp4"
+        if output.exists() and Path(video).exists() and output.samefile(video):
+            raise InputError(output, "is an input of this command too; choose another output")
 
-# %% ../nbs/01_prompting.ipynb #cell-071
+# %% ../nbs/01_prompting.ipynb #cell-075
 def prompt_many(
     videos: Sequence[Path | str],
     folder: Path | str,  # outputs go here, under the videos' own names
@@ -507,7 +579,7 @@ def prompt_many(
     from tqdm.auto import tqdm
 
     folder, done, aside = Path(folder), [], []
-    _refuse_twins(videos, folder)
+    _refuse_clashes(videos, folder)
     for path in tqdm(videos, unit="video", disable=quiet or None):
         output = folder / f"{Path(path).stem}.mp4"
         record = folder / f"{Path(path).stem}.prompt.json"
@@ -525,6 +597,6 @@ def prompt_many(
             aside.append(dict(video=str(path), reason=e.reason))
     return dict(schema="stvg.prompt/1", videos=done, quarantined=aside)
 
-# %% ../nbs/01_prompting.ipynb #cell-080
+# %% ../nbs/01_prompting.ipynb #cell-084
 from .foundations.detections import Detections as Detections
 from .foundations.detections import select as select
