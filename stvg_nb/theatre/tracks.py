@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'THETAS', 'REPAIRS', 'id_switches', 'forward_only', 'all_steps', 'judge', 'study_clip', 'plain_code',
-           'study_key', 'study', 'mean_of', 'settled', 'drifted', 'studied', 'measure_memory', 'peak_memory']
+           'study_settings', 'study_key', 'study', 'mean_of', 'settled', 'drifted', 'studied', 'measure_memory',
+           'peak_memory']
 
 # %% ../../nbs/theatre/tracks.ipynb #cell-003
 import ast
@@ -209,15 +210,20 @@ def _idle(statement):
     return isinstance(statement, (ast.Import, ast.ImportFrom))
 
 # %% ../../nbs/theatre/tracks.ipynb #cell-028
+def study_settings(config: PromptingConfig | None = None) -> dict:
+    "What a record depends on, but for the code."
+    note = read_json(package_dir() / "weights" / "puppets-yolo12n.json")
+    switches = asdict(config or variant())
+    return dict(config=switches, detector=note["sha256"], puppets=VERSION)
+
+
 def study_key(config: PromptingConfig | None = None) -> str:
-    "Hash of what a record depends on."
+    "Hash of all that a record depends on."
     rooms = detections, identity, mark_drawing, prompting, sessions, flow, flow_tracker
     own = _switches_of, id_switches, forward_only, all_steps, judge, study_clip
     parts: list[ModuleType] = [*rooms, voting, repair, *own]
     code = {p.__name__: sha256_bytes(plain_code(inspect.getsource(p)).encode()) for p in parts}
-    note = read_json(package_dir() / "weights" / "puppets-yolo12n.json")
-    settings = dict(config=asdict(config or variant()), detector=note["sha256"])
-    return config_hash(settings | dict(puppets=VERSION, code=code))
+    return config_hash(study_settings(config) | dict(code=code))
 
 # %% ../../nbs/theatre/tracks.ipynb #cell-030
 def study(
@@ -276,7 +282,8 @@ def drifted(
     if len(out) > most * len(fresh):
         some = ", ".join(out[:5])
         raise RuntimeError(
-            f"{len(out)} of {len(fresh)} clips differ from the kept records ({some})"
+            f"{len(out)} of {len(fresh)} clips differ from the kept records ({some}); if the code "
+            "was changed for that, study all: make reproduce FULL=1"
         )
     return out
 
@@ -300,7 +307,7 @@ def studied(
     progress: bool = False,
 ) -> tuple[list, list, dict]:  # records without times, those of this run, what a table row says
     "The kept records of a split where they fit, checked on some clips; else new ones."
-    key, afresh = study_key(config), min(afresh, clips)
+    key, afresh = config_hash(study_settings(config)), min(afresh, clips)
     kept = _records_at(path, key, clips)
     whole = every or not kept
     options = dict(config=config, progress=progress, afresh=afresh, detector=detector)
