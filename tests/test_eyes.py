@@ -52,14 +52,14 @@ def test_rf_detr_and_edgetam_number_a_video(home):
     parts = dict(detector_weights=home / "rf_detr", tracker_weights=home / "edgetam")
     db, said = prompt(home, "apache", **parts, confidence=0.0, classes="all", new_iou=0.9)
     assert "detector transformers:rf_detr@" in said and "tracker edgetam:edgetam@" in said
-    assert len(db) and {o["label"] for o in db.objects.values()} <= {"Person", "dog"}
+    assert len(db) and {db.info(i)["label"] for i in db.ids} <= {"Person", "dog"}
 
 
 def test_sam3_numbers_a_video_from_words(home):
     parts = dict(tracker="sam3", tracker_weights=home / "sam3", classes="'dog, person'")
     db, said = prompt(home, "words", **parts)
     assert "detector none: sam3 finds what it tracks" in said and "tracker sam3:sam3@" in said
-    assert len(db) and {o["label"] for o in db.objects.values()} <= {"dog", "person"}
+    assert len(db) and {db.info(i)["label"] for i in db.ids} <= {"dog", "person"}
     assert db.ids == list(range(1, len(db) + 1))
 
 
