@@ -11,7 +11,7 @@ __all__ = ['PARTS', 'BOX_VARIANTS', 'BoxTarget', 'as_box_target', 'r_format', 'r
 # %% ../nbs/10a_box_rewards.ipynb #cell-003
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np

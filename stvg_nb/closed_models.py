@@ -35,7 +35,7 @@ from stvg_nb.box_answers import (
 from .foundations.files import InputError
 from .foundations.geometry import Interval
 from .foundations.samples import Answer, Sample
-from .foundations.settings import SamplingConfig, load_profile
+from .foundations.settings import load_profile
 from .models import load_policy
 from .policies import AnswerConfig, clip_window, video_facts
 from .predict import predict, samples_to_predict
