@@ -232,7 +232,8 @@ def test_a_picture_track_is_not_the_video(tmp_path, cover_first):
 
 
 def test_a_window_beyond_the_video_is_set_aside_by_name(tmp_path):
-    from stvg_nb.models import Policy, toy_family
+    from stvg_nb.decoding import Policy
+    from stvg_nb.toy_families import toy_family
     from stvg_nb.policies import AnswerConfig, answer_all
 
     write_video(tmp_path / "m.mp4", corner(20), 10)
