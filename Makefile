@@ -40,7 +40,7 @@ install:  ## virtual environment, pinned packages, notebook kernel; nothing to d
 test: install  ## the notebooks' own tests, then tests/
 	@bash scripts/test.sh
 
-reproduce: install  ## run every chapter headless, regenerate tables and figures (PROFILE=tiny JOBS=2 FULL=1)
+reproduce: install  ## run the chapters of the tables and figures headless, regenerate them (PROFILE=tiny JOBS=2 FULL=1)
 	$(PY) -m stvg_nb.cli reproduce --profile $(call quote,$(value PROFILE)) \
 	  $(if $(JOBS),--jobs $(call quote,$(value JOBS))) $(if $(filter-out 0,$(FULL)),--full)
 
