@@ -154,4 +154,6 @@ def check_ranges(
         r = RANGES.get(name)
         if r is None or r.holds(value):
             continue
-        raise InputError(where, f"setting {name!r} is {value!r}, needs {in_words(r)}")
+        section, _, key = name.rpartition(".")
+        place = f"{where}, {section}" if section else where
+        raise InputError(place, f"setting {key!r} is {value!r}, needs {in_words(r)}")
