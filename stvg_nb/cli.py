@@ -61,11 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 # %% ../nbs/12_cli.ipynb #cell-012
+_SHOWN = dict(queries="QUERY", video="VIDEO")  # arguments that have no option
+
+
 def _refuse_empty(options):
     "No option is an empty text, and none holds the character that ends a file name."
     for name, value in vars(options).items():
         values = value if isinstance(value, list) else [value]
-        where = f"--{name.replace('_', '-')}"
+        where = _SHOWN.get(name) or f"--{name.replace('_', '-')}"
         if "" in values:
             raise InputError(where, "is empty; give a value, or leave it out")
         if any(isinstance(v, str) and "\0" in v for v in values):

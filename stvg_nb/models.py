@@ -111,8 +111,8 @@ POLICIES = Registry(  # prefix -> name -> (model, processor)
 )
 
 
-def _registered(name: str, dtype) -> tuple:
-    "Model and processor of `prefix:rest`, for a prefix of `POLICIES`."
+def _registered(name: str, dtype) -> tuple | object:
+    "Model and processor of `prefix:rest`, or a whole policy, for a prefix of `POLICIES`."
     import torch
 
     prefix, _, rest = name.partition(":")
@@ -121,8 +121,10 @@ def _registered(name: str, dtype) -> tuple:
     except InputError:
         why = f"no policy of the kind {prefix!r} comes with this installation (`make weights`)"
         raise InputError(name, f"{why}; known are {', '.join(POLICIES)}") from None
-    model, processor = load(rest or "base")
-    return model.to(dtype or torch.float32), processor
+    loaded = load(rest or "base")
+    if not isinstance(loaded, tuple):
+        return loaded  # a policy by itself, such as a model behind an interface
+    return loaded[0].to(dtype or torch.float32), loaded[1]
 
 # %% ../nbs/04bc_models.ipynb #cell-023
 def load_model(
@@ -157,12 +159,7 @@ def load_policy(
     import torch
 
     dtype = dtype or (torch.float32 if str(device).startswith("cpu") else torch.bfloat16)
-    prefix, colon, rest = str(name).partition(":")
-    if colon and prefix in POLICIES and not Path(name).exists():
-        loaded = POLICIES[prefix](rest or "base")
-        if not isinstance(loaded, tuple):
-            return loaded  # a policy by itself, such as a model behind an interface
-        model, processor = loaded[0].to(dtype), loaded[1]
-    else:
-        model, processor = load_model(str(name), dtype)
-    return Policy(str(name), model.to(device), processor)
+    loaded = load_model(str(name), dtype)
+    if not isinstance(loaded, tuple):
+        return loaded  # of a prefix that makes whole policies
+    return Policy(str(name), loaded[0].to(device), loaded[1])

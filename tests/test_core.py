@@ -709,7 +709,8 @@ def test_profiles_that_inherit_in_a_circle(tmp_path):
 
 
 def test_all_profiles_load_and_smoke_is_the_default_under_test(monkeypatch):
-    assert set(core.profiles()) == {"smoke", "tiny", "one-gpu", "a100", "a100-dry", "o1"}
+    names = {"smoke", "tiny", "one-gpu", "one-gpu-apache", "a100", "a100-dry", "o1"}
+    assert set(core.profiles()) == names
     for name in core.profiles():
         assert load_profile(name).name == name
     monkeypatch.delenv("STVG_PROFILE", raising=False)

@@ -48,6 +48,10 @@ class VideoInfo:
         return isinstance(self.fps, UnevenRate)
 
 # %% ../../nbs/foundations/video.ipynb #cell-011
+# what FFmpeg draws as pictures although it is none: any file of some endings
+_TEXT = ("adf", "bin", "idf", "tty", "xbin")
+
+
 def _open_video(path):
     import av
 
@@ -58,6 +62,9 @@ def _open_video(path):
         container = av.open(str(path), metadata_errors="replace")
     except Exception as e:
         raise InputError(path, f"is not a video that can be opened ({type(e).__name__})") from None
+    if container.format.name in _TEXT:
+        container.close()
+        raise InputError(path, "is no video (it is read as text on a terminal)")
     if not container.streams.video:
         container.close()
         raise InputError(path, "has no video stream")
@@ -81,6 +88,8 @@ def _stream(container):
 # %% ../../nbs/foundations/video.ipynb #cell-013
 def _stream_fps(container, path):
     stream = _stream(container)
+    if stream.codec_context is None:
+        raise InputError(path, "is in a format that cannot be decoded; write it again as H.264")
     rate = stream.average_rate or stream.guessed_rate
     if not rate or rate <= 0:
         raise InputError(path, "states no frame rate; write it again with one")
