@@ -431,10 +431,9 @@ def _check_ground(options):
     database = options.database and Path(options.database)
     if database and os.path.lexists(database) and not database.is_file():
         raise InputError(database, "is no plain file; name a database, or where to write one")
-    written = [options.output, options.render]
-    if options.database and not Path(options.database).exists():
-        written.append(options.database)
-    check_outputs(written, [options.video, options.database], options.overwrite)
+    made = database if database and not database.exists() else None
+    read = [options.video, None if made else database]
+    check_outputs([options.output, options.render, made], read, options.overwrite)
 
 # %% ../nbs/11d_commands.ipynb #cell-064
 def ground_command(options):

@@ -79,9 +79,10 @@ def _stream(container):
 
     def rank(s):
         more = s.frames != 1 and not (s.duration or 2) == 1
-        size = (s.width or 0) * (s.height or 0)
+        known = s.codec_context is not None
+        size = (s.width or 0) * (s.height or 0) if known else 0
         chosen = bool(s.disposition & av.stream.Disposition.default)
-        return not s.disposition & cover, more, chosen, size
+        return known, not s.disposition & cover, more, chosen, size
 
     return max(container.streams.video, key=rank)  # of equals the first
 
