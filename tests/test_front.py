@@ -21,6 +21,8 @@ import sys
 class Without:
     def __init__(self, finder):
         self.finder = finder
+    def __getattr__(self, name):  # the names of installed distributions
+        return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] not in {blocked!r}:
             return self.finder.find_spec(name, path, target)
