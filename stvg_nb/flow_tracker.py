@@ -25,7 +25,7 @@ from stvg_nb.flow import (
     window,
 )
 from .foundations.prompting_config import PromptingConfig
-from .sessions import FrameStore, Session
+from .sessions import Session, image_store
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-009
 class FlowTracker:
@@ -71,13 +71,7 @@ class FlowSession(Session):
         scale = min(1, tracker.side / max(height, width))
         self.small = max(round(height * scale), 1), max(round(width * scale), 1)
 
-        def save(path, image):
-            image.tofile(path)
-
-        def load(path):
-            return np.fromfile(path, np.uint8).reshape(*self.small, 3)
-
-        store = FrameStore(tracker.budget, save, load, lambda x: x.nbytes, tracker.folder)
+        store = image_store(tracker.budget, *self.small, tracker.folder)
         super().__init__(frames, height, width, n_frames, store, backward)
         self.tracker = tracker
         self.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -87,18 +81,6 @@ class FlowSession(Session):
         self.last, self.misses = {}, {}  # {(id, sign): ...}: last key frame that bore it out, count
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-011
-@patch
-def _resize(self: FlowSession, image, size):
-    import cv2
-
-    if image.shape[:2] == size:
-        return image
-    how = cv2.INTER_LINEAR if size == self.size else cv2.INTER_AREA
-    if image.dtype == bool:
-        return cv2.resize(image.view(np.uint8) * 255, size[::-1], interpolation=how) > 127
-    return cv2.resize(image, size[::-1], interpolation=how)
-
-
 @patch
 def _ingest(self: FlowSession, first, images):
     for frame, image in enumerate(images, first):

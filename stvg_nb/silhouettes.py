@@ -364,18 +364,6 @@ class SilhouetteSession(Session):
 
 # %% ../nbs/01i_silhouettes.ipynb #cell-030
 @patch
-def _resize(self: SilhouetteSession, image, size):
-    import cv2
-
-    if image.shape[:2] == size:
-        return image
-    how = cv2.INTER_LINEAR if size == self.size else cv2.INTER_AREA
-    if image.dtype == bool:
-        return cv2.resize(image.view(np.uint8) * 255, size[::-1], interpolation=how) > 127
-    return cv2.resize(image, size[::-1], interpolation=how)
-
-# %% ../nbs/01i_silhouettes.ipynb #cell-031
-@patch
 def _ingest(self: SilhouetteSession, first, images):
     import cv2
 
@@ -402,7 +390,7 @@ def segment(self: SilhouetteSession, box: np.ndarray) -> np.ndarray:  # (H, W) b
     out[at] = self._resize(self.store.get(self.frame)[1], self.size)[at]
     return out
 
-# %% ../nbs/01i_silhouettes.ipynb #cell-032
+# %% ../nbs/01i_silhouettes.ipynb #cell-031
 @patch
 def _seed(self: SilhouetteSession, frame, mask, box):
     mask = self.segment(box) if mask is None else mask
@@ -432,7 +420,7 @@ def _flow(self: SilhouetteSession, frame, before):  # (H, W, 2) pixels
 
     return flow
 
-# %% ../nbs/01i_silhouettes.ipynb #cell-033
+# %% ../nbs/01i_silhouettes.ipynb #cell-032
 @patch
 def _move(self: SilhouetteSession, frame, tracks, sign):
     tracks = [t for t in tracks if t.state is not None]
@@ -446,7 +434,7 @@ def _move(self: SilhouetteSession, frame, tracks, sign):
         id: (self._full(f.seen), min(f.seen[2].sum() / f.whole, 1.0)) for id, f in shown.items()
     }
 
-# %% ../nbs/01i_silhouettes.ipynb #cell-035
+# %% ../nbs/01i_silhouettes.ipynb #cell-034
 @patch
 def unclaimed(self: SilhouetteSession, found: Detections) -> Detections:
     "What stands on the current frame besides the figures that have a number."
@@ -487,7 +475,7 @@ def _piece(stats, figures):
             return True
     return False
 
-# %% ../nbs/01i_silhouettes.ipynb #cell-036
+# %% ../nbs/01i_silhouettes.ipynb #cell-035
 @patch
 def add(self: SilhouetteSession, id, frame, mask=None, box=None) -> np.ndarray:
     "As `Session.add`."
@@ -499,7 +487,7 @@ def add(self: SilhouetteSession, id, frame, mask=None, box=None) -> np.ndarray:
         self.arrived[frame] = {i: copy.deepcopy(f) for i, f in live.items()}
     return out
 
-# %% ../nbs/01i_silhouettes.ipynb #cell-038
+# %% ../nbs/01i_silhouettes.ipynb #cell-037
 @patch
 def backward(self: SilhouetteSession):  # yields (frame, {id: (H, W) bool}), latest frame first
     "Everybody back to the first frame, from the last arrival on."
@@ -533,7 +521,7 @@ def _short_lives(self: SilhouetteSession):
         if len(life) < min(self.tracker.least, self.n_frames):
             self.withdrawn.append((id, min(life), max(life)))
 
-# %% ../nbs/01i_silhouettes.ipynb #cell-039
+# %% ../nbs/01i_silhouettes.ipynb #cell-038
 @patch
 def _back_from(self: SilhouetteSession, start, states, fresh):
     "The arrivals of one frame, and whom they meet, as far back as they go."
@@ -588,7 +576,7 @@ def _near(self: SilhouetteSession, moving, figures):  # -> (h, w) bool
         parts |= set(np.unique(labels[rows, cols][ahead.inside(rows, cols)]).tolist())
     return np.isin(labels, [p for p in parts if p])
 
-# %% ../nbs/01i_silhouettes.ipynb #cell-043
+# %% ../nbs/01i_silhouettes.ipynb #cell-042
 def make_silhouettes(config: PromptingConfig, device: str = "cpu") -> SilhouetteTracker:
     "The tracker `silhouettes` of the registry; it is given its detector when it starts."
     return SilhouetteTracker(None)

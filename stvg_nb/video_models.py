@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .foundations.files import InputError
 from .foundations.pretrained import load_pretrained, model_name
 from .foundations.prompting_config import PromptingConfig
-from .sessions import FrameStore, Session
+from .sessions import Session, image_store
 
 # %% ../nbs/01g_video_models.ipynb #cell-012
 class FrameCount:
@@ -72,13 +72,7 @@ class VideoModelSession(Session):
     "One video under a model of transformers."
 
     def __init__(self, tracker, frames, height, width, n_frames, backward=True):
-        def save(path, image):
-            image.tofile(path)
-
-        def load(path):
-            return np.fromfile(path, np.uint8).reshape(height, width, 3)
-
-        store = FrameStore(tracker.budget, save, load, lambda x: x.nbytes, tracker.folder)
+        store = image_store(tracker.budget, height, width, tracker.folder)
         super().__init__(frames, height, width, n_frames, store, backward)
         self.tracker, self.model = tracker, tracker.model
         self.encoded = None  # (frame, features): of the last frame that was asked for

@@ -10,6 +10,7 @@ __all__ = ['DRAWING', 'VARIANTS', 'COLOURS', 'DETECTORS', 'TRACKERS', 'TRACK_SOU
 from dataclasses import dataclass
 
 from .files import InputError
+from .ranges import choices_of
 from .registries import Registry
 
 # %% ../../nbs/foundations/prompting_config.ipynb #cell-006
@@ -93,14 +94,7 @@ def colour(
     return COLOURS[name]
 
 # %% ../../nbs/foundations/prompting_config.ipynb #cell-016
-_CHOICES = dict(
-    new_rule=("paper", "release"),
-    reid=("off", "stitch"),
-    filter_scope=("category", "all"),
-    mark_anchor=("centroid", "midrow"),
-    mark_type=("number", "upper", "lower", "mix"),
-    draw_at=("native", "model"),
-)
+_CHOICES = choices_of("prompting")
 _NEGATIVE = dict(
     redetect_every="0 detects in the first frame only",
     release_after="0 lets no track end",

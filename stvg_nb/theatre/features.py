@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['visual_tokens', 'store_features', 'id_vectors', 'ClipFeatures', 'swappable_ids', 'swap_ids', 'shuffled_order',
-           'ClipExample', 'retrieval_example', 'collage_example', 'question_example', 'unmarked_example',
-           'store_stills', 'StillFeatures']
+           'lookup_traces', 'ClipExample', 'retrieval_example', 'collage_example', 'question_example',
+           'unmarked_example', 'store_stills', 'StillFeatures']
 
 # %% ../../nbs/theatre/features.ipynb #cell-007
 from collections.abc import Callable
@@ -184,28 +184,16 @@ def shuffled_order(
     return order, np.arange(PAIRS)
 
 # %% ../../nbs/theatre/features.ipynb #cell-029
-@dataclass
-class ClipExample:
-    "A clip as the language model gets it, and the traces about it."
-
-    features: np.ndarray  # (pairs, TOKENS, hidden) float32
-    cells: np.ndarray  # (pairs, TOKENS, 9) is this number on this token?
-    traces: list  # of Trace
-    times: np.ndarray = field(default_factory=lambda: np.arange(PAIRS))  # second of each pair
-    still: bool = False  # one picture in place of a clip
-    mixed: bool = False  # pairs of frames side by side are not neighbours in time
-
-# %% ../../nbs/theatre/features.ipynb #cell-031
-def retrieval_example(
+def lookup_traces(
     kept: ClipFeatures,
     encoder: TextEncoder,
     rng: np.random.Generator,
-    m: int,  # pairs of frames
+    i: int,  # which clip
+    order: np.ndarray,  # (m,) its pairs of frames, in the order shown
+    times: np.ndarray,  # (m,) second of each
     misread_runs: float = 0.0,  # see `misread_track`
-) -> ClipExample:
-    "A shuffled clip: everybody's clothes, and the tracks of up to four."
-    i = int(rng.integers(len(kept)))
-    order, times = shuffled_order(rng, kept.busy(i), m)
+) -> tuple:  # features, cells, [(number, puppet)], [trace of clothes, trace of actions]
+    "What everybody wears, and what up to four do in each pair; numbers are dealt anew."
     features, cells, numbers = swap_ids(kept, i, order, rng, swappable_ids(kept, i, rng))
     script, tracks = kept.script(i), kept.tracks(i)
     numbered = sorted((n, k) for k, n in numbers.items() if k < len(script.puppets))
@@ -218,9 +206,35 @@ def retrieval_example(
         acts.write(f" ; {n}", 0.0)
         written = misread_track(track, rng, runs=misread_runs)
         write_track(acts, track, n, times, written=written)
-    return ClipExample(features, cells, [clothes, acts], times)
+    return features, cells, numbered, [clothes, acts]
 
-# %% ../../nbs/theatre/features.ipynb #cell-034
+# %% ../../nbs/theatre/features.ipynb #cell-030
+@dataclass
+class ClipExample:
+    "A clip as the language model gets it, and the traces about it."
+
+    features: np.ndarray  # (pairs, TOKENS, hidden) float32
+    cells: np.ndarray  # (pairs, TOKENS, 9) is this number on this token?
+    traces: list  # of Trace
+    times: np.ndarray = field(default_factory=lambda: np.arange(PAIRS))  # second of each pair
+    still: bool = False  # one picture in place of a clip
+    mixed: bool = False  # pairs of frames side by side are not neighbours in time
+
+# %% ../../nbs/theatre/features.ipynb #cell-032
+def retrieval_example(
+    kept: ClipFeatures,
+    encoder: TextEncoder,
+    rng: np.random.Generator,
+    m: int,  # pairs of frames
+    misread_runs: float = 0.0,  # see `misread_track`
+) -> ClipExample:
+    "A shuffled clip: everybody's clothes, and the tracks of up to four."
+    i = int(rng.integers(len(kept)))
+    order, times = shuffled_order(rng, kept.busy(i), m)
+    features, cells, _, traces = lookup_traces(kept, encoder, rng, i, order, times, misread_runs)
+    return ClipExample(features, cells, traces, times)
+
+# %% ../../nbs/theatre/features.ipynb #cell-035
 def _collage_part(kept, rng):  # one numbered pair of frames, and what its puppets wear and do
     i = int(rng.integers(len(kept)))
     busy, script = kept.busy(i), kept.script(i)
@@ -236,7 +250,7 @@ def _collage_part(kept, rng):  # one numbered pair of frames, and what its puppe
     ]
     return features, cells, lines
 
-# %% ../../nbs/theatre/features.ipynb #cell-035
+# %% ../../nbs/theatre/features.ipynb #cell-036
 def collage_example(
     kept: ClipFeatures,
     encoder: TextEncoder,
@@ -258,7 +272,7 @@ def collage_example(
     features, cells = (np.concatenate(p) for p in zip(*parts))
     return ClipExample(features, cells, [trace], times)
 
-# %% ../../nbs/theatre/features.ipynb #cell-038
+# %% ../../nbs/theatre/features.ipynb #cell-039
 def question_example(
     kept: ClipFeatures,
     encoder: TextEncoder,
@@ -289,7 +303,7 @@ def question_example(
         traces.append(reasoning_trace(trace, q["facts"], numbers, think, misread))
     return ClipExample(features, cells, traces) if traces else None
 
-# %% ../../nbs/theatre/features.ipynb #cell-040
+# %% ../../nbs/theatre/features.ipynb #cell-041
 def unmarked_example(
     kept: ClipFeatures,  # of clips without marks
     encoder: TextEncoder,
@@ -311,7 +325,7 @@ def unmarked_example(
     features = kept.features[i].astype(np.float32)
     return ClipExample(features, kept.cells[i], traces) if traces else None
 
-# %% ../../nbs/theatre/features.ipynb #cell-043
+# %% ../../nbs/theatre/features.ipynb #cell-044
 def _still(script, question, rng):  # -> picture, (x, y) of the target's pixels, box; or None
     "A random frame of a question's answer interval, at the model's size."
     import cv2
@@ -327,7 +341,7 @@ def _still(script, question, rng):  # -> picture, (x, y) of the target's pixels,
     image = cv2.resize(frame, SIZE[::-1], interpolation=cv2.INTER_AREA)
     return image, (columns * across, rows * down), (x1, y1, x2, y2)
 
-# %% ../../nbs/theatre/features.ipynb #cell-044
+# %% ../../nbs/theatre/features.ipynb #cell-045
 def store_stills(
     out: Path,  # folder to write into
     tower,
@@ -356,7 +370,7 @@ def store_stills(
     np.savez_compressed(out / "stills.npz", features=features[:n], cells=cells[:n])
     write_json(out / "asked.json", asked)
 
-# %% ../../nbs/theatre/features.ipynb #cell-045
+# %% ../../nbs/theatre/features.ipynb #cell-046
 class StillFeatures:
     "Kept visual tokens of single frames with their questions and boxes."
 

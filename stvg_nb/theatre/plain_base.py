@@ -7,7 +7,7 @@ __all__ = ['LAYERS', 'HEAD_OFFSETS', 'NearLook', 'near_looks', 'near_attention_l
            'window_order', 'reading_example', 'plain_loss', 'train_plain_reading', 'plain_example', 'plain_text_trace',
            'train_cold_start', 'extract_plain_features', 'extract_plain_stills', 'plain_jobs', 'cold_starts']
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-006
+# %% ../../nbs/theatre/plain_base.ipynb #cell-007
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +16,13 @@ import numpy as np
 
 from ..foundations.files import write_json
 from ..questions import build_prompt
-from .facts import clothes_of, training_questions
+from .facts import training_questions
 from stvg_nb.theatre.features import (
     ClipExample,
     ClipFeatures,
     StillFeatures,
     collage_example,
+    lookup_traces,
     shuffled_order,
     store_features,
     store_stills,
@@ -30,7 +31,7 @@ from stvg_nb.theatre.features import (
     unmarked_example,
 )
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-007
+# %% ../../nbs/theatre/plain_base.ipynb #cell-008
 from .jobs import TrainingJob
 from .labels import PROBE_HEADS, numbered_batch, probe_loss
 from stvg_nb.theatre.lessons import (
@@ -50,10 +51,10 @@ from .policy import load, save_policy
 from .resumable import resumable_loop
 from .row_training import on_validation
 from .seeing import PAIRS, RenderedClips
-from .traces import Trace, add_distractors, misread_track, write_clothes, write_track
+from .traces import Trace, add_distractors, misread_track
 from .vocabulary import time_text
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-009
+# %% ../../nbs/theatre/plain_base.ipynb #cell-010
 LAYERS = 5  # of the language model: two behind the one whose heads are pointed
 HEAD_OFFSETS = (0, -1, 1)  # seconds, for each supervised head
 
@@ -89,7 +90,7 @@ def _rows_shown(shown, pair, offset, mixed):  # -> visual tokens of one head
         return np.zeros(0, int)  # nothing to be seen: this head is left alone
     return there * shown.shape[1] + np.flatnonzero(shown[there])
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-011
+# %% ../../nbs/theatre/plain_base.ipynb #cell-012
 def near_attention_loss(
     query,  # (1, heads, S, d), with rotary positions
     key,  # (1, kv heads, S, d)
@@ -114,7 +115,7 @@ def near_attention_loss(
     gap = torch.logsumexp(score + clip, -1) - torch.logsumexp(score + right, -1)
     return gap[has].mean(), (float((-gap[0].detach()).exp().mean()), 1)
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-014
+# %% ../../nbs/theatre/plain_base.ipynb #cell-015
 def _tower_batch(learner, sources, rng):
     "Pixel rows, grids and labels of pairs of clips and of rehearsals."
     import torch
@@ -146,7 +147,7 @@ def _adam(weights, lr, muon_lr, decay=0.0, betas=(0.9, 0.98)):
 
     return [torch.optim.AdamW(weights.values(), lr=lr, betas=betas, weight_decay=decay)]
 
-# %% ../../nbs/theatre/plain_base.ipynb #9a63283cbaf04dbcab1f6479b197f3a8
+# %% ../../nbs/theatre/plain_base.ipynb #cell-017
 def train_plain_tower(
     out: Path,
     needs: dict,  # clips-train, clips-val, rehearsals, `start`
@@ -183,7 +184,7 @@ def train_plain_tower(
     scores = dict(val=_tower_scores(learner, val, batches), cpu_seconds=round(spent, 1))
     write_json(out / "metrics.json", scores, indent=1)
 
-# %% ../../nbs/theatre/plain_base.ipynb #8dd0d8092fe74a7c96281538738b07e2
+# %% ../../nbs/theatre/plain_base.ipynb #cell-018
 def _tower_scores(
     learner, val, batches
 ):  # on validation clips, marks where they belong and as in a test
@@ -191,7 +192,7 @@ def _tower_scores(
     faulty = probe_accuracy(learner, val, batches, exact=False, assign=pipeline_marks)
     return dict(exact=exact, pipeline=faulty)
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-018
+# %% ../../nbs/theatre/plain_base.ipynb #cell-020
 def shipped_tower(folder: Path) -> None:
     "Write the shipped base's tower as the result of the job that trained it; without a probe."
     import torch
@@ -206,7 +207,7 @@ def shipped_tower(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "weights.safetensors")
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-022
+# %% ../../nbs/theatre/plain_base.ipynb #cell-024
 def window_order(rng: np.random.Generator, busy: np.ndarray, m: int) -> tuple:
     "A run of m pairs of frames with something going on: (pairs to show, their seconds)."
     if m >= PAIRS:
@@ -217,7 +218,7 @@ def window_order(rng: np.random.Generator, busy: np.ndarray, m: int) -> tuple:
     shift = int(rng.integers(PAIRS - m + 1))
     return order, np.arange(shift, shift + m)
 
-# %% ../../nbs/theatre/plain_base.ipynb #72eea5119410473aa328ad9291626812
+# %% ../../nbs/theatre/plain_base.ipynb #cell-026
 def _places_line(encoder, places, cells, order, times, numbered, rng, most=12):
     "Seconds and numbers, and the column and row of each."
     trace = Trace(encoder).write(" ;", 0.0)
@@ -234,7 +235,7 @@ def _places_line(encoder, places, cells, order, times, numbered, rng, most=12):
         trace.write(f" {column}", 0.5, "side", (p, n)).write(f" {row}", 0.5, "side")
     return trace
 
-# %% ../../nbs/theatre/plain_base.ipynb #8edb47106e1a46a883d545849b8ab81b
+# %% ../../nbs/theatre/plain_base.ipynb #cell-027
 def reading_example(
     kept: ClipFeatures,
     encoder,
@@ -245,28 +246,18 @@ def reading_example(
     "A run of seconds: everybody's clothes, the strips of up to four, some places."
     i = int(rng.integers(len(kept)))
     order, times = window_order(rng, kept.busy(i), m)
-    features, cells, numbers = swap_ids(kept, i, order, rng, swappable_ids(kept, i, rng))
-    script, tracks = kept.script(i), kept.tracks(i)
-    numbered = sorted((n, k) for k, n in numbers.items() if k < len(script.puppets))
-    clothes, acts = Trace(encoder).write(" ;", 0.0), Trace(encoder).write(" ;", 0.0)
-    for n, k in numbered:
-        clothes.write(f" {n}", 0.5, "listed", (None, n))
-        write_clothes(clothes, clothes_of(script, k), (None, n), 0.5)
-    for n, k in [numbered[q] for q in rng.permutation(len(numbered))[:4]]:
-        track = [tracks[k][t] for t in order]
-        acts.write(f" ; {n}", 0.0)
-        written = misread_track(track, rng, runs=misread_runs)
-        write_track(acts, track, n, times, written=written)
+    looked_up = lookup_traces(kept, encoder, rng, i, order, times, misread_runs)
+    features, cells, numbered, traces = looked_up
     places = kept.clips.cached("places", kept.clip(i), place_cells)
     line = _places_line(encoder, places, cells, order, times, numbered, rng)
-    return ClipExample(features, cells, [clothes, acts, line], times)
+    return ClipExample(features, cells, [*traces, line], times)
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-027
+# %% ../../nbs/theatre/plain_base.ipynb #cell-030
 def plain_loss(learner, examples: list) -> tuple:  # (loss, {name: (right, all)})
     "`examples_loss` with heads for the seconds around."
     return examples_loss(learner, examples, looks_of=near_looks, gaze=near_attention_loss)
 
-# %% ../../nbs/theatre/plain_base.ipynb #10185d26023b46108eb7d9f57d49d2b3
+# %% ../../nbs/theatre/plain_base.ipynb #cell-032
 def train_plain_reading(
     out: Path,
     needs: dict,  # plain-features-train, plain-features-val, clips-train, clips-val, `tower`
@@ -309,7 +300,7 @@ def train_plain_reading(
     save_learner(learner, out / "weights.safetensors")
     _measure_reading(learner, out, needs, spent, measured)
 
-# %% ../../nbs/theatre/plain_base.ipynb #8763a12b2bbd4a93a75aff182afb95dc
+# %% ../../nbs/theatre/plain_base.ipynb #cell-033
 def _measure_reading(learner, out, needs, spent, count):
     import torch
 
@@ -322,13 +313,13 @@ def _measure_reading(learner, out, needs, spent, count):
         ]
     write_json(out / "metrics.json", dict(val=shares(parts), cpu_seconds=round(spent, 1)), indent=1)
 
-# %% ../../nbs/theatre/plain_base.ipynb #7623eae2785240b9bd12b16a66d81610
+# %% ../../nbs/theatre/plain_base.ipynb #cell-035
 def _numbered_questions(kept, i, numbers):  # -> questions all of whose people carry a number
     asked = training_questions(kept.clips, kept.clip(i))
     known = (None, *numbers)
     return [q for q in asked if q["facts"].target in numbers and q["facts"].referent in known]
 
-# %% ../../nbs/theatre/plain_base.ipynb #7cdc8c89c7104fffa095e18ddfef8986
+# %% ../../nbs/theatre/plain_base.ipynb #cell-036
 def plain_example(
     kept: ClipFeatures,
     encoder,
@@ -350,7 +341,7 @@ def plain_example(
         traces.append(plain_trace(trace, q["facts"], numbers, places, misread))
     return ClipExample(features, cells, traces) if traces else None
 
-# %% ../../nbs/theatre/plain_base.ipynb #b118ea5561624da68c537baed56e602f
+# %% ../../nbs/theatre/plain_base.ipynb #cell-037
 def plain_text_trace(clips: RenderedClips, encoder, rng: np.random.Generator, colour: str) -> Trace:
     "A question about a random clip and its trace, without the clip."
     i = int(rng.integers(len(clips)))
@@ -368,7 +359,7 @@ def plain_text_trace(clips: RenderedClips, encoder, rng: np.random.Generator, co
     misread = partial(misread_track, rng=rng, most=0.2, runs=0.5)
     return plain_trace(trace, facts, numbers, places, misread)
 
-# %% ../../nbs/theatre/plain_base.ipynb #7fb27b941602401d91542211134fc71a
+# %% ../../nbs/theatre/plain_base.ipynb #cell-041
 def _cold_loss(learner, needs, traced, batch, questions, reading, texts, stills, misread_runs):
     "The loss of a batch of the cold start, as a function of the step."
     clips = RenderedClips(needs["clips-train"])
@@ -394,7 +385,7 @@ def _cold_loss(learner, needs, traced, batch, questions, reading, texts, stills,
 
     return loss_of
 
-# %% ../../nbs/theatre/plain_base.ipynb #acae54e37e7d407bbb7b55eff062a284
+# %% ../../nbs/theatre/plain_base.ipynb #cell-042
 def train_cold_start(
     out: Path,
     needs: dict,  # all plain features, clips-train, clips-val, `start`
@@ -424,7 +415,7 @@ def train_cold_start(
     scores = on_validation(out / "policy", count, think=True) if count else None  # as in a test
     write_json(out / "metrics.json", dict(val=scores, cpu_seconds=round(spent, 1)), indent=1)
 
-# %% ../../nbs/theatre/plain_base.ipynb #cell-035
+# %% ../../nbs/theatre/plain_base.ipynb #cell-043
 def extract_plain_features(
     out: Path,
     needs: dict,  # clips of the split, `tower`
@@ -455,7 +446,7 @@ def extract_plain_stills(
     clips, rng = RenderedClips(needs["clips-train"]), np.random.default_rng([seed, 12])
     store_stills(out, learner.base.visual, clips, rng, count)
 
-# %% ../../nbs/theatre/plain_base.ipynb #938c804e27f84196a10c8828c723f798
+# %% ../../nbs/theatre/plain_base.ipynb #cell-045
 _CLIPS = ("clips-train", "clips-val")
 _FEATURES = tuple(f"plain-features-{kind}" for kind in ("train", "val", "unmarked", "stills"))
 
@@ -474,7 +465,7 @@ def _feature_jobs(tower):
         _job(_FEATURES[3], "extract_plain_stills", train, **how),
     ]
 
-# %% ../../nbs/theatre/plain_base.ipynb #504fb2a444614c0babb325280ed9130a
+# %% ../../nbs/theatre/plain_base.ipynb #cell-046
 def plain_jobs() -> list:  # of TrainingJob
     "What the plain base is trained by, after the jobs of `training_jobs`."
     towers, reading = ("plain-tower", "plain-tower-2"), ("plain-reading", "plain-reading-2")
