@@ -20,6 +20,7 @@ import reference
 from notebooks import at_root, by_need, notebooks, part, title
 
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "NOTICE", "LICENSE")
+START = ("00_start", "00a_explore")  # first steps
 RUNNING = ("11", "12")  # chapters about running it, apart from those about the method
 HEADINGS = {"foundations": "Foundations", "theatre": "Theatre"}
 
@@ -37,7 +38,7 @@ def sidebar(nbs: dict) -> dict:
         return [{"text": label(p, nbs[p]), "href": h} for p, h in zip(found, hrefs(found))]
 
     numbered = [p for p in of.pop("method", []) if p.stem != "index"]
-    start = [p for p in numbered if p.stem == "00_start"]
+    start = [p for p in numbered if p.stem.startswith(START)]
     running = [p for p in numbered if p.stem.startswith(RUNNING)]
     method = [p for p in numbered if p not in start + running]
     sections = [("Method", numbered_hrefs(method))]

@@ -207,6 +207,128 @@ def machine_paths(nbs):
     return out
 
 
+_WRITES = re.compile(
+    r"^(write_\w+|savefig|to_csv|to_json|to_file|tofile|save|mkdir|unlink|rename|replace|rmtree"
+    r"|copy\w*|move|touch|atomic_path)$"
+)
+
+
+def _from_checkout(node, names):
+    "Does an expression name the folder of the repository, or something made from it?"
+    named = any(isinstance(n, ast.Name) and n.id in {"repo_root", *names} for n in ast.walk(node))
+    first = node.args[0] if isinstance(node, ast.Call) and node.args else node
+    return named or (isinstance(first, ast.Constant) and str(first.value).startswith("figures/"))
+
+
+def _bound(node):
+    "(name, value) pairs that a node binds; value is None where it is no expression of one path."
+    if isinstance(node, ast.arg):
+        yield node.arg, None
+        return
+    value = node.value if isinstance(node, ast.Assign) else None
+    targets = getattr(
+        node, "targets", [getattr(node, "target", getattr(node, "optional_vars", None))]
+    )
+    for target in filter(None, targets):
+        several = isinstance(target, ast.Tuple)
+        values = getattr(value, "elts", []) if several else [value]
+        for i, one in enumerate(target.elts if several else [target]):
+            if isinstance(one, ast.Name):
+                yield one.id, values[i] if i < len(values) else None
+
+
+def _writes(tree, names):
+    "Lines of calls that write below the folder of the repository; `names` grows with what is met."
+    binds = ast.arg | ast.Assign | ast.For | ast.withitem
+    place = {n.optional_vars: n for w in ast.walk(tree) if isinstance(w, ast.With) for n in w.items}
+    nodes = [n for n in ast.walk(tree) if hasattr(n, "lineno")]
+    for node in sorted(nodes, key=lambda n: (n.lineno, -isinstance(n, ast.Call))):
+        node = place.get(node, node)
+        if isinstance(node, binds):
+            for name, value in _bound(node):
+                path = value is not None and _from_checkout(value, names) and not _reads(value)
+                (names.add if path else names.discard)(name)
+        if isinstance(node, ast.Call) and _written(node, names):
+            yield node.lineno
+
+
+def _written(node, names):
+    "Does a call write, and where to a path of the checkout?"
+    f = node.func
+    name = f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "")
+    where = [*([f.value] if isinstance(f, ast.Attribute) else []), *node.args]
+    modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+    opened = name == "open" and any(str(m)[:1] in "wax" for m in modes)
+    return (opened or _WRITES.match(name)) and any(_from_checkout(a, names) for a in where)
+
+
+def _reads(node):
+    "Is a path opened, so that what comes of it is no path?"
+    called = (n.func for n in ast.walk(node) if isinstance(n, ast.Call))
+    names = {getattr(f, "attr", getattr(f, "id", "")) for f in called}
+    return bool(names - {"repo_root", "Path", "with_suffix", "with_name", "joinpath", "str"})
+
+
+def writers(nbs):
+    "Run All leaves the checkout as it is: chapters write through `write_table` and `write_figure`."
+    out = []
+    for p, nb in nbs.items():
+        names = set()
+        for c in code_cells(nb):
+            if c.lstrip()[:1] in ("%", "!"):
+                continue
+            for line in _writes(ast.parse(c), names):
+                out.append(
+                    f"{p}: writes into the checkout: {c.splitlines()[line - 1].strip()[:80]}"
+                )
+    return out
+
+
+_WHO = (
+    "(?:systems?|trainers?|trackers?|projects?|tools?|librar(?:y|ies)|implementations?"
+    "|repositor(?:y|ies)|papers?|benchmarks?|releases?)"
+)
+CLAIM = re.compile(  # what says that others have, or have not, something
+    rf"\bno (?:other|public|published|open) (?:\w+ ){{0,2}}{_WHO}\b"
+    rf"|\b(?:every|all|none of the) (?:public|published|open|existing|other) (?:\w+ )?{_WHO}\b"
+    rf"|\b(?:the|we are the) (?:first|only) (?:public|published|open)\b"
+    rf"|\b(?:first|only) (?:\w+ ){{0,2}}{_WHO} (?:that|which|to)\b"
+    r"|\bto our knowledge\b|\bnobody (?:else )?(?:publishes|offers|reports|measures)\b"
+    r"|\bunlike (?:all|any|every) other\b|\bstate[- ]of[- ]the[- ]art\b",
+    re.I,
+)
+# "no state-of-the-art claims", and a claim of a paper that is quoted in order to be doubted
+NO_CLAIM = re.compile(
+    r"no (?:priority and no\s+)?state[- ]of[- ]the[- ]art|\"State of the art", re.I
+)
+DATE = re.compile(r"\b20\d\d-\d\d(?:-\d\d)?\b|\b[A-Z][a-z]+ 20\d\d\b")
+SOURCE = re.compile(
+    r"https?://|\]\(|\barXiv\b|\bgithub\b|\bissues? \d|\bpackage \w|\[paper\]", re.I
+)
+
+
+def claims(texts):  # {path: prose}
+    "A sentence about what others have or lack stands in a paragraph with a date and a source."
+    out = []
+    for p, text in texts.items():
+        for paragraph in re.split(r"\n\s*\n", text):
+            found = CLAIM.search(NO_CLAIM.sub("", paragraph))
+            if found and not (DATE.search(paragraph) and SOURCE.search(paragraph)):
+                said = " ".join(found.group().split())
+                out.append(f"{p}: says {said!r} without a date and a source in the same paragraph")
+    return out
+
+
+def prose(nbs):
+    "All that is written for readers: path -> text."
+    texts = {p: Path(p).read_text("utf-8") for p in ("README.md", "CONTRIBUTING.md")}
+    texts |= {str(p): p.read_text("utf-8") for p in sorted(Path("papers").glob("*.md"))}
+    for p, nb in nbs.items():
+        cells = (c["source"] for c in nb["cells"] if c["cell_type"] == "markdown")
+        texts[str(p)] = "\n\n".join(map("".join, cells))
+    return texts
+
+
 def changed_by(command, paths):
     "Run a command that should change nothing in a clean checkout; what it changed."
 
@@ -272,6 +394,8 @@ def main():
         + moved(nbs)
         + mixed_imports(nbs)
         + machine_paths(nbs)
+        + writers(nbs)
+        + claims(prose(nbs))
         + untracked()
         + readme()
         + derived.stale()

@@ -3,7 +3,8 @@
 settings.ini -> the marked part of pyproject.toml (packaging, and `[tool.nbdev]` for nbdev 3),
 version and addresses of CITATION.cff, nbs/nbdev.yml, the version in the package;
 the CSV files of papers/ -> their copies inside the package, so that the wheel holds what the code
-reads; these and figures/tiny -> the pages papers/results.md and papers/landscape.md.
+reads; these and figures/tiny -> the pages papers/results.md and papers/landscape.md;
+figures/tiny -> the last part of each shipped policy's card (`cards.py`).
 """
 
 import configparser
@@ -13,9 +14,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from cards import cards
 from notebooks import at_root
 
-EXTRAS = ("train", "yolo", "book", "dev", "gpu", "vllm")
+EXTRAS = ("train", "yolo", "book", "dev", "ray", "gpu", "vllm")
 BEGIN = "# written by scripts/derived.py out of settings.ini"
 END = "# what follows is written by hand"
 LICENSE_FILES = ["LICENSE", "LICENSES/*.txt", "NOTICE"]
@@ -147,7 +149,8 @@ def derived() -> dict:
     }
     files = sorted(Path("papers").glob("*.csv"))
     copies = {f"stvg_nb/data/{p.name}": p.read_bytes() for p in files}
-    return {k: v.encode() for k, v in (texts | pages(ini)).items()} | copies
+    texts |= pages(ini) | cards()
+    return {k: v.encode() for k, v in texts.items()} | copies
 
 
 def pages(ini: dict) -> dict:

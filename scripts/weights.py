@@ -1,9 +1,10 @@
-"""Train and ship the package's own weights: `python scripts/weights.py [--plain | --rows]`.
+"""Train and ship the package's own weights: `python scripts/weights.py [--plain|--boxes|--rows]`.
 
-Finished jobs are kept, and those that train in steps go on where they were stopped. Without --rows:
-the detector and the base policy with its earlier stages. With --rows: what the tables compare,
-trained from the shipped base. With --plain: the plain base and its
-rows, from the clips and the tower of the other.
+Code that is not committed is refused. Finished jobs are kept, and those that train in steps go on
+where they were stopped. Without --rows: the detector and the base policy with its earlier stages.
+With --rows: what the tables compare, trained from the shipped base. With --plain: the plain base
+and its rows, from the clips and the tower of the other. With --boxes: the policy that writes boxes,
+from the shipped base, and its rows.
 """
 
 import argparse, sys, time
@@ -129,20 +130,23 @@ def arguments():
     add = parser.add_argument
     add("--rows", action="store_true", help="the rows of the tables, in place of the base")
     add("--plain", action="store_true", help="the plain base, in place of the older one")
+    add("--boxes", action="store_true", help="the policy that writes boxes, in place of the base")
     add("--list", action="store_true", help="name the jobs and say which are finished")
     add("--only", metavar="JOB", help="run this job alone, of the base or of the rows")
     return parser.parse_args()
 
 
-def selected(args, base, rows, plain):
+def selected(args, base, rows, plain, boxes):
     "The jobs that the command line asks for."
-    every = [*base, *rows, *plain]
+    every = [*base, *rows, *plain, *boxes]
     if args.only:
         names = [job.name for job in every]
         if args.only not in names:
             known = ", ".join(names)
             sys.exit(f"weights: error: --only {args.only}: no such job; there are {known}")
         return [job for job in every if job.name == args.only]
+    if args.boxes:
+        return boxes
     if args.plain:
         return plain if args.list else with_needs(plain, base)
     return [*base, *rows] if args.list and not args.rows else chosen(base, rows, args.rows)
@@ -161,23 +165,27 @@ def main():
     torch.set_num_threads(1)
     from stvg_nb.theatre import row_training
     from stvg_nb.foundations.files import InputError
+    from stvg_nb.theatre.box_curriculum import box_jobs
+    from stvg_nb.theatre.box_rows import box_row_jobs
     from stvg_nb.theatre.curriculum import training_jobs
-    from stvg_nb.theatre.jobs import job_keys
+    from stvg_nb.theatre.jobs import committed, job_keys
     from stvg_nb.theatre.plain_base import plain_jobs
     from stvg_nb.theatre.rivals import rival_jobs
 
     base, rows = training_jobs(), row_training.row_units()
-    plain = [*plain_jobs(), *rival_jobs()]
-    keys, jobs = job_keys([*base, *rows, *plain]), selected(args, base, rows, plain)
+    plain, boxes = [*plain_jobs(), *rival_jobs()], [*box_jobs(), *box_row_jobs()]
+    keys = job_keys([*base, *rows, *plain, *boxes])
+    jobs = selected(args, base, rows, plain, boxes)
     if args.list:
         for job in jobs:
             state = "finished" if done(job, keys) else "to do"
             print(f"{job.name:17} {keys[job.name][7:17]} {state}")
         return
-    take_shipped(base, keys)
-    if any(job in plain for job in jobs):
-        take_tower(base, keys)
     try:
+        committed()
+        take_shipped(base, keys)
+        if any(job in plain for job in jobs):
+            take_tower(base, keys)
         left = run(jobs, base, keys, lambda line: print(line, flush=True))
     except InputError as e:
         sys.exit(f"weights: error: {e}")

@@ -7,7 +7,10 @@ __all__ = ['build_parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #cell-003
 import argparse
+import contextlib
+import io
 import json
+import logging
 import os
 import sys
 
@@ -46,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="stvg",
         description="Spatio-temporal video grounding with numbered objects.",
+        epilog="A profile is code; run those that you trust (CONTRIBUTING.md, Trust).",
         parents=[_common()],
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -85,7 +89,8 @@ def _run(argv):
     _refuse_empty(options)
     if options.command is None:
         raise InputError("COMMAND", f"required, one of {', '.join(COMMANDS)}; see stvg --help")
-    with held_warnings(options.quiet):
+    aside = sys.stderr if options.verbose else io.StringIO()
+    with held_warnings(options.quiet), contextlib.redirect_stdout(aside):
         result, text, code = COMMANDS[options.command][0](options)
     print(json.dumps(result, ensure_ascii=False, allow_nan=False) if options.json else text)
     return code
@@ -103,7 +108,12 @@ def _print_anything():
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
+# %% ../nbs/12_cli.ipynb #67c83eb1
+def _no_remark(record):
+    "DeepSpeed says when it is imported that it found no card; errors of it are told."
+    return record.levelno > logging.WARNING
 
+# %% ../nbs/12_cli.ipynb #bdb5b385
 def main(
     argv=None,  # arguments; None: those of the process
 ) -> int:  # exit code
@@ -116,6 +126,7 @@ def main(
     _print_anything()
     if not verbose:
         warnings.simplefilter("ignore")
+        logging.getLogger("DeepSpeed").addFilter(_no_remark)
     try:
         return _run(argv)
     except InputError as e:

@@ -243,7 +243,16 @@ def ask(settings: ApiSettings, body: dict) -> str:  # the text of the answer
         where, f"did not answer in {tries} tries ({why}); try again later, answers are kept"
     )
 
-# %% ../nbs/10c_closed_models.ipynb #cell-027
+# %% ../nbs/10c_closed_models.ipynb #c5181d07
+@dataclass(eq=False)
+class ApiRequest:
+    "A question about a clip."
+
+    text: str
+    clip: object  # Clip, or None
+    key: str = ""
+
+
 class _ApiFamily:
     "What a model behind an interface sees: frames of at most `longer_side` pixels."
 
@@ -259,16 +268,7 @@ class _ApiFamily:
     def prompt(self, text, visual=None, key=""):
         return ApiRequest(text, visual, key)
 
-
-@dataclass(eq=False)
-class ApiRequest:
-    "A question about a clip."
-
-    text: str
-    clip: object  # Clip, or None
-    key: str = ""
-
-
+# %% ../nbs/10c_closed_models.ipynb #cbb8b1b9
 class ApiPolicy:
     "A model behind an interface."
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'text', 'BENCHMARK_FILES', 'TASK_NAMES', 'modes', 'COMMANDS', 'option', 'add_options', 'check_outputs',
            'evaluate_command', 'doctor_command', 'prompt_command', 'dataset_command', 'train_command',
-           'predict_command', 'ground_command', 'export_command', 'puppets_command', 'reproduce_command']
+           'predict_command', 'ground_command', 'export_command', 'puppets_command', 'demo_command',
+           'reproduce_command']
 
 # %% ../nbs/11d_commands.ipynb #cell-003
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from .foundations.files import InputError, check_writable
 from .foundations.settings import parse_setting
+from .repair import borrowed_words
 
 # %% ../nbs/11d_commands.ipynb #cell-007
 OPTIONS = {}  # name -> what argparse is told of it
@@ -72,9 +74,12 @@ TASK_NAMES = ["stvg", "svg", "vtg", "rvos", "boxes"]
 
 text = "embedded:base, a checkpoint folder or a hub name (default: the profile's train.base)"
 option("model", text, **_NAME)
+option("render", "the video with the answer drawn into it; one query only", **_FILE)
 option("task", "what is asked for", choices=TASK_NAMES)
 option("database", "mask database (.masks.json.gz)", **_FILE)
 option("shard", "this share of the samples, from 1/N to N/N", metavar="I/N")
+text = "on a Ray cluster: its address; without one that of this machine, or a new one here"
+option("ray", text, nargs="?", const="auto", metavar="ADDRESS")
 text = "put shards together: the whole file, then its parts"
 option("merge", text, nargs="+", **_FILE)
 
@@ -170,24 +175,104 @@ def evaluate_command(options):
 text = "training annotations of the same benchmark, to look for leaks"
 option("train", text, **_FILE)
 option("no-decode", "look whether videos exist, without decoding them", **_FLAG)
+text = "run the checks of a new machine: attention, SAM2, log-probabilities, a clip, a step"
+option("first-hour", text, **_FLAG)
 
 
 def _doctor_options(p):
+    where = "with --first-hour: its findings as JSON (default first-hour.json)"
     add_options(p, "profile", "set", *BENCHMARK_FILES, "train", "no-decode", "skip-bad", "json")
+    add_options(p, "first-hour", "output", output=where)
 
 # %% ../nbs/11d_commands.ipynb #cell-034
+def _of_tables(profile):
+    "(data of other benchmarks that the artefacts wait for, rows without a policy as one note)"
+    from stvg_nb.foundations.benchmarks import BENCHMARKS
+    from stvg_nb.foundations.doctor import finding
+    from stvg_nb.plan import plan_of
+
+    waiting = {}
+    for a in plan_of(profile)["artefacts"]:
+        for n in a["needs"]:
+            own = n["name"].startswith(f"{profile.data.benchmark} ")
+            if n["kind"] in ("data", "policy") and not n["there"] and not own:
+                waiting.setdefault(n["kind"], {}).setdefault(n["name"], []).append(a["name"])
+    data, notes = [], []
+    for name, names in waiting.get("data", {}).items():
+        source = BENCHMARKS[name.partition(" ")[0]].source
+        data.append(finding("data", name, f"get it from {source}; for {', '.join(names)}"))
+    rows = [n.partition(",")[0] for n in waiting.get("policy", {}) if not n.startswith("base:")]
+    if rows:
+        says = "tables leave their rows out; train them and name them in `policies`"
+        notes.append(finding("policy-missing", f"{len(rows)} rows: {', '.join(rows)}", says))
+    return data, notes
+
+# %% ../nbs/11d_commands.ipynb #45edf759
+def _of_profile(result, profile):
+    "What a profile needs and has, what is known of its videos, what its chapters take."
+    from stvg_nb.cost import chapter_costs, told_assumptions
+    from stvg_nb.foundations.doctor import finding
+    from stvg_nb.foundations.needs import BROKEN_VIDEOS, needs, weight_facts
+
+    wanted = needs(profile)
+    gone = [n for n in wanted if not n["there"]]
+    here = [finding(n["kind"], f"{n['setting']}: {n['name']}", n["remedy"]) for n in gone]
+    result["missing"] = here + [p for p in result["missing"] if p["kind"] != "data"]
+    data, rows = _of_tables(profile)
+    result["missing"] += data
+    result["notes"] += rows
+    facts = [n | weight_facts(n["name"]) for n in wanted if n["there"] and n["kind"] == "weights"]
+    result["here"] = facts + [n for n in wanted if n["there"] and n["kind"] != "weights"]
+    known = BROKEN_VIDEOS.get(profile.data.benchmark) if profile.data.source == "files" else None
+    if known:
+        says = f"{len(known)} files of the archive are broken: {' '.join(known)}"
+        result["notes"].append(finding("video-broken", profile.data.benchmark, says))
+    result["costs"] = chapter_costs(profile)
+    result["assumptions"] = told_assumptions(profile) if result["costs"] else []
+    return result
+
+# %% ../nbs/11d_commands.ipynb #836ce387
+def _cost_lines(result):
+    "A line a chapter that takes something, then what that rests on."
+    kinds = ("numbering", "answering", "training")
+    for c in result["costs"]:
+        parts = [f"{k} {c[k]:.1f}" for k in kinds if c[k]]
+        if parts:
+            hours = sum(c[k] for k in kinds)
+            of = f"{hours:.1f} GPU-hours ({', '.join(parts)}), {c['disk_gb']:.1f} GB"
+            yield f"estimate           {c['chapter']}: {of}"
+    yield from (f"assumed            {text}" for text in result["assumptions"])
+
+# %% ../nbs/11d_commands.ipynb #d891710c
+def _first_hour(options):
+    "The checks of chapter 11cc; what they found is kept."
+    from stvg_nb.first_hour import first_hour, told_checks
+
+    output = Path(options.output or "first-hour.json")
+    check_outputs([output], [], overwrite=True)
+    result = first_hour(_profile(options), output, _teller(options))
+    return result, told_checks(result), 3 if result["failed"] else 0
+
+# %% ../nbs/11d_commands.ipynb #ea842c48
 def doctor_command(options):
     "What is missing or corrupt, before a long run."
     from stvg_nb.foundations.doctor import doctor, format_doctor
 
+    if options.first_hour:
+        return _first_hour(options)
     names = ("benchmark", "annotations", "videos", "boxes", "masks", "train")
     files = {n: getattr(options, n) for n in names}
     extra = dict(decode=not options.no_decode, quiet=options.quiet, skip_bad=options.skip_bad)
     result = doctor(profile=options.profile, overrides=_settings(options), **files, **extra)
-    return result, format_doctor(result), 3 if result["missing"] else 0
+    if options.benchmark is not None:
+        return result, format_doctor(result), 3 if result["missing"] else 0
+    result = _of_profile(result, _profile(options))
+    text = "\n".join([format_doctor(result), *_cost_lines(result)])
+    return result, text, 3 if result["missing"] else 0
 
 # %% ../nbs/11d_commands.ipynb #cell-036
 option("reuse", "use the database if it belongs to this video and configuration", **_FLAG)
+option("no-video", "write no numbered video: training and predicting read databases", **_FLAG)
 
 
 def _prompt_options(p):
@@ -196,7 +281,33 @@ def _prompt_options(p):
     output = "the numbered video (default <stem>.numbered.mp4); for several a folder (numbered/)"
     database = "mask database (default <stem>.masks.json.gz beside the output)"
     add_options(p, "output", "database", output=output, database=database)
-    add_options(p, "config", "reuse", "profile", "set", "overwrite", "json")
+    shard = "this worker's share of a list of videos, from 1/N to N/N; then it helps the others"
+    add_options(p, "shard", "ray", shard=shard)
+    add_options(p, "config", "reuse", "no-video", "profile", "set", "overwrite", "json")
+
+# %% ../nbs/11d_commands.ipynb #48eb0468
+def _one_way(options):
+    "Shards or Ray, not both."
+    if options.shard and options.ray:
+        raise InputError("--ray", "shares the work itself; leave out --shard")
+
+# %% ../nbs/11d_commands.ipynb #018f7538
+def _prompt_list(options, videos, folder, config, device):
+    from stvg_nb import prompting
+
+    check_outputs([], folders=[folder])
+    if options.ray:
+        from stvg_nb.fanout import prompt_over_ray
+
+        told = options.quiet, not options.no_video
+        result = prompt_over_ray(options.ray, videos, folder, config, device, *told)
+    else:
+        told = _teller(options), options.quiet, options.shard, not options.no_video
+        result = prompting.prompt_many(videos, folder, config, device, *told)
+    aside = result["quarantined"]
+    text = [f"{len(result['videos'])} numbered, {len(aside)} set aside"]
+    text += [f"  {q['video']}: {q['reason']}" for q in aside]
+    return result, "\n".join(text), 3 if aside else 0
 
 # %% ../nbs/11d_commands.ipynb #cell-038
 def prompt_command(options):
@@ -209,22 +320,22 @@ def prompt_command(options):
     folder = options.output or "numbered"  # where several videos go
     videos, tell = prompting.list_videos(options.video, folder), _teller(options)
     device = _profile(options).device
+    _one_way(options)
     if videos != [Path(options.video)]:
-        check_outputs([], folders=[folder])
-        result = prompting.prompt_many(videos, folder, config, device, tell, options.quiet)
-        aside = result["quarantined"]
-        text = [f"{len(result['videos'])} numbered, {len(aside)} set aside"]
-        text += [f"  {q['video']}: {q['reason']}" for q in aside]
-        return result, "\n".join(text), 3 if aside else 0
+        return _prompt_list(options, videos, folder, config, device)
+    if options.shard or options.ray:
+        raise InputError(options.video, "is one video; --shard and --ray share a list or a folder")
     output = Path(options.output or f"{videos[0].stem}.numbered.mp4")
     database = Path(options.database or output.with_name(f"{output.stem}.masks.json.gz"))
-    written = [output] if options.reuse else [output, database]
+    written = [output] * (not options.no_video) + [database] * (not options.reuse)
     check_outputs(written, [options.video], options.overwrite)
     with tqdm(unit="frame", disable=options.quiet or None, leave=False) as bar:
         extra = dict(reuse=options.reuse, device=device, say=tell, progress=bar.update)
+        extra["write"] = not options.no_video
         result = prompting.prompt_video(videos[0], output, database, config, **extra)
     count = f"{result['n_objects']} objects in {result['n_frames']} frames"
-    return result, f"{count}: {result['output']}, {result['database']}", 0
+    files = ", ".join(filter(None, (result["output"], result["database"])))
+    return result, f"{count}: {files}", 0
 
 # %% ../nbs/11d_commands.ipynb #cell-040
 option("split", "name of the split; st-align: svg forces the task", **_NAME)
@@ -343,7 +454,7 @@ def _predict_options(p):
         task="what is asked for, in place of the samples' own",
     )
     add_options(p, "data", *BENCHMARK_FILES, "databases", "model", "output", "task", **own)
-    add_options(p, "no-marks", "repair", "shard", "merge")
+    add_options(p, "no-marks", "repair", "shard", "ray", "merge")
     add_options(p, "profile", "set", "overwrite", "json")
 
 # %% ../nbs/11d_commands.ipynb #cell-054
@@ -353,6 +464,16 @@ def _predicted_text(header):
     aside = header["quarantined"]
     lines += [f"  set aside: {a['key']} ({a['video']}): {a['reason']}" for a in aside]
     return "\n".join(lines)
+
+# %% ../nbs/11d_commands.ipynb #a988a9a8
+def _predict_over_ray(options, profile, files):
+    from stvg_nb.fanout import predict_over_ray
+
+    if options.task == "boxes":
+        raise InputError("--ray", "does not answer in boxes; use --shard")
+    told = options.model or profile.train.base, profile, options.task, not options.no_marks
+    extra = dict(repair=options.repair, progress=not options.quiet)
+    return predict_over_ray(options.ray, options.output, *told, **extra, **files)
 
 # %% ../nbs/11d_commands.ipynb #cell-056
 def predict_command(options):
@@ -375,6 +496,10 @@ def predict_command(options):
     files = {n: getattr(options, n) for n in names}
     check_outputs([options.output], [options.data, options.annotations], overwrite=True)
     profile = _profile(options)
+    _one_way(options)
+    if options.ray:
+        header = _predict_over_ray(options, profile, files)
+        return header, _predicted_text(header), 3 if header["quarantined"] else 0
     if options.task == "boxes":
         told = dict(shard=options.shard, progress=not options.quiet)
         header = predict_in_boxes(options.output, options.model, profile, **told, **files)
@@ -393,9 +518,6 @@ def predict_command(options):
     return header, _predicted_text(header), 3 if header["quarantined"] else 0
 
 # %% ../nbs/11d_commands.ipynb #cell-058
-option("render", "the video with the answer drawn into it; one query only", **_FILE)
-
-
 def _ground_options(p):
     p.add_argument("video", metavar="VIDEO", help="a video")
     text = "a sentence about it; several share one numbering of the video"
@@ -403,12 +525,14 @@ def _ground_options(p):
     task = dict(default="stvg", help="what is asked for (default stvg: number and interval)")
     database = "mask database (.masks.json.gz); made and kept there where it does not exist"
     output = "prediction records (stvg.predictions/1, .json or .jsonl)"
-    add_options(p, "task", "database", "model", "config", task=task, database=database)
+    model = "as `predict`; default: the best policy that is shipped, or the profile's own"
+    told = dict(task=task, database=database, model=model)
+    add_options(p, "task", "database", "model", "config", **told)
     add_options(p, "output", "render", "profile", "set", "overwrite", "json", output=output)
 
 # %% ../nbs/11d_commands.ipynb #cell-060
 def _answer_text(result):
-    "One line about one query."
+    "A line about one query, and one about boxes of other objects."
     p = result["prediction"]
     if result["task"] in ("svg", "rvos"):
         found = f"number {', '.join(map(str, p['ids'])) or 'none'}"
@@ -417,15 +541,13 @@ def _answer_text(result):
     else:
         number = f"number {p['target_id']}, " if result["task"] == "stvg" else ""
         found = f"{number}{p['start']:.2f} to {p['end']:.2f} s"
-    return f"{result['query']}: {found}" + (", mended" if result["repaired"] else "")
+    return "\n  ".join(filter(None, [f"{result['query']}: {found}", borrowed_words(p)]))
 
 # %% ../nbs/11d_commands.ipynb #cell-062
 def _check_ground(options):
     if options.render and len(options.queries) > 1:
         hint = "draws the answer to one query; give one, or leave --render out"
         raise InputError("--render", hint)
-    if options.render and options.task in ("vtg", "rvos"):
-        raise InputError("--render", f"draws boxes; task {options.task} has none")
     if not Path(options.video).exists():
         raise InputError(options.video, "no such video file")
     database = options.database and Path(options.database)
@@ -459,10 +581,11 @@ def ground_command(options):
         profile=_profile(options),
         seed=options.seed,
         say=_teller(options),
+        progress=not options.quiet,
     )
     return _grounded(options, result)
 
-
+# %% ../nbs/11d_commands.ipynb #fbcdf7f3
 def _grounded(options, result):
     "Write what was found where that is asked for."
     from stvg_nb.foundations.files import write_json, write_jsonl
@@ -474,20 +597,27 @@ def _grounded(options, result):
     elif options.output:
         write_json(options.output, dict(schema="stvg.predictions/1", predictions=records))
     if options.render:
-        render_answer(options.video, options.render, records[0])
+        render_answer(options.video, options.render, records[0], query=options.queries[0])
     return result, "\n".join(map(_answer_text, result["results"])), 0
 
 # %% ../nbs/11d_commands.ipynb #cell-066
-option("form", "coco | mevis | labels", choices=["coco", "mevis", "labels"])
+_SAMPLE_FORMS = ["lmms-eval", "rvos"]
+text = "of masks coco, mevis or labels; of samples lmms-eval or rvos"
+option("form", text, choices=["coco", "mevis", "labels", *_SAMPLE_FORMS])
 option("video", "the video whose masks these are; it is compared, or noted", **_FILE)
 option("fps", "frames per second, where no video is given", type=float, metavar="N")
 
-
+# %% ../nbs/11d_commands.ipynb #8ad295c2
 def _export_options(p):
-    text = "a mask database; or a COCO .json, a PNG tree or label maps, to make a database of"
+    text = (
+        "a mask database; a COCO .json, a PNG tree or label maps, to make a database of; or samples"
+    )
     p.add_argument("source", metavar="SOURCE", help=text)
-    output = "a .json file (coco), a new folder (mevis, labels), or the database"
+    output = "a .json file (coco), a new folder (mevis, labels, lmms-eval), or the database"
+    predictions = "form rvos: what is written as point tracks"
     add_options(p, "form!", "output!", "video", "fps", "overwrite", "json", output=output)
+    add_options(p, "profile", "set", *BENCHMARK_FILES, "predictions", predictions=predictions)
+    add_options(p, "databases", "protocol", "repair", "no-marks")
 
 # %% ../nbs/11d_commands.ipynb #cell-067
 def _export_out(options):
@@ -509,9 +639,34 @@ def _export_in(options):
     db.save(options.output)
     return db, f"{sum(len(db.frames_of(i)) for i in db.ids)} masks"
 
+# %% ../nbs/11d_commands.ipynb #817eaa94
+def _export_samples(options):
+    "A task folder of lmms-eval, or point tracks of answers about MeViS."
+    from stvg_nb.foundations.files import read_jsonl
+    from stvg_nb.foundations.samples import read_samples
+    from stvg_nb.lmms import write_mevis_submission, write_task
+    from stvg_nb.predict import answer_config
+
+    samples, _ = read_samples(options.source, options.videos, options.databases)
+    if options.form == "rvos":
+        _needed(options, "predictions")
+        check_outputs([options.output], [options.source, options.predictions], options.overwrite)
+        records = [r for r in read_jsonl(options.predictions) if "key" in r]
+        extra = {} if options.fps is None else dict(fps=options.fps)
+        n = write_mevis_submission(samples, records, options.output, **extra)
+    else:
+        _needed(options, "benchmark", "annotations")
+        config = answer_config(_profile(options), not options.no_marks)
+        told = options.benchmark, config, options.annotations, options.boxes
+        n = write_task(samples, options.output, *told, options.repair, options.protocol)
+    result = dict(schema="stvg.export/1", form=options.form, output=options.output, n=n)
+    return result, f"{n} samples: {options.output}", 0
+
 # %% ../nbs/11d_commands.ipynb #cell-069
 def export_command(options):
-    "Masks out of a database into COCO, a PNG tree or label maps, and back."
+    "Masks out of a database into COCO, a PNG tree or label maps, and back; samples as a task."
+    if options.form in _SAMPLE_FORMS:
+        return _export_samples(options)
     outward = options.source.removesuffix(".gz").endswith(".masks.json")
     db, said = (_export_out if outward else _export_in)(options)
     result = dict(schema="stvg.export/1", form=options.form, output=options.output)
@@ -542,6 +697,51 @@ def puppets_command(options):
     files = {k: str(v) for k, v in made["load"].items() if k in ("annotations", "videos")}
     result = dict(schema="stvg.puppets/1", **files, masks=str(Path(options.output) / "masks"))
     return result | dict(n=options.count), f"{options.count} clips: {files['annotations']}", 0
+
+# %% ../nbs/11d_commands.ipynb #dem0c002
+_DEMO = 11  # the clip that is shown where no seed is given
+
+
+def _demo_options(p):
+    folder = dict(metavar="DIR", help="folder for clip, database and answer", default="demo")
+    add_options(p, "output", "model", "profile", "set", "overwrite", "json", output=folder)
+
+# %% ../nbs/11d_commands.ipynb #dem0c004
+def _demo_text(result):
+    "What the demo tells."
+    said, true = result["said"], result["truth"]
+    lines = [f"“{result['query']}”", *said]
+    lines.append(f"True: {true['start']:.1f} to {true['end']:.1f} s. {result['scores']}.")
+    files = [f"{name}: {result[name]}" for name in ("video", "answer", "picture")]
+    return "\n".join([*lines, *files])
+
+# %% ../nbs/11d_commands.ipynb #dem0c006
+def demo_command(options):
+    "Make a clip, ask about it, and draw the answer."
+    from transformers import logging
+
+    from stvg_nb.foundations.files import atomic_path
+    from stvg_nb.front import ground, made_clip
+    from stvg_nb.gallery import score_text
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder, shown = Path(options.output), not options.quiet
+    answer, picture = folder / "answer.mp4", folder / "answer.png"
+    check_outputs([answer, picture], [], options.overwrite, folders=[folder])
+    index = options.seed if "seed" in options.given else _DEMO
+    clip = made_clip(folder, index, progress=shown)
+    told = dict(model=options.model, profile=_profile(options), say=_teller(options))
+    found = ground(clip.video, clip.query, truth=clip.truth, progress=shown, **told)
+    found.render(answer)
+    with atomic_path(picture) as temporary:
+        temporary.write_bytes(found.png())
+    fps = found["results"][0]["prediction"]["video"]["fps"]
+    true = dict(start=clip.truth.start / fps, end=clip.truth.end / fps)
+    result = dict(schema="stvg.demo/1", query=clip.query, said=found.explain(), truth=true)
+    result |= dict(video=str(clip.video), answer=str(answer), picture=str(picture))
+    result |= dict(scores=score_text(found.scores()), seconds=found["seconds"])
+    return result, _demo_text(result), 0
 
 # %% ../nbs/11d_commands.ipynb #cell-077
 option("only", "this table or figure only, repeatable", **_NAME, **_LIST)
@@ -579,6 +779,7 @@ def reproduce_command(options):
 
 # %% ../nbs/11d_commands.ipynb #cell-081
 COMMANDS = {  # name -> (function, its options)
+    "demo": (demo_command, _demo_options),
     "evaluate": (evaluate_command, _evaluate_options),
     "doctor": (doctor_command, _doctor_options),
     "prompt": (prompt_command, _prompt_options),

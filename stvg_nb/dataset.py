@@ -18,6 +18,7 @@ from .foundations.benchmarks import LOADERS, load, locate
 from .foundations.training_sets import training_set
 from .foundations.files import InputError, config_hash, read_jsonl, runs_dir, write_jsonl
 from .foundations.masks import MaskDatabase
+from .foundations.ranks import heartbeat
 from .foundations.settings import load_profile
 from stvg_nb.foundations.samples import (
     SAMPLES_SCHEMA,
@@ -42,23 +43,21 @@ class Numberer:
         config: PromptingConfig,
         device: str = "cpu",
         folder: Path | str | None = None,  # where databases are kept; None: below runs/
+        progress: Callable[[int], None] = lambda frames: None,  # told how many frames are done
     ):
-        self.config, self.device = config, device
+        self.config, self.device, self.progress = config, device, progress
         self.folder = Path(folder) if folder else runs_dir("numbered")
-        self.tracker, self.tracker_chosen = choose_tracker(config, device)
-        self.loaded = {}  # why a detector was chosen -> detector
-        self.chosen = {}  # content of a video -> why
+        self.loaded = {}  # detectors and tracker, each once
+        self.tracker, self.tracker_chosen = choose_tracker(config, device, self.loaded)
+        self.chosen = {}  # content of a video -> detector, why
 
     def detector(self, video: Path | str):  # (detector, one sentence)
         "The detector for a video; `auto` looks at the file, once."
         content = content_hash(video)
         if content not in self.chosen:
             at = SimpleNamespace(path=str(video))
-            found, why = choose_detector(self.config, at, self.device)
-            self.chosen[content] = why
-            self.loaded.setdefault(why, found)
-        why = self.chosen[content]
-        return self.loaded[why], why
+            self.chosen[content] = choose_detector(self.config, at, self.device, self.loaded)
+        return self.chosen[content]
 
     def identity(self, video: Path | str) -> dict:
         "What a database of this video depends on."
@@ -78,7 +77,7 @@ class Numberer:
     def make(self, video: Path | str, path: Path) -> None:
         "Number a video and write its database."
         parts = dict(detector=self.detector(video)[0], tracker=self.tracker, device=self.device)
-        build_database(video, self.config, **parts)[0].save(path)
+        build_database(video, self.config, **parts, progress=self.progress)[0].save(path)
 
 # %% ../nbs/02a_dataset.ipynb #cell-014
 REASONS = {  # why a sample is left out
@@ -269,6 +268,10 @@ def _gathered(done):
     return dict(counts=dict(kept=len(records), left_out=left)), records
 
 # %% ../nbs/02a_dataset.ipynb #cell-030
+_MADE = dict(index=0, key="")  # a line of the journal
+_COUNTS = dict(counts=dict(kept=0, left_out={"*": 0}))  # of a finished header
+
+
 def build_samples(
     work: Work,
     path: Path | str,  # `samples.jsonl`
@@ -290,6 +293,7 @@ def build_samples(
         header |= dict(shard=[first + 1, n])
     items = list(range(first, len(keys), n))
     bar = tqdm(total=len(items), desc="samples", unit="sample", disable=quiet)
+    beat = heartbeat("samples", len(items))
 
     def make(i):
         return dict(index=i) | _line(work, i, keys[i], videos, databases)
@@ -302,8 +306,12 @@ def build_samples(
             facts |= dict(index=[d["index"] for d in done if "record" in d])
         return facts, records
 
+    def tell(done):
+        bar.update()
+        beat(done)
+
     with bar:
-        return kept_lines(path, header, items, make, finish, lambda k: bar.update())
+        return kept_lines(path, header, items, make, finish, tell, False, _MADE, _COUNTS)
 
 # %% ../nbs/02a_dataset.ipynb #cell-031
 def _left_out_path(path):

@@ -4,17 +4,26 @@
 
 # %% auto #0
 __all__ = ['source_samples', 'training_samples', 'clip_facts', 'numbered_target', 'numbered_form', 'make_row', 'kept_rows',
-           'load_rows', 'rows_hash', 'NumberedReader', 'numbered_reader']
+           'row_workers', 'load_rows', 'rows_hash', 'NumberedReader', 'numbered_reader']
 
 # %% ../nbs/04e_examples.ipynb #cell-003
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
-from .foundations.files import InputError, canonical_json, config_hash, read_jsonl, runs_dir
+from stvg_nb.foundations.files import (
+    InputError,
+    canonical_json,
+    config_hash,
+    has_shape,
+    read_jsonl,
+    runs_dir,
+)
 from .foundations.geometry import Tube, rate_of_part, time_of
 from .foundations.masks import MaskDatabase
 from .foundations.settings import resolve
@@ -29,6 +38,8 @@ from stvg_nb.foundations.samples import (
 )
 from .foundations.sources import load_split
 from .foundations.store import content_hash, kept_lines
+from .foundations.ahead import Ahead
+from .foundations.ranks import heartbeat
 from .foundations.mark_drawing import model_size, prompted_clip, visible_marks
 from .foundations.prompting_config import check_config
 from .policies import clip_window
@@ -255,7 +266,7 @@ def kept_rows(
     "The rows of samples, made once."
     from tqdm.auto import tqdm
 
-    form = FORMS[config.form]
+    form, beat = FORMS[config.form], heartbeat("rows", len(samples))
     header = dict(
         schema="stvg.rows/1",
         samples=config_hash([_identity(s) for s in samples]),
@@ -266,12 +277,29 @@ def kept_rows(
     path = runs_dir("rows", f"{config_hash([header, [str(s.video) for s in samples]])[7:23]}.jsonl")
     bar = tqdm(total=len(samples), desc="rows", unit="sample", disable=True if quiet else None)
 
-    def make(sample):
-        return make_row(sample, profile, config, form)
+    def tell(done):
+        bar.update()
+        beat(done)
 
-    with bar:
-        kept_lines(path, header, samples, make, lambda rows: ({}, rows), lambda k: bar.update())
-    return read_jsonl(path)[1:]
+    make = partial(_row, profile=profile, config=config, form=form)
+    with bar, Ahead(make, row_workers(config, len(samples))) as ahead:
+        made = ahead.in_order(samples, attrgetter("key"))
+        kept_lines(path, header, samples, made, lambda rows: ({}, rows), tell)
+    rows = read_jsonl(path)[1:]
+    if not has_shape(rows, [dict(key="", prompt=[{}])]):
+        raise InputError(path, "holds lines that are no rows of training; remove it")
+    return rows
+
+# %% ../nbs/04e_examples.ipynb #s293a261
+def _row(sample, profile, config, form):
+    return make_row(sample, profile, config, form)
+
+
+def row_workers(config: TrainConfig, n: int) -> int:  # 0: this process
+    "How many processes make n rows; starting one pays from some fifty rows on."
+    cores = len(os.sched_getaffinity(0))
+    most = cores if config.workers is None else config.workers
+    return 0 if most < 2 else min(most, n // 50)
 
 
 def _identity(s):

@@ -9,6 +9,7 @@ __all__ = ['PAD', 'SOFT', 'COVERED', 'FADE', 'colour_bins', 'colour_model', 'col
 
 # %% ../nbs/01d_flow.ipynb #cell-003
 import contextlib
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +22,8 @@ def colour_bins(
     image: np.ndarray,  # (h, w, 3) uint8 RGB
 ) -> np.ndarray:  # (h, w) int, 0..4095: 16 levels a channel
     "The cell of each pixel's colour."
-    r, g, b = (image[..., i].astype(np.int32) >> 4 for i in range(3))
-    return r << 8 | g << 4 | b
+    levels = (image >> 4).astype(np.float32)  # one product with floats is faster than three shifts
+    return (levels @ np.array([256, 16, 1], np.float32)).astype(np.int32)
 
 # %% ../nbs/01d_flow.ipynb #cell-011
 def colour_model(
@@ -31,11 +32,13 @@ def colour_model(
 ) -> np.ndarray:  # (4096,) float32, sums to 1
     "How often each colour occurs under a mask; neighbouring cells share, against noise."
     h = np.bincount(bins[mask], minlength=4096).astype(np.float32).reshape(16, 16, 16)
-    for axis in range(3):
-        padded = np.pad(h, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        below, above = np.take(padded, range(16), axis), np.take(padded, range(2, 18), axis)
-        h = h / 2 + (below + above) / 4
-    return h.ravel() / max(h.sum(), 1e-9)
+    for _ in range(3):  # one channel after the other comes to the front
+        beside = np.empty_like(h)
+        beside[0], beside[-1] = h[0] + h[1], h[-2] + h[-1]
+        np.add(h[:-2], h[2:], out=beside[1:-1])
+        h = (h / 2 + beside / 4).transpose(1, 2, 0)
+    h = h.ravel()  # copied into the order of the cells
+    return h / max(h.sum(), 1e-9)
 
 # %% ../nbs/01d_flow.ipynb #cell-012
 def colour_evidence(
@@ -46,8 +49,8 @@ def colour_evidence(
     "Which pixels have the object's colours rather than its surroundings'."
     import cv2
 
-    odds = np.log((inside[bins] + 2e-4) / (outside[bins] + 2e-4)).astype(np.float32)
-    return np.clip(cv2.GaussianBlur(odds, (3, 3), 0), -4, 4)
+    odds = np.log((inside + 2e-4) / (outside + 2e-4)).astype(np.float32)
+    return np.clip(cv2.GaussianBlur(odds[bins], (3, 3), 0), -4, 4)
 
 
 def likeness(
@@ -99,8 +102,8 @@ def window(
     pad: int = 0,  # pixels
 ) -> tuple[slice, slice]:  # rows, columns
     "A padded box inside a frame."
-    x1, y1 = (int(np.floor(v)) - pad for v in box[:2])
-    x2, y2 = (int(np.ceil(v)) + pad for v in box[2:])
+    x1, y1 = (math.floor(v) - pad for v in box[:2])
+    x2, y2 = (math.ceil(v) + pad for v in box[2:])
     height, width = size
     rows = slice(min(max(y1, 0), height), max(min(y2, height), 0))
     return rows, slice(min(max(x1, 0), width), max(min(x2, width), 0))
@@ -175,7 +178,7 @@ class FlowState:
 
     def __post_init__(self):
         if self.area is None:
-            self.area = float(self.seen.sum())
+            self.area = float(np.count_nonzero(self.seen))
 
     @property
     def box(self) -> np.ndarray:
@@ -209,7 +212,10 @@ def middle(
     mask: np.ndarray,  # (h, w) bool
 ) -> np.ndarray:  # (2,) x, y in pixels
     "Mean place of a mask's pixels."
-    return np.array([np.mean(axis) for axis in np.nonzero(mask)[::-1]])
+    import cv2
+
+    sums = cv2.moments(np.ascontiguousarray(mask).view(np.uint8), binaryImage=True)
+    return np.array([sums["m10"], sums["m01"]]) / sums["m00"]
 
 
 def seen_at(
@@ -225,7 +231,7 @@ def seen_at(
     seen = np.zeros(size, bool)
     seen[rows, cols] = found
     x1, y1, x2, y2 = mask_box(found).astype(int)
-    shape, area = found[y1:y2, x1:x2].copy(), float(found.sum())
+    shape, area = found[y1:y2, x1:x2].copy(), float(np.count_nonzero(found))
     x, y = cols.start + int(x1), rows.start + int(y1)
     velocity = state.velocity
     if moves and min(area, state.area) >= 0.9 * state.whole:
@@ -238,7 +244,7 @@ def seen_at(
 # %% ../nbs/01d_flow.ipynb #cell-032
 def warped(
     state: FlowState,
-    flow: np.ndarray,  # (H, W, 2) pixels from the new frame to the old one
+    flow: np.ndarray,  # (H, W, 2) float32, pixels from the new frame to the old one
     size: tuple,  # (H, W)
 ) -> tuple | None:  # (rows, cols, (h, w) bool, motion in pixels); None: it has left the frame
     "The silhouette in the new frame."
@@ -248,14 +254,15 @@ def warped(
     if state.covered:
         moved = np.round(state.velocity)
     else:
-        moved = -np.median(flow[near][state.seen[near]], 0)
+        pairs = flow.view(np.complex64)[..., 0]  # one number a pixel is picked much faster than two
+        moved = -np.median(pairs[near][state.seen[near]].view(np.float32).reshape(-1, 2), 0)
     rows, cols = window(state.box + np.tile(np.round(moved), 2), size, PAD)
     if rows.stop - rows.start < PAD + 2 or cols.stop - cols.start < PAD + 2:
         return None
-    y, x = np.mgrid[rows, cols].astype(np.float32)
-    back = np.broadcast_to(-moved, (*x.shape, 2)) if state.covered else flow[rows, cols]
+    y, x = (np.arange(s.start, s.stop, dtype=np.float32) for s in (rows, cols))
+    back = np.broadcast_to(-moved, (len(y), len(x), 2)) if state.covered else flow[rows, cols]
     from_x = (x + back[..., 0] - state.x).astype(np.float32)
-    from_y = (y + back[..., 1] - state.y).astype(np.float32)
+    from_y = (y[:, None] + back[..., 1] - state.y).astype(np.float32)
     shape = cv2.remap(state.shape.astype(np.float32), from_x, from_y, cv2.INTER_LINEAR) > 0.5
     return rows, cols, shape, moved
 
@@ -269,20 +276,20 @@ def surroundings(
     "Colour model of what lies around an object."
     size = image.shape[:2]
     (rows, cols), (inner_rows, inner_cols) = window(box, size, pad), window(box, size)
-    around = np.ones(size, bool)
-    around[inner_rows, inner_cols] = False
+    around = np.ones((max(rows.stop - rows.start, 0), max(cols.stop - cols.start, 0)), bool)
+    first, last = inner_rows.start - rows.start, inner_rows.stop - rows.start
+    inner = around[first:last, inner_cols.start - cols.start : inner_cols.stop - cols.start]
+    inner[:] = False
     if shape is not None:
         top, left = inner_rows.start - int(box[1]), inner_cols.start - int(box[0])
-        height = inner_rows.stop - inner_rows.start
-        width = inner_cols.stop - inner_cols.start
-        around[inner_rows, inner_cols] = ~shape[top:, left:][:height, :width]
-    return colour_model(colour_bins(image[rows, cols]), around[rows, cols])
+        inner[:] = ~shape[top:, left:][: inner.shape[0], : inner.shape[1]]
+    return colour_model(colour_bins(image[rows, cols]), around)
 
 # %% ../nbs/01d_flow.ipynb #cell-037
 def _coasting(state, size, place, part):
     "A covered object goes on as it was; `part` (h, w) of it shows."
     rows, cols, _, moved = place
-    seen, pixels = np.zeros(size, bool), float(part.sum())
+    seen, pixels = np.zeros(size, bool), float(np.count_nonzero(part))
     visible = pixels >= max(20, 0.05 * state.whole)
     if visible:
         seen[rows, cols] = part
@@ -305,18 +312,19 @@ def carry(
     patience: int = 20,  # frames that it may stay hidden
 ) -> FlowState:  # on `image`
     "One frame on: the warped outline proposes, the colours decide; a hidden object coasts."
-    size, nothing = image.shape[:2], np.zeros(image.shape[:2], bool)
-    if state.hidden > patience:
-        return replace(state, seen=nothing, area=0.0, hidden=state.hidden + 1)
+    size, hidden = image.shape[:2], state.hidden
+    if hidden > patience:
+        return replace(state, seen=np.zeros(size, bool), area=0.0, hidden=hidden + 1)
     place = warped(state, flow, size)
     if place is None:
-        return replace(state, seen=nothing, area=0.0, hidden=patience + 1, left=True)
+        gone = dict(seen=np.zeros(size, bool), area=0.0, left=True)
+        return replace(state, **gone, hidden=patience + 1)
     rows, cols, shape, _ = place
     distance, around = signed_distance(shape), surroundings(before, state.box, state.shape)
     colour = colour_evidence(colour_bins(image[rows, cols]), state.colour, around)
     inside = (np.clip(distance / SOFT, -2, 3) + colour > 0) & (distance > -PAD)
     found = large_parts(inside, gap=PAD)
-    if found.sum() >= COVERED * state.whole:
+    if np.count_nonzero(found) >= COVERED * state.whole:
         return seen_at(state, size, rows, cols, found)
     return _coasting(state, size, place, found & (colour > 0))
 

@@ -42,7 +42,7 @@ class FlowTracker:
         patience: int = 20,  # frames for which a hidden object is searched where it should be
         release: int = 2,  # key frames without detection after which a track ends; 0: never
         remember: int | None = None,  # the same for a hidden one; None: twice `release`
-        budget: int = 256 << 20,  # bytes of frames kept in memory for the backward pass
+        budget: int = 32 << 20,  # bytes of frames kept in memory for the backward pass
         folder: Path | str | None = None,  # where frames beyond the budget lie; None: temporary
         flows: dict | None = None,  # keeps the flow fields of one video for several runs over it
     ):
@@ -143,7 +143,8 @@ def _move(self: FlowSession, frame, tracks, sign):
 @patch
 def _shown(self: FlowSession, state):
     "Its mask at the size of the video, and the share of its silhouette that shows."
-    return self._resize(state.seen, self.size), float(state.seen.sum() / state.shape.sum())
+    share = np.count_nonzero(state.seen) / np.count_nonzero(state.shape)
+    return self._resize(state.seen, self.size), share
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-022
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from types import MethodType, SimpleNamespace
+from types import MethodType
 
 from .foundations.files import InputError, atomic_path, config_hash
 from .qwen import Video, vision_language
@@ -254,6 +254,8 @@ def shared_prefix(
 
 # %% ../nbs/04_grpo.ipynb #cell-058
 def _features_once(self, pixel_values_videos, video_grid_thw=None, layout=None, **kwargs):
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
     encode = type(self).get_video_features
     if layout is None:
         return encode(self, pixel_values_videos, video_grid_thw, **kwargs)
@@ -262,7 +264,7 @@ def _features_once(self, pixel_values_videos, video_grid_thw=None, layout=None, 
         rows = pixel_values_videos.split(sizes.tolist())
     else:
         rows = encode(self, pixel_values_videos, video_grid_thw).pooler_output
-    return SimpleNamespace(pooler_output=tuple(rows[i] for i in layout.clips))
+    return BaseModelOutputWithPooling(pooler_output=tuple(rows[i] for i in layout.clips))
 
 
 def _keep_answers(module, args, kwargs, output):
@@ -382,13 +384,13 @@ def branched(
     import torch
 
     (rows, heads, _, d), (b, groups, size, _) = q.shape, keys.shape
-    q = (q * scale).view(b, -1, groups, heads // groups, d)  # (b, n, groups, heads of a group, d)
+    q = (q.float() * scale).view(b, -1, groups, heads // groups, d)  # (b, n, groups, of a group, d)
     k, v = (x.unflatten(0, (b, -1)) for x in (k, v))
-    front = torch.einsum("bngrd,bgpd->bngrp", q, keys)
+    front = torch.einsum("bngrd,bgpd->bngrp", q, keys.float())
     if real is not None:
         front = front.masked_fill(~real[:, None, None, None], -torch.inf)
-    scores = torch.cat([front, torch.einsum("bngrd,bngld->bngrl", q, k)], -1)
-    weights = scores.softmax(-1, torch.float32).to(v.dtype)
+    scores = torch.cat([front, torch.einsum("bngrd,bngld->bngrl", q, k.float())], -1)
+    weights = scores.softmax(-1).to(v.dtype)
     front, back = weights.split([size, k.shape[3]], -1)
     out = torch.einsum("bngrp,bgpd->bngrd", front, values)
     out = out + torch.einsum("bngrl,bngld->bngrd", back, v)
@@ -407,20 +409,21 @@ def _left_padded(prompts, fill, base):  # (b, P) ids, (b, P) mask, (3, b, P) pos
     return ids.to(device), mask.to(device), torch.stack(at, 1).to(device)
 
 # %% ../nbs/04_grpo.ipynb #cell-080
-def _prompt_cache(base, prompts, ids, mask, positions, n):
+def _prompt_cache(model, prompts, ids, mask, positions, n):
     "Run the prompts up to their last token; a cache with n branches for each."
     from transformers import Cache, DynamicCache
 
-    seen = DynamicCache(config=base.config.text_config)
-    hidden = base(
+    seen = DynamicCache(config=vision_language(model).config.text_config)
+    last = model(  # as a whole: a sharded model gathers its outer weights only for its own call
         input_ids=ids[:, :-1],
         attention_mask=mask[:, :-1],
         position_ids=positions[..., :-1],
         past_key_values=seen,
         use_cache=True,
+        logits_to_keep=1,
         **clip_inputs(prompts, ids.device, Layout()),
-    ).last_hidden_state
-    finite = hidden[:, -1].isfinite().all(-1).tolist()
+    ).logits
+    finite = last[:, -1].isfinite().all(-1).tolist()
     if bad := ", ".join(p.key for p, good in zip(prompts, finite) if not good):
         raise FloatingPointError(f"hidden states are not finite in the rollout of sample {bad}")
     real = mask[:, :-1].bool()
@@ -432,6 +435,7 @@ def rollout(
     prompts: list,  # of Prompt
     n: int,  # answers per prompt
     config,  # GenerationConfig
+    synced: bool = False,  # go on until the answers of all processes have ended: sharded weights
 ):  # (prompts*n, longest) int64 tensor, padded after the end token
     "Sample answers: each prompt is run once, its answers are branches of its cache."
     import torch
@@ -442,10 +446,11 @@ def rollout(
     model.eval()  # checkpointing in training mode would drop the cache
     try:
         with torch.no_grad():
-            cache = _prompt_cache(base, prompts, ids, mask, positions, n)
+            cache = _prompt_cache(model, prompts, ids, mask, positions, n)
             base.rope_deltas = offsets.repeat_interleave(n, 0).to(ids.device)
             rows, seen = (x.repeat_interleave(n, 0) for x in (ids, mask))
             how = dict(past_key_values=cache, generation_config=config)
+            how |= dict(synced_gpus=True) if synced else {}
             out = model.generate(rows, attention_mask=seen, **how)
     finally:
         base.rope_deltas = None

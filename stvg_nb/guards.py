@@ -167,8 +167,8 @@ def _full_length(self: Preflight, prompt, n):
         importance_sampling_ratio=zero + 1,
     )
     loss = self._compute_loss(self.model_wrapped, inputs)
-    if not self.is_deepspeed_enabled:
-        self.accelerator.backward(loss * 0)  # DeepSpeed's backward would also step
+    self.accelerator.sync_gradients = False  # else DeepSpeed's backward would also step
+    self.accelerator.backward(loss * 0)
 
 # %% ../nbs/04aa_guards.ipynb #cell-030
 @patch
@@ -178,11 +178,13 @@ def _state(self: Preflight):  # -> a function that puts it back
     cuda = torch.cuda.is_available()
     kept = copy.deepcopy(self._metrics), self._prompts["train"], self._rows
     training, random = self.model.training, torch.get_rng_state()
+    synced = self.accelerator.sync_gradients
     random_gpu = torch.cuda.get_rng_state_all() if cuda else []
 
     def put_back():
         if not self.use_vllm:
             self.generation_config.min_new_tokens = self.generation_kwargs.get("min_new_tokens")
+        self.accelerator.sync_gradients = synced
         self.model.zero_grad()
         self.model.train(training)
         torch.set_rng_state(random)

@@ -32,6 +32,7 @@ from stvg_nb.rows import (
     NumberedSplit,
     TableRow,
     _kept_records,
+    differing,
     measured_rows,
     prediction_path,
     save_predictions,
@@ -140,18 +141,10 @@ def load_or_compute(
         fresh = row.records(clips.spot_check, config)
         facts = dict(path=f"predictions/{path.name}", sha256=sha256_file(path))
         facts |= dict(status="re-scored", checked=len(fresh))
-        facts |= dict(differing=_differing(row, kept, fresh))
+        scored = row.metrics if benchmark == clips.truth["benchmark"] else ()
+        said = dict(label=row.label, what="records")
+        facts |= dict(differing=differing(kept, fresh, clips, scored, compared=dict, **said))
     return facts | dict(truth=clips.truth, seconds=time.perf_counter() - began)
-
-
-def _differing(row, kept, fresh, share=0.05):
-    "Keys of the records that are not those kept; too many are an error."
-    old = {r["key"]: r for r in kept}
-    keys = sorted(r["key"] for r in fresh if r != old.get(r["key"]))
-    if len(keys) > share * len(fresh):
-        text = f"{len(keys)} of {len(fresh)} records differ from those kept"
-        raise RuntimeError(f"{row.label}: {text}; make all of them anew with `--full`")
-    return keys
 
 # %% ../nbs/08a_marks.ipynb #cell-018
 def all_rows(

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['WRITTEN_BY', 'ARTEFACTS', 'INGREDIENTS', 'SPLITS', 'SHIPPED_DETECTOR', 'Ingredients', 'with_seeds', 'chapters',
-           'open_profile', 'data_source', 'is_model', 'row_folder', 'plan', 'format_plan']
+           'open_profile', 'data_source', 'row_folder', 'plan', 'plan_of', 'format_plan']
 
 # %% ../nbs/11a_plan.ipynb #cell-008
 import importlib.util
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .foundations.benchmarks import BENCHMARKS, locate
 from .foundations.files import InputError, package_dir, repo_root, runs_dir
+from .foundations.needs import is_model
 from .foundations.prompting_config import TRACK_SOURCES
 from .foundations.settings import Profile, default_profile, load_profile, profiles
 
@@ -134,6 +134,7 @@ INGREDIENTS |= {
     "x-detector-failure": Ingredients("Detections lost", ("own",), ("grpo-0",)),
 }
 
+# %% ../nbs/11a_plan.ipynb #a647d1d5
 _BOXES = with_seeds("o1-sft", "o1-rft", "o1-rft-thinking")
 _ONE = "o1-rft-thinking-0"
 
@@ -308,20 +309,6 @@ def _numbering_needs(profile, benchmark):
         out.append(_need("weights", f"tracker {named}", is_model(config.tracker_weights)))
     return out
 
-# %% ../nbs/11a_plan.ipynb #cell-041
-def is_model(
-    name: str | None,  # file, folder, or a hub name like Qwen/Qwen2.5-VL-7B-Instruct
-) -> bool:
-    "Do these weights lie on this machine?"
-    if not name:
-        return False
-    if Path(name).exists():
-        return True
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    folder = cache / f"models--{name.replace('/', '--')}" / "snapshots"
-    return name.count("/") == 1 and any(folder.glob("*/config.json"))
-
 # %% ../nbs/11a_plan.ipynb #cell-044
 def row_folder(
     profile: Profile,
@@ -348,7 +335,8 @@ def _policy_need(profile, name):
     if name in profile.policies:
         given = profile.policies[name]
         where = f"{name}: {given}, named in the profile"
-        return _need("policy", where, given.startswith("embedded:") or is_model(given))
+        there = given.startswith(("embedded:", "random:")) or is_model(given)
+        return _need("policy", where, there)
     if name.startswith("o1-"):
         return _box_policy_need(profile, name)
     if base == "random":
@@ -428,7 +416,14 @@ def plan(
     folder: Path | str | None = None,  # notebooks; None: nbs/ of the checkout
 ) -> dict:  # stvg.plan/1
     "What each artefact needs under a profile, and whether it is here; nothing is run or loaded."
-    settings, _ = open_profile(profile)
+    return plan_of(open_profile(profile)[0], folder)
+
+
+def plan_of(
+    settings: Profile,
+    folder: Path | str | None = None,  # as `plan`
+) -> dict:  # stvg.plan/1
+    "`plan` of a profile that is open already."
     try:
         there = {p.stem for p in chapters(folder)}
     except InputError:

@@ -25,6 +25,7 @@ from .foundations.artefacts import by_hand, environment, figures_dir, same_resul
 from stvg_nb.foundations.files import (
     InputError,
     config_hash,
+    has_shape,
     package_dir,
     read_json,
     repo_root,
@@ -117,6 +118,10 @@ def files_of(
     return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(own)}
 
 # %% ../nbs/11b_process.ipynb #cell-022
+_FRESH = dict(became="", differing=[""])
+_KEPT = dict(key="", artefacts=[""], files={"*": ""}, freshness={"*": _FRESH}, seconds=0.0)
+
+
 def _record(path, profile):
     return runs_dir(profile.name, f"{Path(path).stem}.record.json")
 
@@ -136,7 +141,7 @@ def finished(
     def same(f, h):
         return (folder / f).is_file() and sha256_file(folder / f) == h
 
-    if known.get("key") != chapter_key(path, profile, full):
+    if not has_shape(known, _KEPT) or known["key"] != chapter_key(path, profile, full):
         return None
     return known if all(same(f, h) for f, h in known["files"].items()) else None
 
@@ -206,7 +211,7 @@ MISSING = re.compile(
             "No module named",
             "needs (detector|tracker)_weights",
             "no embedded policy",
-            "CUDA|NVIDIA|GPUs are asked for",
+            "CUDA|NVIDIA|GPUs are asked for|this machine lacks",
             "outgoing traffic has been disabled|couldn't connect",
         )
     )
@@ -248,6 +253,11 @@ def snapshot(
     return {name: files for name, files in out.items() if files}
 
 # %% ../nbs/11b_process.ipynb #cell-043
+def _parsed(note):
+    with contextlib.suppress(ValueError):
+        return json.loads(note)
+
+
 def settle(
     before: dict,  # `snapshot` of the start
     names: list,  # artefacts that the run wrote
@@ -263,7 +273,7 @@ def settle(
                 write_bytes(runs_dir(profile.name, "measured", file), (folder / file).read_bytes())
                 (folder / file).unlink()
             aside.append(name)
-        elif not same_result(json.loads(before[name][note]), read_json(folder / note)):
+        elif not same_result(_parsed(before[name][note]), read_json(folder / note)):
             continue
         for file, content in before[name].items():
             write_bytes(folder / file, content)

@@ -6,33 +6,39 @@
 __all__ = ['PIPELINE', 'VIDEO_SUFFIXES', 'is_new', 'is_new_release', 'accept_new', 'choose_detector', 'choose_tracker', 'paired',
            'key_frames', 'detect', 'DatabaseBuilder', 'visit_key_frame', 'database_config', 'exclude_overlaps',
            'build_database', 'load_config', 'report_path', 'check_replaced', 'prompt_video', 'list_videos',
-           'prompt_many']
+           'PromptWork', 'prompt_many']
 
 # %% ../nbs/01_prompting.ipynb #cell-009
+import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 
 from stvg_nb.foundations.files import (
     InputError,
     config_hash,
+    has_shape,
     read_json,
     read_text,
     sha256_file,
     write_json,
 )
+from .foundations.ahead import read_ahead
 from .foundations.masks import MASKS_SCHEMA, MaskDatabase
+from .foundations.leases import Worker, deal, share_out
 from .foundations.store import content_hash
 from .foundations.settings import load_profile
-from .foundations.video import PICTURES, Clip, VideoInfo, iter_frames, probe, write_video
+from .foundations.video import PICTURES, Clip, VideoInfo, iter_frames, probe
 from .foundations.detections import Detections, Region, check_classes, region_of, select
 from .foundations.identity import appearance, identity_report, stitch
-from .foundations.mark_drawing import marked_frame, visible_marks
+from .foundations.mark_drawing import write_marked
+from .foundations.pretrained import named_weights
 from stvg_nb.foundations.prompting_config import (
     DETECTORS,
     DRAWING,
@@ -112,6 +118,7 @@ def choose_detector(
     config: PromptingConfig,
     info: VideoInfo,  # the video, as `probe` saw it
     device: str = "cpu",  # cpu | cuda
+    loaded: dict | None = None,  # what this configuration has loaded before; filled here
 ) -> tuple[Callable, str]:  # (detector, one sentence that says which and why)
     "The detector that the settings name; classes that it does not know are an `InputError`."
     if config.tracker in TRACK_SOURCES:
@@ -119,14 +126,24 @@ def choose_detector(
     kind, why = config.detector, "asked for"
     if kind == "auto":
         kind, why = _automatic(config, info.path)
-    detector = make_part(DETECTORS, kind, config, device)
+    detector = _loaded_once(loaded, "detector", DETECTORS, kind, config, device)
+    if hasattr(detector, "look_for"):
+        detector.look_for(config.classes)  # an earlier call may have asked for something else
     check_classes(config.classes, detector)
     return detector, f"detector {getattr(detector, 'name', kind)}: {why}"
+
+
+def _loaded_once(loaded, role, registry, kind, config, device):
+    loaded = {} if loaded is None else loaded
+    if (role, kind) not in loaded:
+        loaded[role, kind] = make_part(registry, kind, config, device)
+    return loaded[role, kind]
 
 # %% ../nbs/01_prompting.ipynb #cell-023
 def choose_tracker(
     config: PromptingConfig,
     device: str = "cpu",  # cpu | cuda
+    loaded: dict | None = None,  # as `choose_detector`
 ) -> tuple[object, str]:  # (tracker, one sentence that says which and why)
     "`auto`: SAM2 where a checkpoint is given, else optical flow."
     kind, why = config.tracker, "asked for"
@@ -135,7 +152,7 @@ def choose_tracker(
         if config.tracker_weights:
             kind, why = "sam2", "a checkpoint is given"
     registry = TRACK_SOURCES if kind in TRACK_SOURCES else TRACKERS
-    tracker = make_part(registry, kind, config, device)
+    tracker = _loaded_once(loaded, "tracker", registry, kind, config, device)
     return tracker, f"tracker {getattr(tracker, 'name', kind)}: {why}"
 
 # %% ../nbs/01_prompting.ipynb #cell-026
@@ -160,14 +177,14 @@ def key_frames(n_frames: int, every: int) -> list[int]:
     return list(range(0, n_frames, every)) if every else [0]
 
 # %% ../nbs/01_prompting.ipynb #cell-031
-def _batches(path, wanted, size):
+def _batches(path, wanted, size, room=256 << 20):  # frames, bytes
     "The wanted frames of a video, some at a time: ([numbers], [frames])."
     index, frames = [], []
-    for i, _, frame in iter_frames(path, stop=max(wanted) + 1):
+    for i, _, frame in read_ahead(iter_frames(path, stop=max(wanted) + 1)):
         if i in wanted:
             index.append(i)
             frames.append(frame)
-        if len(frames) == size:
+        if len(frames) == size or len(frames) * frame.nbytes >= room:
             yield index, frames
             index, frames = [], []
     if frames:
@@ -180,13 +197,12 @@ def detect(
     config: PromptingConfig,
     n_frames: int,  # frames that decode
     batch: int = 8,  # key frames per call
-) -> dict[int, Detections]:  # key frame -> those that count
-    "Detections on all key frames; one batch of frames in memory."
-    out, wanted = {}, set(key_frames(n_frames, config.redetect_every))
+) -> Iterator[tuple[int, Detections]]:  # (key frame, those that count), in order
+    "Detections on all key frames; one batch of frames, and of masks, in memory."
+    wanted = set(key_frames(n_frames, config.redetect_every))
     for index, frames in _batches(path, wanted, batch):
         for i, found in zip(index, detector(frames)):
-            out[i] = select(found, config.classes, config.confidence, config.duplicate_iou)
-    return out
+            yield i, select(found, config.classes, config.confidence, config.duplicate_iou)
 
 # %% ../nbs/01_prompting.ipynb #cell-035
 class DatabaseBuilder:
@@ -266,7 +282,7 @@ def visit_key_frame(
     builder.remember(frame, image, tracked)
 
 # %% ../nbs/01_prompting.ipynb #cell-042
-PIPELINE = 2  # raised with every change of what makes masks and reports: older ones are made anew
+PIPELINE = 4  # raised with every change of what makes masks and reports: older ones are made anew
 
 
 def database_config(
@@ -281,6 +297,9 @@ def database_config(
         part: getattr(thing, "name", "given")
         for part, thing in dict(detector=detector, tracker=tracker).items()
     }
+    for key in ("detector_weights", "tracker_weights"):  # the name of a part holds their content
+        if switches[key] and Path(switches[key]).exists():
+            switches[key] = Path(switches[key]).name
     return switches | dict(pipeline=PIPELINE) | who
 
 # %% ../nbs/01_prompting.ipynb #cell-045
@@ -297,20 +316,26 @@ def exclude_overlaps(
                 taken |= mask
 
 # %% ../nbs/01_prompting.ipynb #cell-048
-def _track(builder, path, found, progress):
+def _track(builder, found, progress):
     "Both passes over a video; masks go into the builder's database."
     session, config, last = builder.session, builder.config, builder.db.frames["stop"] - 1
-    for key in [*key_frames(last + 1, config.redetect_every), last]:
+    keys = [*key_frames(last + 1, config.redetect_every), last]
+    looked = set(keys)
+    found = ((frame, seen) for frame, seen in found if frame in looked)
+    ahead = next(found, None)
+    for key in keys:
         masks = {}
         for frame, masks in session.advance(key):
             builder.record(frame, masks)
             progress(1)
-        if key in found:
-            visit_key_frame(builder, key, session.image, masks, found.pop(key))
+        if ahead and ahead[0] == key:
+            visit_key_frame(builder, key, session.image, masks, ahead[1])
+            ahead = next(found, None)
     if config.backward:
         for frame, masks in session.backward():
             builder.record(frame, masks)
             builder.withdraw()
+    builder.withdraw()
 
 # %% ../nbs/01_prompting.ipynb #cell-049
 def _from_parts(db, path, config, detector, tracker, detections, progress):
@@ -321,11 +346,11 @@ def _from_parts(db, path, config, detector, tracker, detections, progress):
     if detections is None:
         found = detect(path, detector, config, count)
     else:
-        found = dict(detections)  # worked off below, frame by frame
+        found = iter(sorted(detections.items()))
     frames = iter_frames(path)
     with tracker.open(frames, *db.size, count, backward=config.backward) as session:
         builder = DatabaseBuilder(db, config, session)
-        _track(builder, path, found, progress)
+        _track(builder, found, progress)
     return builder.appearances
 
 # %% ../nbs/01_prompting.ipynb #cell-051
@@ -345,7 +370,8 @@ def _from_source(db, path, source, config, progress):
         progress(1)
         if frame in keys:
             for id, mask in db.at(frame).items():
-                looks.setdefault(id, {})[frame] = appearance(image, mask)
+                if mask.any():
+                    looks.setdefault(id, {})[frame] = appearance(image, mask)
     return looks
 
 # %% ../nbs/01_prompting.ipynb #cell-052
@@ -450,16 +476,6 @@ def check_replaced(
         if not _made_here(path, look):
             raise InputError(path, _NOT_MINE)
 
-# %% ../nbs/01_prompting.ipynb #cell-066
-def _write_numbered(path, output, db, config, info):
-    marks = visible_marks(db, range(info.frame_count), config)
-    height, width = info.height - info.height % 2, info.width - info.width % 2
-    frames = (
-        marked_frame(frame, i, db, marks[i], config)[:height, :width]
-        for i, _, frame in iter_frames(path)
-    )
-    write_video(output, frames, info.fps, metadata={"comment": f"numbered from {Path(path).name}"})
-
 # %% ../nbs/01_prompting.ipynb #cell-067
 def prompt_video(
     path: Path | str,  # video
@@ -471,16 +487,18 @@ def prompt_video(
     device: str = "cpu",  # cpu | cuda
     say: Callable[[str], None] = lambda line: None,  # one line each about what was chosen
     progress: Callable[[int], None] = lambda frames: None,  # told how many frames are done
+    loaded: dict | None = None,  # as `choose_detector`
+    write: bool = True,  # False: no prompted video, which training and answering never read
 ) -> dict:  # `stvg.prompt/1`
     "Number one video: the prompted video, its database and its identity report."
     began, config, info = time.time(), check_config(config or variant()), probe(path)
     output = Path(output)
     database = Path(database or output.with_name(f"{output.stem}.masks.json.gz"))
-    check_replaced(path, output, database)
+    check_replaced(path, output if write else database, database)
     detector, why = None, "detector: detections are given"
     if detections is None:
-        detector, why = choose_detector(config, info, device)
-    tracker, what = choose_tracker(config, device)
+        detector, why = choose_detector(config, info, device, loaded)
+    tracker, what = choose_tracker(config, device, loaded)
     say(why)
     say(what)
     key = config_hash(database_config(config, detector, tracker))
@@ -495,8 +513,11 @@ def prompt_video(
         db, appearances = build_database(path, config, info, *parts)
         db.save(database)
         write_json(report_path(database), identity_report(db, appearances), indent=1)
-    _write_numbered(path, output, db, config, info)
-    files = dict(video=str(path), output=str(output), database=str(database))
+    if write:
+        size, comment = (info.height, info.width), f"numbered from {Path(path).name}"
+        how = dict(window=(0, info.frame_count), metadata=dict(comment=comment))
+        write_marked(path, output, size, info.fps, db, config, **how)
+    files = dict(video=str(path), output=str(output) if write else None, database=str(database))
     counts = dict(n_objects=len(db), n_frames=info.frame_count, config_hash=db.config_hash)
     spent = dict(seconds=round(time.time() - began, 3))
     return dict(schema="stvg.prompt/1") | files | counts | spent
@@ -542,6 +563,10 @@ def list_videos(
     return found
 
 # %% ../nbs/01_prompting.ipynb #cell-074
+_COUNTED = dict(n_objects=0, n_frames=0, seconds=0.0)
+_RESULT = dict(schema="", video="", output=None, database="", config_hash=None) | _COUNTED
+
+
 def _finished(record, key, output):
     "The result of an earlier run, if its video is still the one that it wrote."
     if not record.is_file():
@@ -549,9 +574,9 @@ def _finished(record, key, output):
     old = read_json(record)
     if not isinstance(old, dict) or "key" not in old or "sha256" not in old:
         raise InputError(record, _NOT_MINE)
-    if old["key"] == key and output.is_file() and sha256_file(output) == old["sha256"]:
-        return old["result"]
-    return None
+    if old["key"] != key or not output.is_file() or sha256_file(output) != old["sha256"]:
+        return None
+    return old["result"] if has_shape(old.get("result"), _RESULT) else None
 
 
 def _refuse_clashes(videos, folder):
@@ -566,6 +591,77 @@ def _refuse_clashes(videos, folder):
         if output.exists() and Path(video).exists() and output.samefile(video):
             raise InputError(output, "is an input of this command too; choose another output")
 
+# %% ../nbs/01_prompting.ipynb #work0000
+class PromptWork:
+    "The videos of a list, one by one, for whoever does them (`foundations.leases`)."
+
+    def __init__(
+        self,
+        videos: Sequence[Path | str],
+        folder: Path | str,  # outputs go here, under the videos' own names
+        config: PromptingConfig | None = None,  # None: the variant `paper`
+        device: str = "cpu",  # cpu | cuda
+        say: Callable[[str], None] = lambda line: None,  # one line each about what was chosen
+        write: bool = True,  # as `prompt_video`
+    ):
+        self.write, self.made = write, ".mp4" if write else ".masks.json.gz"
+        self.videos, self.folder = [Path(v) for v in videos], Path(folder)
+        self.config, self.device, self.say = config or variant(), device, say
+        self.made_of = dict(config=asdict(self.config)) | _weights_of(self.config)
+        self.names = [v.stem for v in self.videos]
+        self.sizes = [_bytes_of(v) for v in self.videos]  # the longest are done first
+        self.meeting = self.folder / ".leases" / config_hash(self.made_of)[7:15]
+        self.loaded = {}
+        _refuse_clashes(self.videos, self.folder)
+
+    def _at(self, k, suffix):
+        return self.folder / f"{self.names[k]}{suffix}"
+
+    def _key(self, k):
+        return config_hash(self.made_of | dict(video=content_hash(self.videos[k])))
+
+    def look(self, k: int) -> dict | None:
+        "What an earlier run made of video `k`."
+        return _finished(self._at(k, ".prompt.json"), self._key(k), self._at(k, self.made))
+
+# %% ../nbs/01_prompting.ipynb #work0001
+@patch
+def make(self: PromptWork, k: int) -> dict:  # `stvg.prompt/1`
+    "Number video `k` and keep the result."
+    told = dict(say=self.say, loaded=self.loaded, write=self.write)
+    told |= dict(config=self.config, reuse="fitting", device=self.device)
+    result = prompt_video(self.videos[k], self._at(k, ".mp4"), **told)
+    made = sha256_file(self._at(k, self.made))
+    kept = dict(key=self._key(k), sha256=made, result=result)
+    write_json(self._at(k, ".prompt.json"), kept, indent=1)
+    return result
+
+
+@patch
+def summary(
+    self: PromptWork,
+    ends: dict[int, dict],  # of `share_out`
+) -> dict:  # {"schema", "videos": [...], "quarantined": [{"video", "reason"}]}
+    "What became of the list, in its own order."
+    there = [(k, ends[k]) for k in sorted(ends)]
+    done = [end["result"] for _, end in there if end["what"] == "done"]
+    aside = [(k, end["reason"]) for k, end in there if end["what"] == "broken"]
+    aside = [dict(video=str(self.videos[k]), reason=reason) for k, reason in aside]
+    return dict(schema="stvg.prompt/1", videos=done, quarantined=aside)
+
+
+def _weights_of(config):
+    "What the weights hold that a configuration names: other weights under a name are others."
+    named = {f"{p}_weights": getattr(config, f"{p}_weights") for p in ("detector", "tracker")}
+    paths = {k: named_weights(name)[0] for k, name in named.items() if name}
+    return {k: content_hash(path) for k, path in paths.items() if path.exists()}
+
+
+def _bytes_of(path):
+    "Size on disk, the only measure of a video's length that needs no decoding."
+    inside = path.iterdir() if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in inside if p.is_file())
+
 # %% ../nbs/01_prompting.ipynb #cell-075
 def prompt_many(
     videos: Sequence[Path | str],
@@ -574,28 +670,18 @@ def prompt_many(
     device: str = "cpu",  # cpu | cuda
     say: Callable[[str], None] = lambda line: None,  # one line each about what was chosen
     quiet: bool = True,  # False: a progress bar
+    shard: str | None = None,  # "i/n": which share of the list is this process's own
+    write: bool = True,  # as `prompt_video`
 ) -> dict:  # {"schema", "videos": [...], "quarantined": [{"video", "reason"}]}
     "Number a list of videos; finished ones are kept, broken ones set aside."
     from tqdm.auto import tqdm
 
-    folder, done, aside = Path(folder), [], []
-    _refuse_clashes(videos, folder)
-    for path in tqdm(videos, unit="video", disable=quiet or None):
-        output = folder / f"{Path(path).stem}.mp4"
-        record = folder / f"{Path(path).stem}.prompt.json"
-        try:
-            made_of = dict(config=asdict(config or variant()), video=content_hash(path))
-            key = config_hash(made_of)
-            result = _finished(record, key, output)
-            if result is None:
-                options = dict(config=config, reuse="fitting", device=device, say=say)
-                result = prompt_video(path, output, **options)
-                kept = dict(key=key, sha256=sha256_file(output), result=result)
-                write_json(record, kept, indent=1)
-            done.append(result)
-        except InputError as e:
-            aside.append(dict(video=str(path), reason=e.reason))
-    return dict(schema="stvg.prompt/1", videos=done, quarantined=aside)
+    work = PromptWork(videos, folder, config, device, say, write)
+    worker = Worker(work.meeting, shard)
+    bar = tqdm(total=len(videos), unit="video", disable=quiet or None)
+    with contextlib.closing(worker), bar:
+        parts = work.names, work.look, work.make, deal(work.sizes)
+        return work.summary(share_out(worker, *parts, tell=bar.update))
 
 # %% ../nbs/01_prompting.ipynb #cell-084
 from .foundations.detections import Detections as Detections

@@ -8,6 +8,7 @@ __all__ = ['TASKS', 'MARKS', 'FLAGS', 'LARGEST_TIME', 'LARGEST_RELEASE', 'choose
            'parse']
 
 # %% ../nbs/02b_questions.ipynb #cell-003
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,15 @@ from functools import lru_cache
 from .foundations.files import InputError
 from .foundations.geometry import Interval
 from .foundations.mark_drawing import mark_text, read_mark
-from .foundations.spans import read_clean
+from stvg_nb.foundations.spans import (
+    JOINERS,
+    NUMBER,
+    PLAIN,
+    TIME_WORDS,
+    UNITS,
+    read_clean,
+    seconds_in,
+)
 from .voting import normalise_query
 
 # %% ../nbs/02b_questions.ipynb #cell-008
@@ -402,8 +411,8 @@ _OPEN, _CLOSE = r"[ \[({<\"'`*#]*+", r"[\])}>\"'`*]*+"
 _COMMA = r"[,;&/+|] ?(?:(?:and|or) )?"
 _NEXT = rf"{_CLOSE} ?(?:{_COMMA}|(?:and|or) )(?:ids? )?{_OPEN}"  # between the members of a list
 _COLON = rf"[*\"'` ]*+(?:[:=：]|is\b|are\b)?+{_OPEN}(?:ids? )?"
-_JOIN = r" ?(?:to|and|until|till|through|[-–—−~→]) ?"
-_UNIT = r" ?(?:seconds?|secs?|s)(?![^\W_])"
+_JOIN = rf" ?(?:{JOINERS}) ?"
+_UNIT = rf" ?(?:{UNITS})(?![^\W_])"
 _SECONDS = rf"(?:{_UNIT})?"
 _A_TIME = rf"{_SECONDS}{_JOIN.replace('and|', '')}\d|{_UNIT}"  # what makes a number a time
 _NUMBER_ID = rf"(\d++)(?!\.\d|:\d|[^\W\d_]|{_A_TIME})"
@@ -457,18 +466,16 @@ def _lenient_ids(body, task, kind):  # -> IDs or None, is it "none"?, body witho
     return tokens, nobody, " ".join(rest)
 
 # %% ../nbs/02b_questions.ipynb #cell-068
-_CLOCK = r"([-−]?(?>\d+(?::\d{2}){1,2}(?:\.\d*)?|\d+(?:\.\d*)?))(?![\d:])(?!\.\d)"
+_CLOCK, _WITHOUT_COMMA = rf"([-−]?{NUMBER})", rf"([-−]?{PLAIN})"
 _FREE = r"(?<![^\W_])(?<![.:,\-−])"
 _END = rf"{_SECONDS}(?![^\W_])"
-_LABEL_SPAN = (
-    rf"(?:from |between )?{_CLOCK}{_SECONDS}(?:{_CLOSE}{_JOIN}| ?, ?)"
-    rf"{_OPEN}{_CLOCK}{_END}(?!{_JOIN}\d)(?!,\d)"
-)
-_IN_BRACKETS = rf"[\[(] ?{_CLOCK}{_SECONDS} ?, ?{_CLOCK}{_SECONDS} ?[\])]"
+_WITH_WORD = rf"{_CLOCK}{_SECONDS}{_CLOSE}{_JOIN}{_OPEN}{_CLOCK}{_END}"
+_BY_COMMA = rf"{_WITHOUT_COMMA}{_SECONDS} ?, {_OPEN}{_WITHOUT_COMMA}{_END}"
+_LABEL_SPAN = rf"(?:from |between )?(?:{_WITH_WORD}|{_BY_COMMA})(?!{_JOIN}\d)(?!,\d)"
+_IN_BRACKETS = rf"[\[(] ?{_WITHOUT_COMMA}{_SECONDS} ?, ?{_WITHOUT_COMMA}{_SECONDS} ?[\])]"
 _FREE_SPAN = re.compile(rf"{_FREE}{_CLOCK}{_SECONDS}{_JOIN}{_CLOCK}{_END}|{_IN_BRACKETS}", re.I)
 _FIRST_SPAN, _NEXT_SPAN = re.compile(_LABEL_SPAN, re.I), re.compile(_NEXT + _LABEL_SPAN, re.I)
-_TIME_WORDS = r"time[ _]?(?:range|period|interval|span)s?"
-_TIME_LABEL = re.compile(rf"(?<![^\W_]){_TIME_WORDS}(?![^\W_]){_COLON}", re.I)
+_TIME_LABEL = re.compile(rf"(?<![^\W_]){TIME_WORDS}(?![^\W_]){_COLON}", re.I)
 _NOT_A_NUMBER = re.compile(r"(?<![^\W_])(?:nan|inf|infinity)(?![^\W_])", re.I)
 
 # %% ../nbs/02b_questions.ipynb #cell-069
@@ -478,13 +485,13 @@ def _lenient_spans(body, rest):  # -> (start, end) as text, in order
     found = found or list(_FREE_SPAN.finditer(rest))
     if not found and not labels and (span := read_clean(rest)):
         return [tuple(map(str, span))]
-    return [tuple(g for g in m.groups() if g) for m in found]
+    spans = [tuple(g for g in m.groups() if g) for m in found]
+    unclear = any(math.isnan(_seconds(t)) for span in spans for t in span)
+    return [] if unclear else spans
 
 
 def _seconds(text):  # "1:02.5" -> 62.5
-    value = 0.0
-    for part in text.lstrip("-−").split(":"):
-        value = 60 * value + float(part)
+    value = seconds_in(text.lstrip("-−"))
     return -value if text[0] in "-−" else value
 
 # %% ../nbs/02b_questions.ipynb #cell-072

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .foundations.artefacts import figures_dir
+from .foundations.artefacts import figures_dir, table_row
 from .foundations.files import InputError, read_json, runs_dir, write_json, write_text
 from .foundations.settings import Profile
+from .foundations.store import locked
 from .plan import ARTEFACTS, INGREDIENTS, chapters, open_profile
 from .process import Running, finished, freshness, written
 
@@ -99,16 +100,7 @@ def close(self: Progress):
 @contextlib.contextmanager
 def only_run(profile: str):  # its name
     "Hold the profile's lock; clear away what a killed run left half-written."
-    import fcntl
-
-    path = runs_dir(profile, "reproduce.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            what = "is being run by another `stvg reproduce`; wait for it or stop it"
-            raise InputError(f"profile {profile}", what) from None
+    with locked(runs_dir(profile, "reproduce"), wait=False):
         folder = figures_dir(profile)
         _clear((folder, folder / "predictions", runs_dir(profile)))
         yield
@@ -409,5 +401,5 @@ def report_page(report: dict) -> str:  # Markdown; of `reproduce`
     chapters = rest[len(report["artefacts"]) :]
     head = ("artefact", "title", "what became of it", "measured", "paper reports")
     lines = [head, ("---",) * len(head), *map(_report_line, report["artefacts"])]
-    table = ["| " + " | ".join(c.replace("|", "/") for c in line) + " |" for line in lines]
+    table = map(table_row, lines)
     return "\n".join([first, "", *table, *chapters]) + "\n"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEAD', 'SHORT', 'Comparison', 'declared', 'is_doubtful', 'reported_number', 'measured_row', 'Side', 'their_side',
-           'our_side', 'html_table', 'comparisons', 'result_cells', 'results_page', 'short_table', 'systems',
-           'scores_of_system', 'landscape_page']
+           'our_side', 'html_table', 'comparisons', 'result_cells', 'what_it_is_worth', 'results_page', 'short_table',
+           'systems', 'scores_of_system', 'landscape_page']
 
 # %% ../nbs/11e_results.ipynb #cell-236eee1a
 import csv
@@ -197,6 +197,23 @@ def _result_line(c, theirs, ours, link):
 def _points(effect):
     return "" if effect is None else f"{effect:+.1f}"
 
+# %% ../nbs/11e_results.ipynb #worthofgain2
+_WORTH = """\
+**What the gain is worth.** Most of the answers that the base learned from last have no reasoning
+in them. The same model before that lesson reasons each time, saw no reinforcement learning, and
+reaches {rival} with marks; marks and GRPO reach {trained}.
+So GRPO brought a habit back. That it taught this small model anything more is not shown here."""
+
+
+def what_it_is_worth(profile: str = "tiny") -> str:  # Markdown; "" where the rows are not measured
+    "The trained row of Table 1 against its strongest simple rival, m_vIoU."
+    rows = dict(rival="reasoning, marks", trained="marks+GRPO")
+    found = {k: measured_row("r1-table01", row, profile) for k, row in rows.items()}
+    if None in found.values():
+        return ""
+    means = {k: _with_interval(row["metrics"], "m_viou") for k, row in found.items()}
+    return _WORTH.format(**means)
+
 # %% ../nbs/11e_results.ipynb #cell-addf41a1
 def _by_paper(found):
     for paper in dict.fromkeys(c.paper for c, *_ in found):
@@ -223,6 +240,7 @@ def results_page(
     out = [
         "# Results\n",
         _ABOUT_RESULTS.format(profile=profile),
+        what_it_is_worth(profile) + "\n",
     ]
     for paper, some in _by_paper(comparisons(profile)):
         head, *rows = result_cells(some, link)
@@ -234,7 +252,7 @@ SHORT = ("Marks alone", "GRPO alone", "Both", "GRPO against SFT, both with marks
 
 
 def short_table(profile: str = "tiny") -> str:  # Markdown
-    "The effects of STVG-R1's Table 7 on m_vIoU, reported and measured."
+    "The effects of STVG-R1's Table 7 on m_vIoU, reported and measured, and what they are worth."
     head = "| Table 7, m_vIoU | paper, HC-STVG v1 | | here, Puppets | |"
     lines = [head, "|---|---|---|---|---|", "| | values | points | values | points |"]
     for c, theirs, ours in comparisons(profile):
@@ -242,7 +260,7 @@ def short_table(profile: str = "tiny") -> str:  # Markdown
             continue
         sides = [(f"{s.other} to {s.value}", _points(s.effect)) for s in (theirs, ours)]
         lines.append(f"| {c.asks} | " + " | ".join(x for side in sides for x in side) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", what_it_is_worth(profile)])
 
 # %% ../nbs/11e_results.ipynb #cell-546fd78b
 def systems() -> list[dict]:  # system, date, what, row, code, licence, protocol, source, confidence

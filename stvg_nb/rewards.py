@@ -222,7 +222,7 @@ def r_t(
         return 0.0
     return parsed.interval.iou(target.interval)
 
-
+# %% ../nbs/03_rewards.ipynb #7781d898
 def r_timer1(
     parsed: Parsed,
     target: Target,  # with its duration
@@ -493,7 +493,7 @@ def reward_time_release(prompts, completions, **columns) -> list:
     "Temporal IoU as the release reads answers."
     return _rewards("r_t", completions, columns, "release")
 
-
+# %% ../nbs/03_rewards.ipynb #06e9b94d
 @_needs_target
 def reward_id_release(prompts, completions, **columns) -> list:
     "Right ID as the release reads answers, seen or not."

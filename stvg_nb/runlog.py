@@ -7,7 +7,6 @@ __all__ = ['LIMITS', 'log_record', 'read_log', 'run_log', 'curve_ends', 'say_end
            'settings_of', 'base_facts', 'data_facts', 'open_run', 'stage_facts', 'model_card']
 
 # %% ../nbs/04f_runlog.ipynb #cell-003
-import json
 import math
 import sys
 import time
@@ -20,13 +19,16 @@ import numpy as np
 from fastcore.basics import patch
 
 from .examples import rows_hash
-from .foundations.artefacts import environment, git_state
+from .foundations.artefacts import environment, git_state, table_row
 from stvg_nb.foundations.files import (
     InputError,
     canonical_json,
     config_hash,
+    has_shape,
     package_dir,
+    parse_json,
     read_json,
+    read_text,
     sha256_file,
     write_text,
 )
@@ -76,8 +78,11 @@ def log_record(
 def read_log(path: Path | str) -> list[dict]:
     "The records of log.jsonl as far as it is written."
     path = Path(path)
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    lines = read_text(path).split("\n")[:-1] if path.is_file() else []
+    records = [parse_json(line, path, k) for k, line in enumerate(lines, 1)]
+    if not has_shape(records, [dict(step=0)]):
+        raise InputError(path, "is no log of a run; remove it to begin another")
+    return records
 
 # %% ../nbs/04f_runlog.ipynb #cell-015
 @lru_cache
@@ -295,6 +300,10 @@ def data_facts(config: TrainConfig, profile, rows: list[dict]) -> dict:
     return facts | dict(licence="that of the videos and annotations") | same
 
 # %% ../nbs/04f_runlog.ipynb #cell-038
+_ANOTHER = "choose another --output, or remove the folder"
+_ENDED = dict(method="", steps=0, config_hash="", reward={}, loss={}, seconds=0.0)
+
+
 def open_run(
     folder: Path | str,
     identity: dict,  # settings, data, base: hashes
@@ -307,16 +316,19 @@ def open_run(
             raise InputError(folder, says)
         return "new"
     old = read_json(path)
+    ended = isinstance(old, dict) and old.get("status") == "finished"
+    if not has_shape(old, dict(status="", identity={}) | (_ENDED if ended else {})):
+        raise InputError(path, f"is no record of a run; {_ANOTHER}")
     differ = [k for k, v in identity.items() if v is not None and old["identity"].get(k) != v]
     if differ:
-        hint = "choose another --output, or remove the folder"
-        raise InputError(folder, f"holds a run with other {' and '.join(differ)}; {hint}")
+        raise InputError(folder, f"holds a run with other {' and '.join(differ)}; {_ANOTHER}")
     return old["status"]
 
 
 def _before_a_run(name: str) -> bool:
     "Files that are written before `run.json`."
-    return name in ("config.yaml", "launch.log") or name.startswith("base-")
+    made = ("base-", ".base-", "launch-", ".rows.", "rows.jsonl")
+    return name in ("config.yaml", "launch.log") or name.startswith(made)
 
 # %% ../nbs/04f_runlog.ipynb #cell-041
 def stage_facts(
@@ -408,7 +420,7 @@ def model_card(facts: dict, log: list[dict], step: int, meaningful: bool = True)
     return _CARD.format(
         method=facts["method"],
         title=f"{facts['profile']} {facts['method']}, step {step}",
-        table="\n".join(f"| {k} | {v} |" for k, v in _card_rows(facts, step).items()),
+        table="\n".join(map(table_row, _card_rows(facts, step).items())),
         curve=say_ends(curve_ends(log, curve), curve) if log else "nothing yet",
         adapter=" (adapter, needs peft)" * bool(facts["train"]["lora"]),
         limits="\n".join(f"- {x}" for x in limits),

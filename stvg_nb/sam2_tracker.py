@@ -12,12 +12,13 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
 
-from .foundations.files import InputError
+from .foundations.files import InputError, sha256_file
 from .foundations.prompting_config import PromptingConfig
 from .sessions import FrameStore, Session
 
@@ -78,6 +79,11 @@ def load_sam2(
             )
         except HydraException as e:
             raise InputError(f"SAM2 configuration {config}", e) from None
+        except Exception as e:  # a damaged pickle ends in errors of any kind
+            if checkpoint is None:
+                raise
+            reason = f"does not hold the weights of {config}, or is damaged ({type(e).__name__})"
+            raise InputError(checkpoint, reason) from None
     check_sam2(model)
     return model
 
@@ -175,10 +181,14 @@ def official_tracks(
                         yield f, id, one
 
 # %% ../nbs/01c_sam2_tracker.ipynb #cell-029
+def _named(kind, checkpoint):
+    "What identifies a tracker: weights by content, and whether the package fills holes."
+    held = f":{Path(checkpoint).name}@{sha256_file(checkpoint)[7:19]}" if checkpoint else ""
+    return f"sam2:{kind}{held}{'+holes' * (find_spec('sam2._C') is not None)}"
+
+
 class Sam2Tracker:
     "SAM2 with each frame encoded once; a new object is tracked alone, equally old ones in a batch."
-
-    name = "sam2"
 
     def __init__(
         self,
@@ -203,7 +213,7 @@ class Sam2Tracker:
         kind = config or "sam2.1_hiera_l"
         if model is not None:
             kind, weights = type(model).__name__, "given model"
-        side = self.model.image_size
+        self.name, side = _named(kind, checkpoint), self.model.image_size
         self.about = f"SAM2 ({kind}, {weights}), {side} px, each frame encoded once"
 
 # %% ../nbs/01c_sam2_tracker.ipynb #cell-030
@@ -273,8 +283,8 @@ class Sam2Session(Session):
 
 # %% ../nbs/01c_sam2_tracker.ipynb #cell-036
 @patch
-def _pixels(self: Sam2Session, image):
-    "As `load_video_frames` of sam2: bicubic to a square, 0..1, normalised."
+def prepare(self: Sam2Session, image):
+    "As `load_video_frames` of sam2: bicubic to a square."
     import torch
     from PIL import Image
 
@@ -304,7 +314,7 @@ def _ingest(self: Sam2Session, first, images):
     "Encode at once what is needed at once; a frame without objects waits as pixels."
     import torch
 
-    values = [(self._pixels(image),) for image in images]
+    values = [(pixels,) for pixels in self.ready]
     if self.tracks:
         values = self._encode(torch.cat([v for (v,) in values]))
     for frame, value in enumerate(values, first):
@@ -346,7 +356,6 @@ def _video_masks(self: Sam2Session, low):  # (B, 1, h, w) logits
 @patch
 def _filled(self: Sam2Session, low):
     "Small holes filled, where sam2 has its CUDA extension; without it sam2 leaves them too."
-    from importlib.util import find_spec
     from sam2.utils.misc import fill_holes_in_mask_scores
 
     if self.model.fill_hole_area <= 0 or low.device.type != "cuda" or find_spec("sam2._C") is None:
@@ -518,9 +527,29 @@ def _move(self: Sam2Session, frame, tracks, sign):
     return found
 
 # %% ../nbs/01c_sam2_tracker.ipynb #cell-077
+_NARROW = {  # entries of the configuration's `model` part
+    "image_size": 128,
+    "image_encoder.trunk.embed_dim": 16,
+    "image_encoder.trunk.stages": [1, 1, 2, 1],
+    "image_encoder.trunk.global_att_blocks": [3],
+    "image_encoder.neck.backbone_channel_list": [128, 64, 32, 16],
+    "memory_attention.num_layers": 1,
+}
+
+# %% ../nbs/01c_sam2_tracker.ipynb #3805b7c5
+def _narrow_sam2(kind, device):
+    "Random weights under which an object is always seen, on about a fifth of the frame."
+    model = load_sam2(kind, None, device, seed=7, **_NARROW)
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(3.0)
+    return Sam2Tracker(model=model)
+
+# %% ../nbs/01c_sam2_tracker.ipynb #4bf5ad9a
 def make_sam2(config: PromptingConfig, device: str = "cpu") -> Sam2Tracker:
     "The tracker `sam2` of the registry."
     if not config.tracker_weights:
         reason = "tracker 'sam2' needs tracker_weights, a SAM2 checkpoint"
         raise InputError("prompting", reason)
-    return Sam2Tracker(config.tracker_config, config.tracker_weights, device)
+    kind, weights = config.tracker_config, config.tracker_weights
+    if weights == "random":
+        return _narrow_sam2(kind, device)
+    return Sam2Tracker(kind, weights, device)

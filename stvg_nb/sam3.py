@@ -252,3 +252,6 @@ def make_sam3(config: PromptingConfig, device: str = "cpu") -> Sam3Source:
     model = load_pretrained(Sam3VideoModel, folder, "SAM 3", whole=True)
     processor = load_pretrained(Sam3VideoProcessor, folder, "the processor of SAM 3")
     return Sam3Source(model, processor, model_name("sam3", folder), device)
+
+
+make_sam3.by_words = True  # as the detector `zero-shot`

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
+from .foundations.ahead import read_ahead
 from .foundations.files import InputError
 
 # %% ../nbs/01b_sessions.ipynb #cell-006
@@ -116,7 +117,7 @@ class FrameStore:
         self.budget = budget
         self._save, self._load, self._size = save, load, size
         self._parent, self._folder = folder, None
-        self.memory, self.disk, self.used = {}, {}, 0
+        self.memory, self.disk, self.used = {}, set(), 0  # `disk`: which frames
 
     def put(self, frame: int, value) -> None:
         "Keep one frame's value in place of what was there."
@@ -128,22 +129,30 @@ class FrameStore:
 
     def get(self, frame: int):
         "The value as it was put."
-        return self.memory[frame] if frame in self.memory else self._load(self.disk[frame])
+        if frame in self.disk:
+            return self._load(self._path(frame))
+        return self.memory[frame]
 
     def drop(self, frame: int) -> None:
         "Forget one frame, if it is known."
         if frame in self.memory:
             self.used -= self._size(self.memory.pop(frame))
         if frame in self.disk:
-            self.disk.pop(frame).unlink()
+            self.disk.remove(frame)
+            self._path(frame).unlink()
 
 # %% ../nbs/01b_sessions.ipynb #cell-019
+@patch
+def _path(self: FrameStore, frame):
+    return Path(self._folder.name) / f"{frame:08d}"
+
+
 @patch
 def _spill(self: FrameStore, frame):
     if self._folder is None:
         self._folder = tempfile.TemporaryDirectory(prefix="stvg-tracking-", dir=self._parent)
-    self.disk[frame] = Path(self._folder.name) / f"{frame:08d}"
-    self._save(self.disk[frame], self.memory[frame])
+    self.disk.add(frame)
+    self._save(self._path(frame), self.memory[frame])
     self.used -= self._size(self.memory.pop(frame))
 
 
@@ -200,10 +209,11 @@ class Session:
         store: FrameStore,  # for what later passes need of each frame
         backward: bool = True,  # False: nothing is kept for a backward pass
     ):
-        self.source = iter(frames)
+        self.source = read_ahead(map(self._prepared, frames))
         self.size, self.n_frames = (height, width), n_frames
         self.store, self.keep = store, backward
         self.frame, self.image, self._ahead = -1, None, deque()
+        self.ready = deque()  # what `prepare` made of the frames that are ingested next
         self.tracks, self.waiting, self.ids = [], [], set()
         self.withdrawn = []  # (id, first frame, last frame): masks that turned out to be nobody's
         self.scores, self.counts = {}, dict(encodings=0, object_frames=0)
@@ -217,7 +227,15 @@ class Session:
     def close(self) -> None:
         "Give up memory and temporary files."
         self.tracks, self.waiting = [], []
+        self.source.close()
         self.store.close()
+
+    def prepare(self, image):
+        "What a tracker makes of a frame before its turn, in another thread; here: nothing."
+
+    def _prepared(self, item):
+        image = item if isinstance(item, np.ndarray) else item[-1]
+        return image, self.prepare(image) if image.shape == (*self.size, 3) else None
 
     def add_detections(self, boxes=None, masks=None) -> dict:
         "Corrections by what the detector sees on the current frame; here: none."
@@ -231,7 +249,8 @@ def _read(self: Session):
     if item is None:
         reason = f"not there, {self.n_frames} frames were announced; give the number that decodes"
         raise InputError(where, reason)
-    image = item if isinstance(item, np.ndarray) else item[-1]
+    image, ready = item
+    self.ready.append(ready)
     if image.shape != (*self.size, 3):
         raise InputError(where, f"has shape {image.shape}, the video has {(*self.size, 3)}")
     return image
@@ -259,6 +278,7 @@ def advance(
             while len(self._ahead) < min(self.lookahead, to_frame - self.frame):
                 self._ahead.append(self._read())
             self._ingest(self.frame + 1, list(self._ahead))
+            self.ready.clear()
         self.image, self.frame = self._ahead.popleft(), self.frame + 1
         masks = self._step(self.frame, self.tracks, 1)
         if not self.keep:

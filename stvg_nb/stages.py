@@ -21,11 +21,15 @@ from stvg_nb.foundations.files import (
     InputError,
     config_hash,
     read_json,
+    read_jsonl,
     runs_dir,
     write_json,
+    write_jsonl,
     write_text,
 )
+from .foundations.ranks import first_decides, is_first, processes, say_on_stderr
 from .foundations.store import locked
+from .models import load_model, whole_models
 from .resume import last_checkpoint
 from stvg_nb.runlog import (
     base_facts,
@@ -38,7 +42,7 @@ from stvg_nb.runlog import (
     stage_facts,
 )
 from .train_settings import TrainConfig, with_marks
-from .train_setup import is_main, make_trainer
+from .train_setup import make_trainer
 
 # %% ../nbs/04fb_stages.ipynb #cell-008
 def stages(config: TrainConfig, folder: Path | str) -> list:  # (config, folder, base) of each
@@ -59,7 +63,7 @@ def _put(trainer, folder, name, save: Callable):
     temporary = folder / f".{name}"
     save(str(temporary))
     trainer.accelerator.wait_for_everyone()
-    if is_main():
+    if is_first():
         (temporary / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(folder / name, ignore_errors=True)
         temporary.replace(folder / name)
@@ -69,17 +73,18 @@ def _put(trainer, folder, name, save: Callable):
 def save_final(trainer, folder: Path, merge: bool = False):
     "final/, and merged/ for an adapter."
     _put(trainer, folder, "final", trainer.save_model)
-    if is_main():
+    if is_first():
         shutil.rmtree(folder / ".writing", ignore_errors=True)
     if not merge:
         return
-    model = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
 
     def save(path):
-        if not is_main():
+        if not is_first():
             return
+        with whole_models():
+            model, processor = load_model(str(folder / "final"))
         model.save_pretrained(path)
-        trainer.processing_class.save_pretrained(path)
+        processor.save_pretrained(path)
         write_text(Path(path) / "README.md", trainer.card(trainer.state.global_step))
 
     _put(trainer, folder, "merged", save)
@@ -106,8 +111,11 @@ def fit(
 ):
     "Train from the newest checkpoint, if there is one, to the end."
     check_count(rows, config)
+    say = say_on_stderr if is_first() and processes() > 1 else str
+    say(f"{config.method}: {len(rows)} samples, loading {Path(base).name}")
     trainer = make_trainer(config, profile, rows, base, folder)
-    if is_main():
+    say(f"{config.method}: model loaded, training starts")
+    if is_first():
         write_json(folder / "run.json", about | dict(status="running"), indent=1)
 
     def card(step):
@@ -130,11 +138,30 @@ def _finished(about: dict, folder: Path) -> dict:
         reward=curve_ends(log),
         loss=curve_ends(log, "loss"),
     )
-    if is_main():
+    if is_first():
         write_json(folder / "run.json", done, indent=1)
     return done
 
 # %% ../nbs/04fb_stages.ipynb #cell-020
+def _judged(profile, config, folder, base, quiet, rows: list) -> dict:  # state, about
+    "Make the rows, look at the folder; done by the first process alone, `rows` is filled."
+    with locked(runs_dir("datasets", "training")):
+        rows += load_rows(profile, config, quiet or not sys.stderr.isatty())
+    facts = base_facts(base, config.seed)
+    identity = dict(
+        settings=config_hash(settings_of(config, profile)),
+        data=rows_hash(rows),
+        base=config_hash(facts["revision"]),
+    )
+    state = open_run(folder, identity)
+    if state == "finished":
+        return dict(state=state)
+    folder.mkdir(parents=True, exist_ok=True)
+    if processes() > 1:
+        write_jsonl(folder / "rows.jsonl", rows)
+    return dict(state=state, about=stage_facts(config, profile, rows, facts, identity))
+
+# %% ../nbs/04fb_stages.ipynb #scecc563
 def run_stage(
     profile,
     config: TrainConfig,
@@ -144,20 +171,12 @@ def run_stage(
     quiet: bool = False,
 ) -> dict:  # method, output, checkpoint, status, steps, config_hash, reward, loss, seconds
     "Train one stage, or go on with it, or keep it."
-    folder = Path(folder)
-    with locked(runs_dir("datasets", "training")):
-        rows = load_rows(profile, config, quiet or not is_main() or not sys.stderr.isatty())
-    facts = base_facts(base, config.seed)
-    identity = dict(
-        settings=config_hash(settings_of(config, profile)),
-        data=rows_hash(rows),
-        base=config_hash(facts["revision"]),
-    )
-    if kept := open_run(folder, identity) == "finished":
+    folder, rows = Path(folder), []
+    found = first_decides(lambda: _judged(profile, config, folder, base, quiet, rows))
+    if kept := found["state"] == "finished":
         done = read_json(folder / "run.json")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        about = stage_facts(config, profile, rows, facts, identity)
+        about, rows = found["about"], rows or read_jsonl(folder / "rows.jsonl")
         with contextlib.redirect_stdout(sys.stderr):
             fit(config, profile, rows, base, folder, about, tell)
         done = _finished(about, folder)
@@ -191,12 +210,11 @@ def train_here(
     done = []
     for config, place, base in stages(profile.train, folder):
         done.append(run_stage(profile, config, place, base, tell, quiet))
-        if done[-1]["status"] == "kept" and is_main() and not quiet:
-            says = "this run is finished and kept, nothing to do"
-            print(f"stvg: {config.method}: {says}", file=sys.stderr)
+        if done[-1]["status"] == "kept" and is_first() and not quiet:
+            say_on_stderr(f"{config.method}: this run is finished and kept, nothing to do")
     whole = dict(method=profile.train.method, output=str(folder), stages=done)
     whole["seconds"] = sum(d["seconds"] for d in done)
     result = dict(schema="stvg.train/1", profile=profile.name) | done[-1] | whole
-    if is_main():
+    if is_first():
         write_json(Path(folder) / "result.json", result, indent=1)
     return result

@@ -7,6 +7,7 @@ __all__ = ['TOY', 'toy_rows', 'toy_reader', 'reward_clip', 'base_available', 'de
 
 # %% ../nbs/05_train.ipynb #cell-004
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from pathlib import Path
 
 from .foundations.files import InputError, config_hash, package_dir, runs_dir
 from .foundations.prompting_config import check_config
+from .foundations.ranks import is_first
 from .foundations.settings import load_profile
+from .foundations.store import locked
 from .launch import check_machine, launch
 from .readers import two_clips
 from .runlog import settings_of
 from .stages import train_here
 from .train_settings import check_train
-from .train_setup import is_main
 
 # %% ../nbs/05_train.ipynb #cell-010
 def toy_rows(profile, config) -> list[dict]:
@@ -90,11 +92,15 @@ def train(
         raise InputError(f"base {config.base}", says)
     check_machine(config, profile.device)
     world = int(os.environ.get("WORLD_SIZE", 1))
-    if world == 1 and config.processes > 1:
-        return launch(profile, folder, tell, program="stvg_nb.train")
-    if world != config.processes:
+    if world not in (1, config.processes):
         raise InputError("processes", f"{config.processes} are configured, {world} were started")
-    return train_here(profile, folder, tell, quiet)
+    if world > 1:  # one process of a launch, which holds the lock
+        return train_here(profile, folder, tell, quiet)
+    first = os.environ.get("SLURM_NODEID", "0") == "0" or config.machines == 1
+    with locked(folder, wait=False) if first else contextlib.nullcontext():
+        if config.processes > 1:
+            return launch(profile, folder, tell, program="stvg_nb.train")
+        return train_here(profile, folder, tell, quiet)
 
 # %% ../nbs/05_train.ipynb #cell-024
 def progress_bar(quiet: bool = False) -> Callable:
@@ -121,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:  # exit code
     parser.add_argument("--output", help="folder of the run")
     options = parser.parse_args(argv)
     try:
-        train(load_profile(options.config), options.output, progress_bar(not is_main()))
+        train(load_profile(options.config), options.output, progress_bar(not is_first()))
     except InputError as e:
         print(f"stvg: error: {e}", file=sys.stderr)
         return 2

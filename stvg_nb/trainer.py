@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVE', 'SAMPLING', 'grpo_config', 'check_model', 'check_processor', 'SharedGroups', 'Passes', 'Rollouts',
-           'vllm_row', 'check_vllm', 'Supervised', 'toy_policy']
+           'vllm_row', 'check_vllm', 'base_unmoved', 'Supervised', 'toy_policy']
 
 # %% ../nbs/04a_trainer.ipynb #cell-003
+import contextlib
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 
 from fastcore.basics import patch
 
+from .foundations.ahead import Ahead
 from .foundations.files import InputError, canonical_json
 from stvg_nb.grpo import (
     FeatureCache,
@@ -22,6 +24,7 @@ from stvg_nb.grpo import (
     shared_logps,
 )
 from stvg_nb.qwen import (
+    STRETCH,
     VISION_TOKENS,
     Prompt,
     check_text,
@@ -184,6 +187,7 @@ class SharedGroups:
         feature_cache=None,  # folder for the frozen tower's output
         sampling=None,  # JSON value: how read_video samples; part of the cache key
         sampler_tolerance: float = 0.1,  # vLLM: largest mean difference of log-probabilities (nats)
+        workers: int = 0,  # processes that read the clips of the next batch
         **kwargs,
     ):
         check_model(model)
@@ -200,10 +204,28 @@ class SharedGroups:
             share_prefix(correct_positions(m))
         if frozen_tower:
             self._freeze(feature_cache)
+        parts = read_video, processing_class, self.use_vllm
+        self.ahead = Ahead(partial(_encoded, *parts), workers, most=64)
+        self.data_collator = partial(_announced, self, self.data_collator)
 
     @property
     def mode(self) -> str:
         return "train" if self.model.training else "eval"
+
+# %% ../nbs/04a_trainer.ipynb #ahead002
+def _encoded(read_video, processor, keep_frames, row) -> list:  # of Video
+    "One row's clips, read and cut into patches."
+    clips = as_clips(read_video(row), row["key"])
+    return [encode_clip(processor, *clip, keep_frames=keep_frames) for clip in clips]
+
+
+def _announced(trainer, collate, rows):
+    "A collated batch; its clips are being read from now on."
+    if trainer._features is None or trainer.use_vllm:
+        for row in rows if trainer.ahead.workers else ():
+            name = canonical_json(clip_identity(trainer.read_video, row))
+            trainer.ahead.announce(name, row)
+    return collate(rows)
 
 # %% ../nbs/04a_trainer.ipynb #cell-036
 @patch
@@ -224,10 +246,10 @@ def encode(self: SharedGroups, row: dict) -> list:  # of Video
 
     @lru_cache
     def read():
-        clips = as_clips(self.read_video(row), row["key"])
-        return [
-            encode_clip(self.processing_class, *clip, keep_frames=self.use_vllm) for clip in clips
-        ]
+        name = canonical_json(clip_identity(self.read_video, row))
+        if name in self.ahead.waiting:
+            return self.ahead.take(name, row)
+        return _encoded(self.read_video, self.processing_class, self.use_vllm, row)
 
     if self._features is None or self.use_vllm:
         return read()
@@ -344,6 +366,11 @@ def _cut(row, ends):  # up to the end token
 class Rollouts:
     "Completions from the shared prompt cache, or from a colocated vLLM."
 
+    @cached_property
+    def _below(self):
+        "The weights below adapters, for `base_unmoved`."
+        return {}
+
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ):
@@ -378,8 +405,8 @@ def _sample(self: Rollouts, runs):  # [(prompts, answers each), ...] -> answers,
     )
     whole = self._dist.summon_full_params(self.model_wrapped, recurse=False)
     with unwrapped as model, torch.no_grad(), whole:
-        config = self.generation_config
-        return [row for some, n in runs for row in rollout(model, some, n, config).tolist()]
+        told = self.generation_config, self.is_fsdp_enabled  # shards: all end together
+        return [row for some, n in runs for row in rollout(model, some, n, *told).tolist()]
 
 # %% ../nbs/04a_trainer.ipynb #cell-062
 def vllm_row(
@@ -392,7 +419,7 @@ def vllm_row(
     clips = []
     for v in prompt.videos:
         n = len(v.frames)
-        told = dict(fps=v.fps, total_num_frames=n, frames_indices=list(range(n)))
+        told = dict(fps=v.fps / STRETCH, total_num_frames=n, frames_indices=list(range(n)))
         clips.append((v.frames, told | dict(duration=n / v.fps, do_sample_frames=False)))
     return dict(
         prompt_token_ids=ids,
@@ -417,21 +444,37 @@ def check_vllm(args, processor) -> None:  # GRPOConfig, Qwen2_5_VLProcessor
     banned = {i: -100.0 for i in processor.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))}
     args.generation_kwargs = dict(args.generation_kwargs or {}, logit_bias=banned)
 
+# %% ../nbs/04a_trainer.ipynb #lorabase
+@contextlib.contextmanager
+def base_unmoved(
+    model,
+    kept: dict,  # the weights below its adapters, in main memory; filled at the first call
+):
+    "Adapters that are merged and taken out again leave the weights below as they were."
+    below = {n: p for n, p in model.named_parameters() if ".base_layer." in n}
+    if not kept:
+        kept.update((n, p.detach().to("cpu", copy=True)) for n, p in below.items())
+    try:
+        yield
+    finally:
+        for n, p in below.items():
+            p.data.copy_(kept[n])
+
 # %% ../nbs/04a_trainer.ipynb #cell-066
 @patch
 def _vllm_rollout(self: Rollouts, prompt_ids, n):
     "TRL's colocated engine, with each prompt's clip and its rate."
     prompts = [self._prompts[self.mode][r] for r in self._rows]
-    if self.state.global_step != self._last_loaded_step:
-        self.vllm_generation.sync_weights()
-        self._last_loaded_step = self.state.global_step
     engine, token = self.vllm_generation.llm, self.processing_class.video_token_id
     generate = engine.generate
     engine.generate = lambda rows, **k: generate([vllm_row(p, token) for p in prompts], **k)
     try:
-        told, answers, logps, _ = self.vllm_generation.generate(
-            prompts=prompt_ids, images=None, num_generations=n
-        )
+        with base_unmoved(self.model, self._below):
+            if self.state.global_step != self._last_loaded_step:
+                self.vllm_generation.sync_weights()
+                self._last_loaded_step = self.state.global_step
+            asked = dict(prompts=prompt_ids, images=None, num_generations=n)
+            told, answers, logps, _ = self.vllm_generation.generate(**asked)
     finally:
         engine.generate = generate
     for p, ids in zip(prompts, told):

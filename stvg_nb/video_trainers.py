@@ -74,6 +74,7 @@ class VideoGRPOTrainer(Preflight, Guards, ExactResume, SharedGroups, Passes, Rol
         frozen_tower: bool = False,  # do not train the vision tower
         feature_cache=None,  # folder for the frozen tower's output, shared by runs
         sampling=None,  # JSON value: how `read_video` samples; part of the cache key
+        workers: int = 0,  # processes that read the clips of the next batch
         gate: dict | None = None,  # {"id": reward, "tiou": reward, "threshold": 0.3}: see Guards
         preflight: bool = False,  # run the longest sample before the first step
         sampler_tolerance: float = 0.1,  # vLLM: largest mean difference (nats a token)
@@ -85,7 +86,7 @@ class VideoGRPOTrainer(Preflight, Guards, ExactResume, SharedGroups, Passes, Rol
         rest = dict(callbacks=callbacks, optimizers=optimizers, peft_config=peft_config)
         rest |= dict(reward_processing_classes=reward_processing_classes)
         rest |= dict(quantization_config=quantization_config, processing_class=processing_class)
-        reads = dict(read_video=read_video, sampling=sampling)
+        reads = dict(read_video=read_video, sampling=sampling, workers=workers)
         args = grpo_config("VideoGRPO") if args is None else args
         _check_reference(model, args, peft_config)
         super().__init__(model, reward_funcs, args, **data, **tower, **guards, **reads, **rest)
@@ -111,6 +112,7 @@ class VideoSFTTrainer(ExactResume, SharedGroups, Supervised, Trainer):
         frozen_tower: bool = False,  # do not train the vision tower
         feature_cache=None,  # folder for the frozen tower's output, shared by runs
         sampling=None,  # JSON value: how `read_video` samples; part of the cache key
+        workers: int = 0,  # processes that read the clips of the next batch
     ):
         check_model(model)
         if "answer" not in _columns(_present(train_dataset)):
@@ -122,7 +124,12 @@ class VideoSFTTrainer(ExactResume, SharedGroups, Supervised, Trainer):
         data = dict(train_dataset=train_dataset, eval_dataset=eval_dataset)
         tower = dict(frozen_tower=frozen_tower, feature_cache=feature_cache)
         rest = dict(callbacks=callbacks, optimizers=optimizers, peft_config=peft_config)
-        reads = dict(read_video=read_video, sampling=sampling, processing_class=processing_class)
+        reads = dict(
+            read_video=read_video,
+            sampling=sampling,
+            workers=workers,
+            processing_class=processing_class,
+        )
         super().__init__(model, None, args, **data, **tower, **reads, **rest)
 
 # %% ../nbs/04ab_video_trainers.ipynb #cell-019
@@ -138,7 +145,8 @@ _TOY = dict(
     use_cpu=True,
     bf16=False,
 )
-_OURS = "read_video peft_config frozen_tower feature_cache sampling gate preflight train_dataset"
+_OURS = "read_video peft_config frozen_tower feature_cache sampling gate preflight"
+_OURS += " train_dataset workers"
 
 
 @lru_cache

@@ -53,3 +53,12 @@ def pytest_runtest_makereport(item, call):
         if NO_ANNOTATIONS in reason and shared_data() is None:
             return
         report.outcome, report.longrepr = "failed", f"skipped where nothing may be: {reason}"
+
+
+def pytest_collection_modifyitems(config, items):
+    "Ray's clusters, weights in parts, lmms-eval where they are asked for, by steps of .ci/run."
+    steps = ("ray", "sharding", "lmms")
+    apart = [name for name in steps if not os.environ.get(f"STVG_{name.upper()}")]
+    asked = [item for item in items if not any(map(item.get_closest_marker, apart))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in asked])
+    items[:] = asked

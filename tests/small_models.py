@@ -46,6 +46,59 @@ def rf_detr(folder) -> Path:
     return save(RfDetrForObjectDetection(config), processor, folder)
 
 
+def d_fine(folder) -> Path:
+    import torch
+    from transformers import DFineConfig, DFineForObjectDetection, RTDetrImageProcessor
+
+    names, stages = {0: "Person", 1: "dog"}, ("in_channels", "mid_channels", "out_channels")
+    body = dict(model_type="hgnet_v2", stem_channels=[3, 8, 8], embedding_size=8)
+    body |= {f"stage_{part}": [8] * 4 for part in stages} | dict(hidden_sizes=[8] * 4)
+    body |= dict(stage_num_blocks=[1] * 4, stage_numb_of_layers=[1] * 4, depths=[1] * 4)
+    body |= dict(out_features=["stage2", "stage3", "stage4"])
+    encoder = dict(in_channels=[8] * 3, hidden_dim=16, ffn_dim=16, attention_heads=2)
+    decoder = dict(in_channels=[16] * 3, ffn_dim=16, attention_heads=2, layers=2, n_points=2)
+    parts = {f"encoder_{k}": v for k, v in encoder.items()}
+    parts |= {f"decoder_{k}": v for k, v in decoder.items()}
+    torch.manual_seed(0)
+    config = DFineConfig(
+        backbone_config=body,
+        d_model=16,
+        num_queries=4,
+        lqe_hidden_dim=8,
+        num_denoising=0,
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+        **parts,
+    )
+    processor = RTDetrImageProcessor(size=dict(height=64, width=64))
+    return save(DFineForObjectDetection(config), processor, folder)
+
+
+def letters():
+    "A tokenizer of single letters."
+    from transformers import CLIPTokenizer
+
+    single = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words = ["!", "<|endoftext|>", "<|startoftext|>", *single, *(f"{c}</w>" for c in single)]
+    return CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[]), len(words)
+
+
+def owlv2(folder) -> Path:
+    import torch
+    from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor
+    from transformers import Owlv2Processor
+
+    tokenizer, count = letters()
+    text = NARROW | dict(vocab_size=count, max_position_embeddings=16, eos_token_id=1)
+    eye = NARROW | dict(image_size=32, patch_size=16)
+    torch.manual_seed(0)
+    config = Owlv2Config(text_config=text, vision_config=eye, projection_dim=16)
+    processor = Owlv2Processor(Owlv2ImageProcessor(size=dict(height=32, width=32)), tokenizer)
+    model = Owlv2ForObjectDetection(config)
+    model.box_head.dense2.weight.data *= 0.01  # boxes of some size
+    return save(model, processor, folder)
+
+
 def edgetam(folder) -> Path:
     import torch
     from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, Sam2HieraDetConfig
@@ -96,7 +149,7 @@ def edgetam(folder) -> Path:
 
 def sam3(folder) -> Path:
     import torch
-    from transformers import CLIPTokenizer, Sam2VideoVideoProcessor, Sam3Config
+    from transformers import Sam2VideoVideoProcessor, Sam3Config
     from transformers import Sam3ImageProcessor, Sam3TrackerVideoConfig, Sam3VideoConfig
     from transformers import Sam3VideoModel, Sam3VideoProcessor
 
@@ -105,9 +158,8 @@ def sam3(folder) -> Path:
     eye |= dict(window_size=2, global_attn_indexes=[0], pretrain_image_size=28)
     sizes = [[16, 16], [8, 8], [4, 4]]
     vision = dict(backbone_config=eye, fpn_hidden_size=WIDE, backbone_feature_sizes=sizes)
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
-    text = NARROW | dict(model_type="clip_text_model", vocab_size=len(words), eos_token_id=1)
+    tokenizer, count = letters()
+    text = NARROW | dict(model_type="clip_text_model", vocab_size=count, eos_token_id=1)
     layer = PART | dict(num_layers=1, intermediate_size=16)
     finder = Sam3Config(
         vision_config=copy.deepcopy(vision),
@@ -137,6 +189,5 @@ def sam3(folder) -> Path:
         )
     )
     size = dict(height=side, width=side)
-    tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[])
     parts = Sam3ImageProcessor(size=size), Sam2VideoVideoProcessor(size=size), tokenizer
     return save(model, Sam3VideoProcessor(*parts), folder)

@@ -48,6 +48,7 @@ SOUND = {
     "predict": "--benchmark hcstvg --annotations annotations.json --videos videos --output p.jsonl"
     " --profile smoke --model embedded:base",
     "puppets": "--output clips --count 1",
+    "demo": "--output demo",
     "reproduce": "--profile smoke --plan",
 }
 # files that are read, and what may stand there in their place
@@ -72,6 +73,7 @@ UNREADABLE = [
     "cut.json.gz",
     "loop",
     "pipe",
+    "/dev/zero",
     "text.txt/below.json",
     "x" * 300 + ".json",
     "a\0b.json",
@@ -83,7 +85,12 @@ WRITTEN = {
     "dataset": ["--output"],
     "predict": ["--output"],
 }
-FOLDERS = {"train": ["--output"], "puppets": ["--output"], "dataset": ["--databases"]}
+FOLDERS = {
+    "train": ["--output"],
+    "puppets": ["--output"],
+    "demo": ["--output"],
+    "dataset": ["--databases"],
+}
 UNWRITABLE = ["folder", "text.txt/below.mp4", "x" * 300 + ".mp4", "a\0b.mp4", "pipe", "loop/x"]
 NO_FOLDERS = ["text.txt", "text.txt/below", "x" * 300, "a\0b", "pipe", "loop/x"]
 VALUES = {
@@ -166,7 +173,9 @@ def test_one_line_and_nothing_lost(shop, monkeypatch, capsys, command, option, v
     out, err = capsys.readouterr()
     if command in ("doctor", "prompt") and code == 3:  # a report of what is missing, or set aside
         assert out and not err
-        assert kept_files(shop) == before
+        # who took which item of a list is told in the folder of leases
+        now = {p: v for p, v in kept_files(shop).items() if ".leases" not in p.parts}
+        assert now == before
         return
     assert (code, out) == (2, ""), (code, out[:300], err)
     assert err.startswith("stvg: error: ") and err.count("\n") == 1, err

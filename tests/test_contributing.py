@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md are run, and what it names exists."""
+"""The examples of chapter 11f are run, and what CONTRIBUTING.md names exists."""
 
 import json
 import re
@@ -14,6 +14,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 REGISTERED = {
     "DETECTORS": "bright",
     "TRACKERS": "still",
+    "TRACK_SOURCES": "bright",
     "POLICIES": "mine",
     "LOADERS": "mine",
     "PROTOCOLS": ("charades-sta", "middle"),
@@ -27,11 +28,14 @@ REGISTERED = {
 
 @pytest.fixture(scope="module")
 def examples():
-    "All blocks of Python, run one after another; what they register is taken out again."
+    "The chapter's cells, run one after another; what they register is taken out again."
     names = {}
-    for block in re.findall(r"^```python\n(.+?)^```", TEXT, re.M | re.S):
-        assert len(list(filter(None, block.splitlines()))) < 18
-        exec(block, names)
+    for cell in json.loads((ROOT / "nbs/11f_extend.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            code = "".join(cell["source"])
+            defined = re.search(r"^(?:class|def) ", code, re.M)
+            assert not defined or len(list(filter(None, code.splitlines()))) <= 15, code
+            exec(code, names)
     yield names
     for registry, name in REGISTERED.items():
         table = names[registry]
@@ -59,6 +63,20 @@ def test_the_tracker(examples):
     found, _ = drive(tracker, np.zeros((3, 4, 5, 3), np.uint8), {1: {7: mask}})
     assert sorted(found) == [(0, 7), (1, 7), (2, 7)]
     assert all((m == mask).all() for m in found.values())
+
+
+def test_the_track_source(examples, tmp_path):
+    from stvg_nb.foundations.prompting_config import PromptingConfig
+    from stvg_nb.foundations.video import write_video
+    from stvg_nb.prompting import build_database
+
+    frames = np.zeros((4, 32, 48, 3), np.uint8)
+    frames[1:, 8:16, 16:32] = 250
+    write_video(tmp_path / "light.mp4", iter(frames), 10.0)
+    config = PromptingConfig(tracker="bright", confidence=0.5)
+    db, _ = build_database(tmp_path / "light.mp4", config)
+    assert (db.ids, db.frames_of(1)) == ([1], [1, 2, 3])
+    assert db.tube(1).boxes[0] == pytest.approx([16, 8, 32, 16], abs=1)
 
 
 def test_the_policy(examples):
@@ -163,7 +181,7 @@ def test_the_base_loader(examples):
 def test_every_example_is_one_of_a_seam_and_all_registries_are_told():
     rows = re.findall(r"^\|[^|]+\| (`[A-Z]+.+?) \|", TEXT, re.M)
     seams = {name for cell in rows for name in re.findall(r"`([A-Z]+(?:_[A-Z]+)*)", cell)}
-    (inner,) = re.findall(r"^\w+ further registries are no seams: (.+?)\.$", TEXT, re.M | re.S)
+    (inner,) = re.findall(r"^\w+ further registries are no seams: (.+?)\.", TEXT, re.M | re.S)
     inner = set(re.findall(r"`([A-Z_]+)`", inner))
     made = {
         name
@@ -179,12 +197,12 @@ def test_the_seams_that_are_named_exist():
     import importlib
 
     rows = re.findall(r"^\|[^|]+\| (`[A-Z]+.+?) \|", TEXT, re.M)
-    assert len(rows) == 11
+    assert len(rows) == 12
     module = "foundations.prompting_config"
     for cell in rows:
         module = (re.findall(r"in `([a-z_.]+)`", cell) or [module])[0]
         found = importlib.import_module(f"stvg_nb.{module}")
-        for name in re.findall(r"`([A-Z]+)", cell):
+        for name in re.findall(r"`([A-Z]+(?:_[A-Z]+)*)", cell):
             assert hasattr(found, name), (module, name)
 
 

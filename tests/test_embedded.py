@@ -379,3 +379,26 @@ def test_shipped_differences_are_small_and_load():
         assert recorded == of_base, f"{name} is a difference to another base"
         model = policy.load(name)[0]
         assert any(not torch.equal(p, base[n]) for n, p in model.named_parameters()), name
+
+
+def test_the_lines_of_every_card_name_their_policy_and_run(tmp_path, monkeypatch, capsys):
+    "The lines are the same but for the name, so those of one card are run."
+    pytest.importorskip("ultralytics")
+    import re
+
+    from stvg_nb.front import made_clip
+
+    codes = {}
+    for card in sorted((package_dir() / "weights").glob("policy-*/README.md")):
+        name = card.parent.name.removeprefix("policy-")
+        (code,) = re.findall(
+            r"^```python\n(.+?)^```", card.read_text(encoding="utf-8"), re.M | re.S
+        )
+        assert f'model="embedded:{name}"' in code, card
+        codes[name] = code.replace(f":{name}", ":NAME")
+    assert len(codes) > 20 and len(set(codes.values())) == 1
+    made_clip(tmp_path / "made").video.rename(tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STVG_RUNS", str(tmp_path / "runs"))
+    exec(codes["grpo-0"].replace(":NAME", ":early"), {})
+    assert "embedded:early answers: number" in capsys.readouterr().out

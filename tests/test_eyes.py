@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import small_models
 from stvg_nb.foundations.files import InputError
@@ -12,9 +13,9 @@ from stvg_nb.foundations.id_scores import id_scores
 from stvg_nb.foundations.masks import MaskDatabase, mask_box
 from stvg_nb.foundations.prompting_config import variant
 from stvg_nb.foundations.settings import load_profile
-from stvg_nb.foundations.video import write_video
+from stvg_nb.foundations.video import Clip, write_video
 from stvg_nb.model_detectors import ModelDetector
-from stvg_nb.prompting import build_database, report_path
+from stvg_nb.prompting import build_database, key_frames, report_path
 from stvg_nb.sessions import textured_scene
 
 FRAMES, _ = textured_scene(20)
@@ -24,7 +25,7 @@ FRAMES, _ = textured_scene(20)
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eyes")
     write_video(folder / "scene.mp4", FRAMES, 10)
-    for name in ("rf_detr", "edgetam", "sam3"):
+    for name in ("rf_detr", "d_fine", "edgetam", "sam3"):
         getattr(small_models, name)(folder / name)
     return folder
 
@@ -48,11 +49,77 @@ def prompt(home, name, **settings):
     return MaskDatabase.open(db), run.stderr
 
 
-def test_rf_detr_and_edgetam_number_a_video(home):
-    parts = dict(detector_weights=home / "rf_detr", tracker_weights=home / "edgetam")
-    db, said = prompt(home, "apache", **parts, confidence=0.0, classes="all", new_iou=0.9)
-    assert "detector transformers:rf_detr@" in said and "tracker edgetam:edgetam@" in said
-    assert len(db) and {db.info(i)["label"] for i in db.ids} <= {"Person", "dog"}
+def masks_of(db):
+    "{id: {frame: (H, W) bool}}"
+    return {i: {f: db.mask(i, f) for f in db.frames_of(i)} for i in db.ids}
+
+
+def same(ours, theirs):
+    "Are two tracks equal, mask by mask?"
+    shown = {f: m for f, m in theirs.items() if m.any()}
+    return set(ours) == set(shown) and all((ours[f] == m).all() for f, m in shown.items())
+
+
+def library_boxes(folder, frames):
+    "Boxes (n, 4) of the library's own detector on each frame, whatever their scores."
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+    model = AutoModelForObjectDetection.from_pretrained(folder).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    with torch.inference_mode():
+        out = model(**processor(images=frames, return_tensors="pt"))
+    sizes = [f.shape[:2] for f in frames]
+    found = processor.post_process_object_detection(out, threshold=0.0, target_sizes=sizes)
+    return [r["boxes"].numpy() for r in found]
+
+
+class LibraryLoop:
+    "EdgeTAM as the library runs it: the whole video in a session, one object in it."
+
+    def __init__(self, folder, frames):
+        from transformers import EdgeTamVideoModel, Sam2VideoProcessor
+
+        self.model = EdgeTamVideoModel.from_pretrained(folder).eval()
+        self.processor, self.frames = Sam2VideoProcessor.from_pretrained(folder), frames
+
+    def masks(self, frame, steps, **prompt):
+        "{frame: (H, W) bool} from a prompt on one frame; `steps`: False forward, True backward."
+        session = self.processor.init_video_session(video=list(self.frames))
+        self.processor.add_inputs_to_inference_session(session, frame, 1, **prompt)
+        with torch.inference_mode():
+            first = self.model(session, frame_idx=frame)
+            ways = dict(start_frame_idx=frame)
+            runs = [
+                self.model.propagate_in_video_iterator(session, **ways, reverse=r) for r in steps
+            ]
+            outs = [first, *(o for run in runs for o in run)]
+        low, sizes = [o.pred_masks for o in outs], [(96, 128)] * len(outs)
+        full = self.processor.post_process_masks(low, sizes)
+        return {o.frame_idx: m[0, 0].numpy() for o, m in zip(outs, full)}
+
+    def track(self, frame, box):
+        "Both ways from the mask of a box."
+        mask = self.masks(frame, [], input_boxes=[[box.tolist()]])[frame]
+        back = [self.masks(frame, [True], input_masks=mask)] if frame else []
+        ways = [*back, self.masks(frame, [False], input_masks=mask)]
+        return {f: m for way in ways for f, m in way.items()}
+
+
+@pytest.mark.parametrize("eye", ["rf_detr", "d_fine"])
+def test_a_detector_and_edgetam_number_a_video_as_the_library_would(home, eye):
+    parts = dict(detector_weights=home / eye, tracker_weights=home / "edgetam")
+    every = dict(confidence=0.0, classes="all", duplicate_iou=1.0, new_iou=1.0, new_overlap=1.0)
+    db, said = prompt(home, eye, **parts, **every)
+    assert f"detector transformers:{eye}@" in said and "tracker edgetam:edgetam@" in said
+    assert {db.info(i)["label"] for i in db.ids} <= {"Person", "dog"}
+    assert {db.info(i)["source"] for i in db.ids} == {"first", "new"}
+    frames, keys = Clip.read(home / "scene.mp4").frames, key_frames(20, 15)
+    boxes = library_boxes(home / eye, [frames[k] for k in keys])
+    loop = LibraryLoop(home / "edgetam", frames)
+    tracks = [loop.track(k, box.astype(float)) for k, found in zip(keys, boxes) for box in found]
+    ours = masks_of(db)
+    print(eye, len(ours), "objects,", sum(map(len, ours.values())), "masks")
+    assert all(any(same(own, track) for track in tracks) for own in ours.values())
 
 
 def test_sam3_numbers_a_video_from_words(home):

@@ -291,7 +291,7 @@ def test_load_policy_refusals(tmp_path):
     refused(str(tmp_path / "empty"), "holds no config.json")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/config.json").write_text("{")
-    refused(str(tmp_path / "bad"), "cannot be loaded")
+    refused(str(tmp_path / "bad"), "config.json: line 1", "not valid JSON")
     (tmp_path / "other").mkdir()
     write_json(tmp_path / "other/config.json", {"model_type": "bert"})
     refused(str(tmp_path / "other"), "is a bert model", "qwen2_5_vl")

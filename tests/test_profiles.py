@@ -1,17 +1,22 @@
 """Each shipped profile: artefacts planned, every setting read by something, training accepted."""
 
 import ast
+import json
 import re
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 import yaml
 
+from stvg_nb.cli import build_parser
 from stvg_nb.foundations.files import InputError, package_dir
+from stvg_nb.foundations.needs import settings_of_profiles
 from stvg_nb.foundations.settings import DataConfig, Profile, SamplingConfig, load_profile, profiles
 from stvg_nb.plan import ARTEFACTS, plan
 from stvg_nb.train_settings import TrainConfig, check_train
 
+ROOT = Path(__file__).resolve().parent.parent
 PROFILES = profiles()
 
 
@@ -77,3 +82,22 @@ def test_old_names_are_read_and_new_ones_kept():
     assert "generations" not in asdict(profile.train)
     with pytest.raises(InputError, match="unknown setting 'generation'"):
         load_profile("smoke", {"train.generation": 3})
+
+
+def words_of_the_route():
+    "The texts of the chapters 11, and the batch scripts: (file, text)."
+    for path in sorted((ROOT / "nbs").glob("11*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        yield path.name, "\n".join("".join(c["source"]) for c in cells if c["cell_type"] != "code")
+    for path in sorted((ROOT / "slurm").glob("*.sbatch")):
+        yield path.name, path.read_text()
+
+
+@pytest.mark.parametrize("name, text", words_of_the_route(), ids=lambda x: x[:12])
+def test_commands_and_settings_of_the_route_exist(name, text):
+    commands = next(a for a in build_parser()._actions if a.dest == "command").choices
+    for command, rest in re.findall(r"\bstvg ([a-z]+)((?: [^`\n]*)?)", text):
+        known = {o for a in commands[command]._actions for o in a.option_strings}
+        assert set(re.findall(r"--[a-z][a-z-]+", rest)) <= known, command
+    named = set(re.findall(r"\b(?:train|data|prompting|sampling)\.(?!sbatch)[a-z_]+\b", text))
+    assert named <= settings_of_profiles(load_profile("a100"))

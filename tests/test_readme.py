@@ -3,23 +3,19 @@
 import contextlib
 import io
 import json
-import os
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+from try_readme import CODES, ELSEWHERE, at_small_scale, commands, lines_of
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.compile(r"^```python\n(.+?)^```\n\n((?:    [^\n]+\n)+)", re.M | re.S)
-SMALL = {
-    "train": ["train.base=random", "train.num_generations=2", "train.prompts_per_step=1"]
-    + ["train.prompts_per_pass=1", "train.max_steps=1"],
-    "predict": [],
-}
-TINY = ["sampling.longer_side=56", "sampling.max_frames=4", "train.max_completion_length=8"]
 
 
 def block(heading):
@@ -30,12 +26,12 @@ def block(heading):
 def test_the_ten_lines_print_what_is_shown(tmp_path, monkeypatch):
     pytest.importorskip("ultralytics")
     monkeypatch.chdir(tmp_path)
-    ((code, shown),) = PYTHON.findall(TEXT)
+    code, shown = lines_of(TEXT)
     assert len([line for line in code.splitlines() if line]) <= 11
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(code, {})
-    assert said.getvalue() == re.sub(r"^    ", "", shown, flags=re.M)
+    assert said.getvalue() == shown
 
 
 def test_the_commands_below_the_lines_run(tmp_path, monkeypatch, capsys):
@@ -53,13 +49,18 @@ def test_the_commands_below_the_lines_run(tmp_path, monkeypatch, capsys):
 
 
 def test_no_command_is_left_untried():
-    "Blocks of shell are the two of `stvg` that are run here, `make`, which CI runs, and pip."
-    blocks = re.findall(r"^```sh\n(.+?)^```", TEXT, re.M | re.S)
-    tried = {block("Ten lines"), block("The road")}
-    rest = [line.split("#")[0].strip() for b in blocks if b not in tried for line in b.splitlines()]
-    assert rest == ["make test", "make reproduce", "pip install '.[train,yolo]'"]
+    "`scripts/try_readme.py`, a step of CI, runs them all, or names the step that does."
+    asked = [command for _, command in commands(TEXT)]
+    assert len(asked) == len(set(asked)) == 11
+    for block in re.findall(r"^```(\w*)\n", TEXT, re.M):
+        assert block in ("sh", "python", ""), block
     ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    assert "make test" in ci and "make reproduce" in ci and "scripts/wheel.sh" in ci
+    steps = re.search(r"^\[ \$# -gt 0 \] \|\| steps=\((.+)\)$", ci, re.M).group(1).split()
+    assert set(ELSEWHERE) <= set(asked)
+    assert {*ELSEWHERE.values(), "readme"} <= set(steps)
+    for command, step in ELSEWHERE.items():
+        assert command in re.search(rf"^{step}\(\) {{(.+?)}}$", ci, re.M | re.S).group(1)
+    assert "scripts/try_readme.py" in ci
 
 
 def test_the_road_is_driven(tmp_path, monkeypatch, capsys):
@@ -71,14 +72,11 @@ def test_the_road_is_driven(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STVG_RUNS", str(tmp_path / "runs"))
     results = {}
     for line in block("The road").splitlines():
-        stvg, command, *words = shlex.split(os.path.expandvars(line.replace("a100", "smoke")))
+        stvg, command, *words = at_small_scale(line)
         assert stvg == "stvg" and command not in results
-        small = TINY + SMALL[command] if command in SMALL else []
-        words += [word for s in small for word in ("--set", s)]
         code = main([command, *words, "--json", "--quiet"])
         out, err = capsys.readouterr()
-        # the made-up clips have another frame rate than is annotated; doctor says so: exit code 3
-        assert code == (3 if command == "doctor" else 0), (line, out, err)
+        assert code == CODES.get(command, 0), (line, out, err)
         results[command] = json.loads(out)
     assert results["dataset"]["counts"]["kept"] == 2
     assert results["train"]["steps"] == 1

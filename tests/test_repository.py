@@ -2,6 +2,7 @@
 
 import configparser
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -63,11 +65,20 @@ def test_a_file_that_no_longer_follows_is_found(monkeypatch, tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     for path in (ROOT / "papers").glob("*.csv"):
         shutil.copy(path, tmp_path / "papers")
+    (tmp_path / "figures/tiny").mkdir(parents=True)
+    for path in (ROOT / "figures/tiny").glob("*.csv"):
+        shutil.copy(path, tmp_path / "figures/tiny")
     monkeypatch.chdir(tmp_path)
     assert derived.stale() == []
     for name, old, new in (
         ("settings.ini", "user = open-stvg", "user = somebody"),
         ("papers/reported.csv", "\n", "\r\n"),
+        (
+            "figures/tiny/x-cold-start.csv",
+            "+SFT+GRPO,measured,hcstvg,clean,zero,300,0.",
+            "+SFT+GRPO,measured,hcstvg,clean,zero,300,1.",
+        ),
+        ("stvg_nb/weights/policy-grpo-1/README.md", "## Use", "## Usage"),
     ):
         path = tmp_path / name
         path.write_bytes(path.read_bytes().replace(old.encode(), new.encode(), 1))
@@ -78,6 +89,8 @@ def test_a_file_that_no_longer_follows_is_found(monkeypatch, tmp_path):
         "nbs/nbdev.yml",
         "stvg_nb/data/reported.csv",
         "papers/results.md",  # its links hold the address
+        "stvg_nb/weights/policy-cold-0/README.md",  # a score of its table
+        "stvg_nb/weights/policy-grpo-1/README.md",
     }
 
 
@@ -113,6 +126,16 @@ def test_every_requirement_is_pinned(ini):
         name, equals, version = re.match(r"([^=]+)(={2,3})(.+)", line).groups()
         pins[name.lower().replace("_", "-")] = version
     assert not {n for n in installed(ini) if n.replace("_", "-") not in pins}
+
+
+def test_pins_install_on_the_oldest_python(ini):
+    oldest = ini["min_python"] + ".0"
+    newer = {}
+    for package in importlib.metadata.distributions():
+        wanted = package.metadata.get("Requires-Python")
+        if wanted and not SpecifierSet(wanted).contains(oldest):
+            newer[package.name] = wanted
+    assert newer == {}
 
 
 def test_no_address_is_the_papers_authors_own(ini):
@@ -200,6 +223,9 @@ def test_workflows_call_the_project_s_own_commands():
     assert "bash .ci/run transformers" in commands("transformers")
     assert "bash .ci/run nbdev3" in commands("nbdev3")
     assert "bash .ci/run wheel" in commands("wheel")
+    assert "bash .ci/run install ${{ matrix.step }}" in commands("apart")
+    apart = flows["test"]["jobs"]["apart"]["strategy"]["matrix"]["step"]
+    assert apart == ["sharding", "ray", "lmms", "dry"]
     assert "make site" in (ROOT / ".github/workflows/site.yml").read_text()
     assert set(flows) == {"test", "site"}
 
@@ -611,3 +637,61 @@ def test_broken_links_are_found(tmp_path):
         ("a.html", "gone.html"),
         ("b.html", "gone.png"),
     ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "No other trainer\nreads video.",
+        "Every public trainer encodes it twice.",
+        "This is the only open implementation.",
+        "It is the first library that bans vision tokens.",
+        "To our knowledge it is new.",
+        "A state-of-the-art tracker.",
+    ],
+)
+def test_a_claim_about_others_needs_a_date_and_a_source(said):
+    assert len(checks.claims({"a.md": f"Before.\n\n{said}\n\n2026-11-28, arXiv 2602.00482"})) == 1
+    assert (
+        checks.claims({"a.md": f"{said} As of 2026-11: github huggingface/trl, issue 4144."}) == []
+    )
+    assert len(checks.claims({"a.md": f"{said} As of 2026-11."})) == 1
+
+
+def test_words_that_claim_nothing_about_others_pass():
+    said = "The only puppet that waves. No other frame. We make no state-of-the-art claims."
+    assert checks.claims({"a.md": said}) == []
+    assert checks.claims(checks.prose(notebooks.notebooks(ROOT / "nbs"))) == []
+
+
+def _notebook(code):
+    cell = dict(cell_type="code", source=code, metadata={})
+    return {Path("nbs/a.ipynb"): dict(cells=[cell])}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '(repo_root() / "figures/tiny/x.csv").write_text("")',
+        'folder = repo_root() / "figures"\nfig.savefig(folder / "a.png")',
+        'with open(repo_root() / "a", "w") as f:\n    f.write("")',
+        'write_json("figures/tiny/x.json", {})',
+        'a, b = 1, repo_root() / "x"\nb.mkdir()',
+        'Path("figures/tiny/x.csv").write_text("")',
+    ],
+)
+def test_a_chapter_that_writes_into_the_checkout_is_found(code):
+    assert len(checks.writers(_notebook(code))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'text = (repo_root() / "a.json").read_text()\nPath(place).write_text(text)',
+        "folder = repo_root()\nwith TemporaryDirectory() as folder:\n    Path(folder).mkdir()",
+        'write_table(Artefact("x", "tiny", "", []))',
+        'figures = work / "figures"\nfigures.mkdir()\n(work / "figures/a.csv").write_text("")',
+    ],
+)
+def test_a_chapter_that_reads_there_or_writes_elsewhere_is_not(code):
+    assert checks.writers(_notebook(code)) == []

@@ -447,7 +447,8 @@ SPOKEN = [
     ("Target ID: 4, Time range: 3.2 to 7.9 (he walks from 4 to 5)", ((4,), 3.2, 7.9)),
     ("Target ID: 3.5, Time range: 1 to 2", ((), 1, 2)),
     ("Target ID: -4, Time range: 1 to 2", ((), 1, 2)),
-    ("Target ID: 4, Time range: 5,00 to 11,00", ((4,), None, None)),
+    ("Target ID: 4, Time range: 5,00 to 11,00", ((4,), 5, 11)),  # as evaluation reads it
+    ("Target ID: 4, Time range: 5,000 to 11,000", ((4,), None, None)),
     ("Target ID: 4, Time range: 1e3 to 2e3", ((4,), None, None)),
     ("Target ID: 4, Time range: 5m to 6m", ((4,), None, None)),
 ]

@@ -27,7 +27,7 @@ from stvg_nb.predict import look_up
 from stvg_nb.rows import (
     CONTROLS,
     TableRow,
-    _differing,
+    differing,
     measure,
     oracle,
     prediction_path,
@@ -231,19 +231,20 @@ class Kept:
         return score(self.annotations, predictions)
 
 
-def test_other_machine_may_differ_in_little(split):
-    kept, row = perfect_records(split), TableRow("x")
+def test_another_processor_may_differ_in_no_direction(split):
+    kept, metrics = perfect_records(split), TableRow("x").metrics
     clips = Kept(split[0] / "numbered.json")
 
-    def differing(changed, share=0.95):
-        return _differing(kept, [changed.get(r["key"], r) for r in kept], row, clips, share)
+    def found(changed):
+        fresh = [changed.get(r["key"], r) for r in kept]
+        return differing(kept, fresh, clips, metrics, "x")
 
     otherwise = {r["key"]: r | dict(text="said otherwise") for r in kept}
-    some = [dict(list(otherwise.items())[:n]) for n in (0, 1, 2)]
-    assert differing(some[0]) == {}
-    assert set(differing(some[2], share=0.6)) == set(some[2])  # two of six, and no metric moved
-    with pytest.raises(RuntimeError, match="2 of 6 answers differ"):
-        differing(some[2])
+    some = [dict(list(otherwise.items())[:n]) for n in (0, 3, 4)]
+    assert found(some[0]) == []
+    assert found(some[1]) == sorted(some[1])  # three of six, and no metric moved
+    with pytest.raises(RuntimeError, match="x: 4 of 6 answers differ"):
+        found(some[2])
     lost = dict(target_id=99, start_frame=0, end_frame=1, boxes={})
     with pytest.raises(RuntimeError, match="m_tiou, m_viou.* left the interval"):
-        differing({kept[0]["key"]: kept[0] | lost}, share=0.6)
+        found({kept[0]["key"]: kept[0] | lost})

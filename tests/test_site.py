@@ -28,6 +28,9 @@ def test_every_option_of_every_command_is_listed():
         assert f"\n## stvg {name}\n" in text
         options = {s for a in parser._actions for s in a.option_strings} - {"-h", "--help"}
         assert [s for s in options if f"`{s}" not in text] == []
+    assert [
+        line for line in text.splitlines() if line.startswith("| `") and line.endswith("|  |")
+    ] == []
 
 
 def test_every_setting_is_listed_with_its_comment():
@@ -36,6 +39,9 @@ def test_every_setting_is_listed_with_its_comment():
     text = reference.settings()
     assert [f.name for f in fields(TrainConfig) if f"| `train.{f.name}` |" not in text] == []
     assert "| `train.reader` | `numbered` | of READERS:" in text  # from a class that is inherited
+    assert [
+        line for line in text.splitlines() if line.startswith("| `") and line.endswith("|  |")
+    ] == []
 
 
 def test_a_page_is_finished():

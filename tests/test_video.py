@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import stat
 import struct
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from stvg_nb.cli import main
-from stvg_nb.foundations.files import InputError
+from stvg_nb.foundations.detections import Detections, select
+from stvg_nb.foundations.files import InputError, read_jsonl, write_jsonl
 from stvg_nb.foundations.geometry import Interval, Tube, UnevenRate, frame_of
 from stvg_nb.foundations.masks import MaskDatabase
 from stvg_nb.foundations.samples import Sample, open_database, true_frames, true_seconds
@@ -20,6 +23,8 @@ from stvg_nb.foundations.settings import SamplingConfig
 from stvg_nb.foundations.store import content_hash
 from stvg_nb.foundations.video import Clip, iter_frames, probe, sample_indices, write_video
 
+CASES = Path(__file__).parent / "data/cases"
+SMALL = ["--profile", "smoke", "--quiet"]
 ONE = 65536
 TURNS = {  # degrees clockwise -> a, b, u, c, d, v of the track's matrix
     90: (0, ONE, 0, -ONE, 0, 0),
@@ -75,6 +80,22 @@ def test_what_is_drawn_into_a_turned_video_stands_upright(tmp_path):
     assert probe(out).turned == 0 and Clip.read(out).size == (96, 64)
 
 
+@pytest.mark.parametrize("which", ["case", 180, 270])
+def test_a_turned_video_is_numbered_upright(tmp_path, which):
+    path, out = CASES / "02_rotated_phone/phone_rot90.mp4", tmp_path / "out.mp4"
+    if which != "case":
+        path = tmp_path / "phone.mp4"
+        write_video(path, corner(size=(160, 96)), 10)
+        turn(path, TURNS[which])
+    assert main(["prompt", str(path), "--output", str(out), *SMALL]) == 0
+    size = (96, 160) if which == 270 else (160, 96)
+    assert Clip.read(path).size == Clip.read(out).size == size
+    assert MaskDatabase.open(tmp_path / "out.masks.json.gz").size == size
+    for shown in (path, out):
+        low, right = green(Clip.read(shown).frames[0])
+        assert (low > 0.5, right > 0.5) == (which != "case", which == 180)
+
+
 # ---------------------------------------------------------------- uneven
 
 
@@ -105,9 +126,16 @@ def test_seconds_go_by_the_frames_own_times(tmp_path, steps):
     assert np.abs(info.fps.edges[told] - at).max() <= max(steps) / 2 + 1e-4
 
 
-def test_three_to_almost_four_seconds_of_a_slowing_video(tmp_path):
-    uneven(tmp_path / "vfr.mp4", SLOWING)
-    assert Interval(3.0, 3.9).to_frames(probe(tmp_path / "vfr.mp4").fps) == Interval.frames(70, 79)
+def test_the_case_of_a_slowing_video():
+    path = CASES / "03_vfr/vfr.mp4"
+    with av.open(str(path)) as file:
+        stamps = [f.time for f in file.decode(video=0)]
+    info = probe(path)
+    assert np.allclose(info.fps.edges[:-1], stamps, atol=1e-3)
+    assert Interval(3.0, 3.9).to_frames(info.fps) == Interval.frames(70, 79)
+    told = sample_indices(info.frame_count, info.fps)
+    said = np.arange(len(told)) * info.duration / len(told)
+    assert np.abs(np.array(stamps)[told] - said).max() < 0.3
 
 
 def test_one_rule_for_prompts_answers_rewards_and_databases(tmp_path):
@@ -187,8 +215,6 @@ def test_an_even_video_is_written_as_before(tmp_path):
 
 def test_a_rate_that_the_header_makes_up(tmp_path):
     "A recording of 2 s whose header says 1000 frames a second."
-    import av
-
     with av.open(str(tmp_path / "browser.mkv"), "w") as out:
         stream = out.add_stream("libx264", rate=1000)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
@@ -208,8 +234,6 @@ def test_a_rate_that_the_header_makes_up(tmp_path):
 
 @pytest.mark.parametrize("cover_first", [True, False])
 def test_a_picture_track_is_not_the_video(tmp_path, cover_first):
-    import av
-
     with av.open(str(tmp_path / "song.mp4"), "w") as out:
         order = ("mjpeg", "libx264") if cover_first else ("libx264", "mjpeg")
         streams = {name: out.add_stream(name, rate=10) for name in order}
@@ -231,13 +255,35 @@ def test_a_picture_track_is_not_the_video(tmp_path, cover_first):
 # ---------------------------------------------------------------- beyond the end, nothing there
 
 
+@pytest.mark.parametrize("sizes", [((64, 48), (96, 64)), ((96, 64), (64, 48))])
+def test_a_video_that_changes_its_size_is_refused_by_name(tmp_path, sizes, capsys):
+    "A transport stream may be joined from parts of different sizes."
+    path = tmp_path / "joined.mpg"
+    with path.open("wb") as joined:
+        for width, height in sizes:
+            with av.open(str(tmp_path / "part.ts"), "w", format="mpegts") as out:
+                stream = out.add_stream("libx264", rate=10)
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                for t in range(8):
+                    picture = np.full((height, width, 3), 20 * t, np.uint8)
+                    out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                out.mux(stream.encode())
+            joined.write((tmp_path / "part.ts").read_bytes())
+    (first, second), output = (f"{w} x {h}" for w, h in sizes), tmp_path / "o.mp4"
+    assert main(["prompt", str(path), "--output", str(output), "--quiet"]) == 2
+    told = capsys.readouterr().err
+    assert f"joined.mpg: frame 8 is {second}, the first frame {first};" in told
+    assert told.count("\n") == 1 and not output.exists()
+    with pytest.raises(InputError, match="joined.mpg: frame 8"):
+        list(iter_frames(path))
+
+
 def test_a_window_beyond_the_video_is_set_aside_by_name(tmp_path):
     from stvg_nb.decoding import Policy
     from stvg_nb.toy_families import toy_family
     from stvg_nb.policies import AnswerConfig, answer_all
 
-    write_video(tmp_path / "m.mp4", corner(20), 10)
-    row = dict(video=str(tmp_path / "m.mp4"), query="the man", task="vtg")
+    row = dict(video=str(CASES / "08_window_past_video/m.mp4"), query="the man", task="vtg")
     rows = [row | dict(key="good"), row | dict(key="late", window=[0, 500])]
     rows.append(row | dict(key="gone", window=[30, 40]))
     quick = AnswerConfig(max_new_tokens=2, marks=False, sampling=SamplingConfig(max_frames=4))
@@ -246,6 +292,23 @@ def test_a_window_beyond_the_video_is_set_aside_by_name(tmp_path):
     assert (header["counts"]["answered"], header["counts"]["quarantined"]) == (1, 2)
     assert {a["key"] for a in header["quarantined"]} == {"late", "gone"}
     assert all("20 frames" in a["reason"] for a in header["quarantined"])
+
+
+LATE = {"case": {}, "gone": dict(window=[30, 40]), "event": dict(window=None, start=5, end=6)}
+
+
+@pytest.mark.parametrize("change", LATE.values(), ids=LATE)
+def test_training_names_the_line_that_goes_beyond_the_video(tmp_path, change, capsys, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(CASES / "08_window_past_video", tmp_path / "in"))
+    (row,) = read_jsonl("window.jsonl")
+    late = {k: v for k, v in (row | change).items() if v is not None}
+    good = {k: v for k, v in row.items() if k != "window"}
+    write_jsonl("rows.jsonl", [late, good])
+    how = ["--method", "sft", "--steps", "1", "--base", "embedded:base", "--output", "run"]
+    assert main(["train", "--data", "rows.jsonl", *how, *SMALL]) == 2
+    said = capsys.readouterr().err
+    assert "sample 1: its " in said and ("20 frames" in said or "lasts 0.67 s" in said)
+    assert said.count("\n") == 1 and not Path("run").exists()
 
 
 def test_training_names_a_window_beyond_the_video(tmp_path):
@@ -303,16 +366,77 @@ def contents(folder):
     }
 
 
-def test_a_folder_of_frames_is_a_video(tmp_path):
+FOLDERS = dict(case=None, stated="25", above="12.5")  # what fps.txt says, in it or above it
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folder_of_frames_is_a_video(tmp_path, kind, capsys):
+    folder, rate = tmp_path / "JPEGImages/clip", FOLDERS[kind]
+    shutil.copytree(CASES / "20_folder_of_frames/frames", folder)
+    if rate:
+        (folder.parent if kind == "above" else folder).joinpath("fps.txt").write_text(rate)
+    if kind == "stated":
+        for i, path in enumerate(sorted(folder.glob("*.jpg"))):
+            path.rename(folder / f"{100 + 5 * i:05d}.jpg")  # every fifth, as in MeViS
+    info, clip = probe(folder, quiet=True), Clip.read(folder)
+    assert (info.frame_count, len(clip), info.fps) == (20, 20, float(rate or 5))
+    assert [i for i, _, _ in iter_frames(folder, 2, 5)] == [2, 3, 4]
+    capsys.readouterr()
+    assert main(["prompt", str(folder), "--output", str(tmp_path / "f.mp4"), *SMALL[:2]]) == 0
+    asked = "states no frame rate, 5 a second are assumed; write the rate into fps.txt"
+    assert (asked in capsys.readouterr().err) is (rate is None)
+    db = MaskDatabase.open(tmp_path / "f.masks.json.gz")
+    assert (db.video["fps"], db.video["frame_count"], len(db)) == (info.fps, 20, 1)
+    assert probe(tmp_path / "f.mp4").frame_count == 20
+    argv = ["ground", str(folder), "the man", "--database", str(tmp_path / "f.masks.json.gz")]
+    assert main([*argv, "--model", "embedded:base", *SMALL]) == 0
+
+
+def still(kind, folder):
+    "A video in which nobody is: the case, a single frame, a folder of equal frames."
+    if kind == "case":
+        return CASES / "01_no_object/still.mp4"
+    if kind == "one frame":
+        write_video(folder / "one.mp4", corner(1), 10)
+        return folder / "one.mp4"
     from PIL import Image
 
-    (tmp_path / "clip").mkdir()
+    (folder / "frames").mkdir()
     for i, frame in enumerate(corner(7)):
-        Image.fromarray(frame).save(tmp_path / "clip" / f"{i:05d}.png")
-    (tmp_path / "clip" / "fps.txt").write_text("25")
-    info, clip = probe(tmp_path / "clip"), Clip.read(tmp_path / "clip")
-    assert (info.fps, info.frame_count, len(clip), clip.fps) == (25, 7, 7, 25)
-    assert [i for i, _, _ in iter_frames(Path(tmp_path / "clip"), 2, 5)] == [2, 3, 4]
+        Image.fromarray(frame).save(folder / "frames" / f"{i:05d}.png")
+    return folder / "frames"
+
+
+@pytest.mark.parametrize("kind", ["case", "one frame", "folder"])
+def test_a_video_without_objects_is_numbered_and_asked(tmp_path, kind, capsys):
+    video, out = str(still(kind, tmp_path)), str(tmp_path / "o.mp4")
+    database = str(tmp_path / "o.masks.json.gz")
+    assert main(["prompt", video, "--output", out, *SMALL]) == 0
+    assert len(MaskDatabase.open(database)) == 0
+    for task, given in (("stvg", []), ("rvos", []), ("stvg", ["--database", database])):
+        asked = ["ground", video, "the man who waves", "--model", "embedded:base", "--task", task]
+        capsys.readouterr()
+        assert main([*asked, *given, *SMALL, "--json"]) == 0
+        (result,) = json.loads(capsys.readouterr().out)["results"]
+        record = result["prediction"]
+        assert record["target_id"] is None and not record["ids"]
+        assert not record.get("boxes") and not record.get("masks")
+
+
+SEEN = ["Person", "cell phone", "dog"]
+ASKED = {  # two of the case; then two more
+    "dog, cell phone": {"dog", "cell phone"},
+    "person": {"Person"},
+    " CELL \t phone ,,DOG ": {"dog", "cell phone"},
+    "Non-Person": {"dog", "cell phone"},
+}
+
+
+@pytest.mark.parametrize("classes, expected", ASKED.items(), ids=[*map(repr, ASKED)])
+def test_classes_are_found_by_name_without_regard_to_case(classes, expected):
+    boxes = np.array([[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 40, 40.0]])
+    found = Detections(boxes, SEEN, np.array([0.9, 0.8, 0.7]))
+    assert set(select(found, classes).labels) == expected
 
 
 def test_prompt_replaces_what_it_made_itself(tmp_path):

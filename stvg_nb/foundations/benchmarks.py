@@ -41,7 +41,11 @@ def find_format(benchmark: str) -> Format:
     "The format of a benchmark; an unknown name is an `InputError`."
     if benchmark not in LOADERS:
         raise InputError("benchmark", f"unknown name {benchmark!r}; there are {', '.join(LOADERS)}")
-    return LOADERS[benchmark]
+    found = LOADERS[benchmark]
+    if not isinstance(found, Format):
+        made = f"is a {type(found).__name__}, not an object of a subclass of Format"
+        raise InputError(f"benchmark {benchmark!r}", f"{made}; see chapter 11f")
+    return found
 
 # %% ../../nbs/foundations/benchmarks.ipynb #cell-010
 def load(

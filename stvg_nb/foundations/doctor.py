@@ -53,6 +53,8 @@ ABOUT_FILES = (  # notes that are printed one by one
     "video-turned",
     "video-uneven",
     "video-rate",
+    "video-broken",
+    "policy-missing",
 )
 NOTES += ABOUT_FILES
 

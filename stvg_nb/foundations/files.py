@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['InputError', 'warn', 'held_warnings', 'parse_json', 'member_of', 'archived', 'read_bytes', 'read_text', 'read_json',
-           'read_jsonl', 'from_system', 'make_folder', 'atomic_path', 'check_writable', 'write_bytes', 'write_text',
-           'write_json', 'write_jsonl', 'is_file', 'canonical_json', 'sha256_bytes', 'config_hash', 'sha256_file',
-           'package_dir', 'repo_root', 'runs_dir']
+           'read_jsonl', 'has_shape', 'from_system', 'make_folder', 'atomic_path', 'check_writable', 'write_bytes',
+           'write_text', 'write_json', 'write_jsonl', 'is_file', 'canonical_json', 'sha256_bytes', 'config_hash',
+           'sha256_file', 'package_dir', 'repo_root', 'runs_dir']
 
 # %% ../../nbs/foundations/files.ipynb #cell-003
-import contextlib, errno, gzip, hashlib, json, math, os, platform, stat, sys, tempfile, zipfile
+import contextlib, errno, gzip, hashlib, io, json, math, os, platform, stat, sys, tempfile, zipfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -80,6 +80,10 @@ def _finite_float(text):
         raise ValueError(f"number {text} is too large")
     return value
 
+
+def _whole_number(text):
+    return int(text) if len(text) < 300 else float(text)  # infinite: who reads the field refuses it
+
 # %% ../../nbs/foundations/files.ipynb #cell-018
 def _no_duplicates(pairs):
     out = dict(pairs)
@@ -96,6 +100,7 @@ _decoder = json.JSONDecoder(
     object_pairs_hook=_no_duplicates,
     parse_constant=_refuse_constant,
     parse_float=_finite_float,
+    parse_int=_whole_number,
 )
 
 
@@ -151,13 +156,17 @@ def archived(archive: Path | str) -> list[str]:
         return z.namelist()
 
 # %% ../../nbs/foundations/files.ipynb #cell-028
-def _unpacked(path, data):
+def _unpacked(path, data, most=1 << 30):  # bytes
     try:
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as f:
+            unpacked = f.read(most + 1)
     except (OSError, EOFError, ValueError):
         raise InputError(path, "not a complete gzip file; copy or write it again") from None
     except Exception as e:
         raise InputError(path, f"not a gzip file ({type(e).__name__})") from None
+    if len(unpacked) > most:
+        raise InputError(path, f"unpacks to more than {most:,} bytes; unpack or split it yourself")
+    return unpacked
 
 # %% ../../nbs/foundations/files.ipynb #cell-029
 def _unreadable(path, e):
@@ -206,6 +215,24 @@ def read_jsonl(
     "JSON lines; errors name the file and the line."
     lines = enumerate(read_text(path).split("\n"), 1)
     return [parse_json(line, path, i) for i, line in lines if line.strip()]
+
+# %% ../../nbs/foundations/files.ipynb #shape001
+def has_shape(
+    value: object,  # as JSON holds it
+    example: object,  # {"key": ..., "*": of all other keys}, [of each], 0, 0.0 or ""; None: any
+) -> bool:
+    "Is a value built like an example?"
+    if isinstance(example, dict):
+        rest = example.get("*")
+        named = {k: e for k, e in example.items() if k != "*"}
+        if not isinstance(value, dict) or not named.keys() <= value.keys():
+            return False
+        return all(has_shape(v, named.get(k, rest)) for k, v in value.items())
+    if isinstance(example, list):
+        return isinstance(value, list) and all(has_shape(v, *example) for v in value)
+    kinds = (int, float) if isinstance(example, float) else type(example)
+    whole = isinstance(value, kinds) and not isinstance(value, bool)
+    return example is None or whole
 
 # %% ../../nbs/foundations/files.ipynb #cell-041
 _ELSEWHERE = "or choose another place"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mask_filter', 'visible_marks', 'mark_text', 'read_mark', 'mark_place', 'mark_style', 'draw_marks', 'marked_frame',
-           'model_size', 'told_rate', 'prompted_clip', 'contact_sheet']
+           'model_size', 'told_rate', 'prompted_clip', 'write_marked', 'contact_sheet']
 
 # %% ../../nbs/foundations/mark_drawing.ipynb #cell-003
 from collections.abc import Iterable
@@ -23,6 +23,7 @@ from stvg_nb.foundations.video import (
     pixel_limit,
     probe,
     sample_indices,
+    write_video,
 )
 from .prompting_config import PromptingConfig, colour, variant
 
@@ -234,6 +235,26 @@ def prompted_clip(
     seconds = np.array([times[i] for i in order]) - times[order[0]]
     fps = told_rate(len(index), time_of(length, own), sampling)
     return Clip(shown, fps, seconds, start, str(path), info.metadata)
+
+# %% ../../nbs/foundations/mark_drawing.ipynb #wrmark02
+def write_marked(
+    path: Path | str,  # video
+    output: Path | str,  # `.mp4`
+    size: tuple[int, int],  # (height, width) of the video; odd sides lose a pixel
+    fps: float,  # frames per second
+    db: MaskDatabase | None,  # None: no marks
+    config: PromptingConfig,
+    window: tuple[int, int],  # frames [a, b)
+    metadata: dict | None = None,  # container tags
+) -> None:
+    "A video with its marks."
+    height, width = (side // 2 * 2 for side in size)
+    marks = visible_marks(db, range(*window), config) if db is not None else {}
+    frames = (
+        marked_frame(frame, i, db, marks.get(i, ()), config)[:height, :width]
+        for i, _, frame in iter_frames(path, *window)
+    )
+    write_video(output, frames, fps, metadata=metadata)
 
 # %% ../../nbs/foundations/mark_drawing.ipynb #cell-047
 def contact_sheet(

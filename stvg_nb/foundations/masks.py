@@ -151,10 +151,13 @@ def mask_box(
     mask: np.ndarray,  # (H, W) bool
 ) -> np.ndarray | None:  # (4,) xyxy pixels; None for an empty mask
     "`[xmin, ymin, xmax+1, ymax+1]` of the non-zero pixels."
-    rows, columns = np.flatnonzero(np.any(mask, 1)), np.flatnonzero(np.any(mask, 0))
-    if not len(rows):
+    import cv2
+
+    mask = np.asarray(mask, bool)
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8)) if mask.size else (0,) * 4
+    if not width:
         return None
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+    return np.array([left, top, left + width, top + height], float)
 
 # %% ../../nbs/foundations/masks.ipynb #cell-030
 def mask_iou(
@@ -494,7 +497,7 @@ def _need(value, key, kind, where):
         raise InputError(where, f"field {key!r} has the wrong type {type(value[key]).__name__}")
     return value[key]
 
-
+# %% ../../nbs/foundations/masks.ipynb #41f60f3c
 def _whole(key, where):
     if not re.fullmatch(r"0|[1-9]\d{0,15}", key):
         raise InputError(where, f"key {key!r} is not a whole number")
@@ -588,7 +591,7 @@ def from_json(
     db._read_masks(masks, path)
     return db
 
-
+# %% ../../nbs/foundations/masks.ipynb #542b3157
 @patch(cls_method=True)
 def open(
     cls: MaskDatabase,

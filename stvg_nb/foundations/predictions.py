@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .files import InputError, archived, read_json, read_jsonl
+from .files import InputError, archived, read_bytes, read_json, read_jsonl
 from .geometry import Interval, Tube, box_area
 from .masks import rle_boxes
 from .annotations import SetAside
@@ -48,6 +48,7 @@ class Prediction:
     linear: bool = False  # interpolation
     text: str | None = None  # raw answer
     target_id: int | None = None  # object number
+    borrowed: dict | None = None  # frame -> number that lent its box there
 
     def bad(self, field: str, reason: str):
         "Raise the error of a field."
@@ -97,6 +98,7 @@ _FIELDS = {
     "masks": (dict, 'an object frame -> {"size": [h, w], "counts": "..."}'),
     "text": (str, "text"),
     "target_id": (int, "a whole number or null"),
+    "borrowed": (dict, "an object frame -> number that lent its box"),
 }
 
 
@@ -111,6 +113,13 @@ def _read_key(record, where, number):
     return key
 
 
+def _check_borrowed(p):
+    "Who lent boxes is a number on each frame."
+    for frame, lender in (p.borrowed or {}).items():
+        if type(lender) is not int:
+            p.bad("borrowed", f"frame {frame[:40]!r} needs a whole number")
+
+# %% ../../nbs/foundations/predictions.ipynb #pr3dkey2
 def read_record(
     record: Any,  # one JSON object
     where: str,  # file, for errors
@@ -124,6 +133,7 @@ def read_record(
         if value is not None and type(value) is not kind:
             p.bad(field, f"needs {needs}, found {type(value).__name__}")
         setattr(p, field, value)
+    _check_borrowed(p)
     _read_interval(record, p)
     _read_rate(record, p)
     interpolation = record.get("interpolation") or "none"
@@ -352,7 +362,7 @@ class MaskTree:
 def _content(self: MaskTree, key, frame, where):
     file = self.files[key][frame]
     if self.zip is None:
-        return file.read_bytes()
+        return read_bytes(file)
     try:
         return self.zip.read(file)
     except (
@@ -377,7 +387,10 @@ def mask(
 
     where = f"{self.path}, record {key!r}, frame {frame}"
     data = np.frombuffer(self._content(key, frame, where), np.uint8)
-    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    try:
+        mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    except cv2.error:  # nothing, or a header that promises more pixels than OpenCV takes
+        mask = None
     if mask is None:
         raise InputError(where, "is no picture that decodes")
     if mask.shape != tuple(size):

@@ -6,10 +6,12 @@
 __all__ = ['DRAWING', 'VARIANTS', 'COLOURS', 'DETECTORS', 'TRACKERS', 'TRACK_SOURCES', 'PromptingConfig', 'colour',
            'check_config', 'variant', 'make_part']
 
-# %% ../../nbs/foundations/prompting_config.ipynb #cell-003
+# %% ../../nbs/foundations/prompting_config.ipynb #41f94a1d
+import inspect
 from dataclasses import dataclass
 
 from .files import InputError
+from .pretrained import check_device
 from .ranges import choices_of
 from .registries import Registry
 
@@ -18,9 +20,7 @@ from .registries import Registry
 class PromptingConfig:
     "How a video is numbered; STVG-R1 section 3.1 and its released preprocessing."
 
-    detector: str = (
-        "auto"  # auto | puppets | yolo | transformers | zero-shot | motion | a dotted path
-    )
+    detector: str = "auto"  # auto, puppets, yolo, transformers, zero-shot, motion, a dotted path
     detector_weights: str | None = None  # file (yolo), folder or name (transformers, zero-shot)
     confidence: float = 0.25  # detections below are dropped
     classes: str = "all"  # all | person | non-person | comma-separated names
@@ -158,13 +158,27 @@ TRACKERS = Registry(
 # %% ../../nbs/foundations/prompting_config.ipynb #cell-027
 TRACK_SOURCES = Registry("track source", {"sam3": "stvg_nb.sam3.make_sam3"})
 
-# %% ../../nbs/foundations/prompting_config.ipynb #cell-028
+# %% ../../nbs/foundations/prompting_config.ipynb #0ae3951d
 def make_part(
     registry: Registry,  # DETECTORS or TRACKERS
     name: str,  # an entry, or a dotted path
     config: PromptingConfig,
     device: str = "cpu",  # cpu | cuda
 ) -> object:  # the detector or the tracker
-    "The part that a setting names; an unknown name is an `InputError`."
-    make = registry[name]
-    return make(config, device) if name in registry else make(config)
+    "The part that a setting names; an unknown name or a wrong part is an `InputError`."
+    make, where = registry[name], f"{registry.kind} {name!r}"
+    check_device(device)
+    given = (config, device) if name in registry else (config,)
+    needs = "see Your own parts, chapter 11f"
+    try:
+        inspect.signature(make).bind(*given)
+    except ValueError:
+        pass  # something built in, which tells no signature
+    except TypeError as e:
+        names = "config, device" if name in registry else "config"
+        raise InputError(where, f"cannot be made with ({names}): {e}; {needs}") from None
+    part = make(*given)
+    if not any(callable(getattr(part, method, None)) for method in ("open", "__call__")):
+        found = type(part).__name__
+        raise InputError(where, f"makes a {found}, which cannot be called or opened; {needs}")
+    return part

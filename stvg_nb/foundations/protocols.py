@@ -443,4 +443,8 @@ def find_protocol(
     if name not in known[benchmark]:
         has = ", ".join(known[benchmark])
         raise InputError("--protocol", f"{benchmark} has no protocol {protocol!r}; it has {has}")
-    return name, PROTOCOLS[benchmark, name]
+    found = PROTOCOLS[benchmark, name]
+    if not isinstance(found, (ScoringProtocol, TubeProtocol)):
+        made = f"is a {type(found).__name__}, not an object of a subclass of ScoringProtocol"
+        raise InputError(f"protocol {name!r} of {benchmark}", f"{made}; see chapter 11f")
+    return name, found

@@ -9,6 +9,7 @@ __all__ = ['TASKS', 'SAMPLES_SCHEMA', 'FIELDS', 'PREDICTIONS_SCHEMA', 'Sample', 
 
 # %% ../../nbs/foundations/samples.ipynb #cell-006
 import copy
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -324,7 +325,7 @@ def located(
     "A sample whose video and database are paths that open; a missing video is an `InputError`."
     videos = Path(videos)
     path = videos / sample.video
-    if not path.exists():
+    if not os.path.exists(path):  # also False for a name that no disk takes
         raise InputError(
             where or f"sample {sample.key}",
             f"field 'video' is {sample.video!r}: no such file below {videos.name or '.'}/; "

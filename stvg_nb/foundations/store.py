@@ -8,6 +8,7 @@ __all__ = ['locked', 'content_hash', 'is_kept', 'kept', 'kept_header', 'kept_lin
 # %% ../../nbs/foundations/store.ipynb #cell-006
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from stvg_nb.foundations.files import (
     atomic_path,
     canonical_json,
     config_hash,
+    has_shape,
+    make_folder,
     read_json,
     read_jsonl,
     sha256_file,
@@ -33,16 +36,36 @@ def locked(
     wait: bool = True,  # False: an `InputError` where another process holds it
 ) -> Iterator[None]:
     "Only one process at a time is inside."
+    lock = Path(f"{path}.lock")
+    make_folder(lock.parent)
+    while True:
+        with open(lock, "w") as handle:
+            _hold(handle, path, wait)
+            if not _is_at(handle, lock):
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _hold(handle, path, wait):
     import fcntl
 
-    lock = Path(f"{path}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise InputError(path, "another process works on it; wait for it to end") from None
-        yield
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        hint = "wait for it to end, or stop it"
+        raise InputError(path, f"another process works on it; {hint}") from None
+
+
+def _is_at(handle, path):
+    "Does the open file still have this name?"
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 # %% ../../nbs/foundations/store.ipynb #cell-013
 @lru_cache(maxsize=4096)
@@ -107,7 +130,7 @@ def kept(
     return path
 
 # %% ../../nbs/foundations/store.ipynb #cell-022
-def _journal(path, header):
+def _journal(path, header, like):
     "Finished items of an interrupted run with this header; an incomplete last line is cut off."
     if not path.is_file():
         return []
@@ -115,7 +138,7 @@ def _journal(path, header):
         first, *done = map(json.loads, path.read_bytes().split(b"\n")[:-1])
     except ValueError:
         return []
-    if first != header:
+    if first != header or not has_shape(done, [like]):
         warn(f"{path}: belongs to other samples, settings or weights, starting again")
         return []
     return done
@@ -133,6 +156,12 @@ def kept_header(
         return None
     return first if isinstance(first, dict) and "schema" in first else None
 
+
+def _finished(path, header, facts):
+    found = kept_header(path)
+    same = found is not None and {k: found.get(k) for k in header} == header
+    return found if same and has_shape(found, facts) else None
+
 # %% ../../nbs/foundations/store.ipynb #cell-024
 def kept_lines(
     path: Path | str,  # `.jsonl` or `.jsonl.gz`: the header, then the lines
@@ -141,17 +170,21 @@ def kept_lines(
     make: Callable[[Any], Any],  # item -> JSON value, kept in the journal
     finish: Callable[[list], tuple],  # all values -> (dict for the header, lines)
     progress: Callable[[int], None] | None = None,  # told how many items are done
+    wait: bool = True,  # False: an `InputError` where another process makes the file
+    like: Any = None,  # example of a value, as `has_shape`; a journal of others is not continued
+    facts: dict | None = None,  # example of what `finish` adds; a file with others is made anew
 ) -> dict:  # the header as written, with "config_hash"
     "A file of JSON lines, made item by item; resumes, and keeps a finished file with this header."
     path = Path(path)
     header = json.loads(canonical_json(header))
     header["config_hash"] = config_hash(header)
-    found = kept_header(path)
-    if found is not None and found.get("config_hash") == header["config_hash"]:
+    if found := _finished(path, header, facts):
         return found
     journal = Path(f"{path}.partial")
-    with locked(path):
-        done = _journal(journal, header)
+    with locked(path, wait):
+        if found := _finished(path, header, facts):  # by one that this process waited for
+            return found
+        done = _journal(journal, header, like)
         write_jsonl(journal, [header, *done])
         with journal.open("a", encoding="utf-8") as log:
             for k in range(len(done), len(items)):

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'ASSUMED_FPS', 'PATCH', 'PIXELS_TOTAL', 'PIXELS_MIN', 'PIXELS_MAX', 'VideoInfo', 'true_rate',
-           'frame_files', 'folder_fps', 'iter_frames', 'probe', 'write_video', 'sample_indices', 'pixel_limit',
-           'fit_frame', 'frame_size', 'visual_tokens', 'Clip']
+           'frame_files', 'folder_fps', 'read_picture', 'iter_frames', 'probe', 'held', 'write_video', 'sample_indices',
+           'pixel_limit', 'fit_frame', 'frame_size', 'visual_tokens', 'Clip']
 
-# %% ../../nbs/foundations/video.ipynb #cell-003
+# %% ../../nbs/foundations/video.ipynb #96327633
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -116,6 +118,18 @@ def _decode(container, problems):
     except (av.error.FFmpegError, EOFError, ValueError) as e:
         problems.append(type(e).__name__)
 
+# %% ../../nbs/foundations/video.ipynb #onesize1
+def _one_size(frames, path):
+    "The frames of a video, as long as they have the size of its first one."
+    size = None
+    for i, frame in enumerate(frames):
+        now = frame.width, frame.height
+        size = size or now
+        if now != size:
+            shown = f"frame {i} is {now[0]} x {now[1]}, the first frame {size[0]} x {size[1]}"
+            raise InputError(path, f"{shown}; a video needs one size, write it again with one")
+        yield frame
+
 # %% ../../nbs/foundations/video.ipynb #cell-019
 def _matrix(frame):
     "How stored pixels are shown, ((a, b), (c, d)): x' = ax + cy, y' = bx + dy; None: as they are."
@@ -202,7 +216,8 @@ def folder_fps(folder: Path | str, quiet: bool = False) -> float:
     return ASSUMED_FPS
 
 # %% ../../nbs/foundations/video.ipynb #cell-032
-def _read_picture(path):  # (H, W, 3) uint8 RGB
+def read_picture(path: Path | str) -> np.ndarray:  # (H, W, 3) uint8 RGB
+    "A picture file."
     from PIL import Image
 
     try:
@@ -217,29 +232,23 @@ def _iter_folder(folder, start, stop):
     for i, path in enumerate(frame_files(folder)[:stop]):
         if i < start:
             continue
-        frame = _read_picture(path)
+        frame = read_picture(path)
         size = size or frame.shape
         if frame.shape != size:
             shown = f"{frame.shape[1]} x {frame.shape[0]}, the first frame {size[1]} x {size[0]}"
             raise InputError(path, f"is {shown}; all frames of a folder need one size")
         yield i, i / fps, frame
 
-# %% ../../nbs/foundations/video.ipynb #cell-035
-def iter_frames(
-    path: Path | str,  # video file, or folder of frames
-    start: int = 0,  # first frame to yield
-    stop: int | None = None,  # one past the last; None: to the end
-    problems: list | None = None,  # takes what ended decoding early
-) -> Iterator[tuple]:  # (index, time in s, (H, W, 3) uint8 RGB)
-    "Frames one at a time, in constant memory; times are the file's own, from 0."
+# %% ../../nbs/foundations/video.ipynb #6567fc19
+def _decoded(path, start, stop, problems):
+    "The frames of a video, read from its file."
     if Path(path).is_dir():
         yield from _iter_folder(path, start, stop)
         return
-    problems = [] if problems is None else problems
     with _open_video(path) as container:
         stream, fps = _stream_fps(container, path)
-        origin, size, matrix = None, None, None
-        for i, frame in enumerate(_decode(container, problems)):
+        origin, matrix = None, None
+        for i, frame in enumerate(_one_size(_decode(container, problems), path)):
             if stop is not None and i >= stop:
                 break
             time_s = frame.time if frame.time is not None else i / fps
@@ -247,25 +256,49 @@ def iter_frames(
                 origin, matrix = time_s, _matrix(frame)
             if i < start:
                 continue
-            size = size or (frame.width, frame.height)
-            pixels = _convert(frame, "rgb24", *size).to_ndarray()
+            pixels = _convert(frame, "rgb24", frame.width, frame.height).to_ndarray()
             yield i, time_s - origin, _upright(pixels, matrix)
 
-# %% ../../nbs/foundations/video.ipynb #cell-036
+# %% ../../nbs/foundations/video.ipynb #414bff06
+_HELD = ContextVar("held", default={})  # path -> {"info", "fits", then "frames", "early"}
+
+# %% ../../nbs/foundations/video.ipynb #h3lditer
+def iter_frames(
+    path: Path | str,  # video file, or folder of frames
+    start: int = 0,  # first frame to yield
+    stop: int | None = None,  # one past the last; None: to the end
+    problems: list | None = None,  # takes what ended decoding early
+) -> Iterator[tuple]:  # (index, time in s, (H, W, 3) uint8 RGB)
+    "Frames one at a time, in constant memory; times are the file's own, from 0."
+    problems, held = [] if problems is None else problems, _HELD.get().get(str(path), {})
+    if not held.get("fits"):
+        yield from _decoded(path, start, stop, problems)
+        return
+    if "frames" not in held:
+        held["early"] = []
+        held["frames"] = list(_decoded(path, 0, None, held["early"]))
+    for i, time_s, pixels in held["frames"][start:stop]:
+        yield i, time_s, pixels.copy()
+    if stop is None or stop > len(held["frames"]):
+        problems.extend(held["early"])
+
+# %% ../../nbs/foundations/video.ipynb #11721204
 def probe(
     path: Path | str,  # video file, or folder of frames
     quiet: bool = False,  # no warning when the header is wrong
 ) -> VideoInfo:
     "Decode once without keeping pixels: the true size, rate and number of frames."
+    if str(path) in _HELD.get():
+        return _HELD.get()[str(path)]["info"]
     if Path(path).is_dir():
         files = frame_files(path)
-        height, width, _ = _read_picture(files[0]).shape
+        height, width, _ = read_picture(files[0]).shape
         fps, count = folder_fps(path, quiet), len(files)
         return VideoInfo(str(path), width, height, fps, count, count)
     problems, times, turned, last = [], array("d"), 0, None
     with _open_video(path) as container:
         stream, stated = _stream_fps(container, path)
-        for frame in _decode(container, problems):
+        for frame in _one_size(_decode(container, problems), path):
             turned = turned if times else _turned(_matrix(frame))
             times.append(math.nan if frame.time is None else frame.time)
             last = _lasts(frame)
@@ -279,6 +312,21 @@ def probe(
     fps = true_rate(times, stated, last)
     facts = (str(path), *size, fps, count, promised, tags, ", ".join(problems), turned)
     return VideoInfo(*facts, None if fps == stated else stated)
+
+# %% ../../nbs/foundations/video.ipynb #99e523b8
+@contextmanager
+def held(
+    path: Path | str,  # video file, or folder of frames
+    budget: int = 256 << 20,  # bytes of frames, at most
+) -> Iterator[VideoInfo]:
+    "Within it, `probe` and `iter_frames` decode this video once."
+    info = probe(path)
+    fits = 3 * info.width * info.height * info.frame_count <= budget
+    token = _HELD.set(_HELD.get() | {str(path): dict(info=info, fits=fits)})
+    try:
+        yield info
+    finally:
+        _HELD.reset(token)
 
 # %% ../../nbs/foundations/video.ipynb #cell-038
 def _h264_stream(out, rate, crf, preset):

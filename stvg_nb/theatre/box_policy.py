@@ -18,7 +18,7 @@ from ..thinking_boxes import BOX_RULES, BoxRules, box_prompt, parse_boxes
 from .box_clips import BoxClips
 from .box_lessons import true_steps
 from .box_words import box_base
-from .policy import add_delta, generate_replies
+from .policy import add_delta, generate_replies, only_puppets
 from .seeing import PAIRS, SIZE
 
 # %% ../../nbs/theatre/box_policy.ipynb #cell-009
@@ -44,6 +44,9 @@ def load_boxes(name: str = "base", device: str = "cpu") -> tuple:  # (model in f
         for part in dict.fromkeys(("base", name)):
             add_delta(model, box_weights(part) / "delta.safetensors")
     return model.to(device).eval(), processor
+
+
+load_boxes.doubt = only_puppets
 
 # %% ../../nbs/theatre/box_policy.ipynb #cell-012
 def clip_target(clips: BoxClips, c: int, rules: BoxRules) -> BoxTarget | None:  # None: never seen
@@ -124,7 +127,7 @@ def answer_clips(
         r | dict(scores=[score_reply(t, r["target"]) for t in ts]) for r, ts in zip(rows, replies)
     ]
 
-
+# %% ../../nbs/theatre/box_policy.ipynb #931584eb
 def mean_box_scores(rows: list) -> dict:  # of `answer_clips`
     "Means over all clips, and by kind of question."
     names = ("format", "consistent", "tiou", "final_viou", "draft_viou", "final_iou", "reward", "k")

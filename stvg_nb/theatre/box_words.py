@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..thinking_boxes import BOX_RULES, BoxRules, box_prompt
 from .policy import load
 from .seeing import SIZE
-from .vocabulary import BOX_STEP, LONGEST_SECONDS, time_text
+from .vocabulary import BOX_STEP, LONGEST_SECONDS, time_text, turn_with_place
 
 # %% ../../nbs/theatre/box_words.ipynb #cell-008
 STEPS = int(LONGEST_SECONDS)  # steps 0 .. STEPS - 1 are single tokens
@@ -70,4 +70,5 @@ def add_words(
 def box_base(name: str = "base"):  # -> model in float32, processor
     "The shipped policy with the words for boxes; it does not know yet what to do with them."
     model, processor = load(name)
-    return add_words(model, processor, box_sources())
+    add_words(turn_with_place(model), processor, box_sources())
+    return model, processor

@@ -78,8 +78,11 @@ def is_puppets(path: Path | str) -> bool:
 
     if not Path(path).is_file():
         return False  # a folder of frames says nothing
-    with av.open(str(path)) as video:
-        return video.metadata.get("comment", "").startswith("stvg-puppets/")
+    try:
+        with av.open(str(path), metadata_errors="replace") as video:
+            return video.metadata.get("comment", "").startswith("stvg-puppets/")
+    except (av.error.FFmpegError, ValueError):
+        return False  # nothing that decodes; who reads it says why
 
 # %% ../../nbs/theatre/clips.ipynb #cell-015
 def layout_options(

@@ -231,7 +231,9 @@ def save_weights(
     "Weights of an ultralytics checkpoint, at half precision, with nothing else in the file."
     import torch
 
-    model = torch.load(source, map_location="cpu", weights_only=False)
+    from ultralytics.nn.tasks import torch_safe_load
+
+    model, _ = torch_safe_load(source, safe_only=True)
     model = (model.get("ema") or model["model"]).half().eval()
     for p in model.parameters():
         p.requires_grad = False

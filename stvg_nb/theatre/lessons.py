@@ -49,6 +49,8 @@ def recorded_attention(module, query, key, *args, **kwargs):
 class Learner:
     "A model in training, its words, and a probe that reads labels off its visual tokens."
 
+    parts = ("model", "probe")  # what is kept of it
+
     def __init__(self, model, processor, config: PromptingConfig):
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask
@@ -110,7 +112,7 @@ def save_learner(learner: Learner, path: Path) -> None:
 
     state = {
         f"{part}.{k}": v.detach().contiguous().clone()
-        for part in ("model", "probe")
+        for part in learner.parts
         for k, v in getattr(learner, part).state_dict().items()
         if k != "lm_head.weight"  # the embeddings, once more
     }
@@ -127,7 +129,7 @@ def load_learner(
     from safetensors.torch import load_file
 
     state = {k: v for k, v in load_file(Path(folder) / "weights.safetensors").items() if only in k}
-    for part in ("model", "probe"):
+    for part in learner.parts:
         mine = {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
         if mine:
             getattr(learner, part).load_state_dict(mine, strict=False)
@@ -280,6 +282,7 @@ def examples_loss(
     help_weight: float = 0.3,  # of each of the two helping losses
     looks_of: Callable = _looks_of,  # where the words have to look
     gaze: Callable = attention_loss,  # do the supervised heads look there?
+    more: Callable | None = None,  # (packed, examples) -> a further loss, {name: (right, all)}
 ) -> tuple:  # (loss, {name: (right, all)})
     "Loss of what is said about some clips, of telling the second and of looking."
     import torch
@@ -296,7 +299,11 @@ def examples_loss(
     right |= count_right(logits.argmax(-1), truth, kinds, weights.numpy())
     of_time, right["second"] = time_loss(learner, packed, seconds)
     of_attention, right["attention"] = gaze(*recorded, looks)
-    return text + help_weight * (of_time + of_attention), right
+    loss = text + help_weight * (of_time + of_attention)
+    if more is not None:
+        further, found = more(packed, examples)
+        loss, right = loss + further, right | found
+    return loss, right
 
 # %% ../../nbs/theatre/lessons.ipynb #cell-047
 def text_loss(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..foundations.files import atomic_path
+from ..foundations.pretrained import load_tensors
 from .lessons import learning_rate_at, optimizers, shares
 from .seeing import progress
 
@@ -30,7 +31,7 @@ def _load_state(path, weights, both):  # -> (next step, CPU seconds so far, numb
 
     if not Path(path).is_file():
         return 0, 0.0, []
-    state = torch.load(path, weights_only=False)
+    state = load_tensors(path)
     with torch.no_grad():
         for name, p in weights.items():
             p.copy_(state["weights"][name])

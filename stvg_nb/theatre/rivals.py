@@ -29,8 +29,8 @@ from .facts import training_questions
 # %% ../../nbs/theatre/rivals.ipynb #cell-006
 from .features import ClipFeatures, swap_ids, swappable_ids
 from .jobs import TrainingJob
-from .lessons import load_learner, new_learner, save_learner
-from .plain_base import LAYERS, extract_plain_features
+from .lessons import load_learner, save_learner
+from .plain_base import extract_plain_features, plain_learner
 from .policy import save_policy
 from .resumable import _cut_log, _load_state, _save_state, _write_line
 from .row_training import on_validation
@@ -279,7 +279,7 @@ def train_rival(
     count: int = 60,  # validation clips
 ) -> None:
     "Job: one row, from the plain base, with the vision tower at rest."
-    learner = load_learner(new_learner(layers=LAYERS), needs[start])
+    learner = load_learner(plain_learner(), needs[start])
     share_prefix(correct_positions(learner.model))
     kept = ClipFeatures(needs["rival-features"], RenderedClips(needs["rival-clips"]))
     for p in learner.base.visual.parameters():

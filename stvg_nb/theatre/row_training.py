@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DOMAINS', 'SEEDS', 'SHARED', 'VARIED', 'BASES', 'ROW_CARD', 'WHAT', 'BASE_CARD', 'round_to_vocabulary',
-           'training_rows', 'row_profile', 'with_cpu_seconds', 'difference', 'train_row', 'on_validation',
-           'select_best', 'try_rates', 'quarter_steps', 'train_sft', 'number_clips', 'train_on', 'seed_units',
-           'row_units', 'ship_row', 'row_card', 'ship_bases', 'base_card']
+           'alternating_rows', 'training_rows', 'row_profile', 'with_cpu_seconds', 'difference', 'train_row',
+           'on_validation', 'select_best', 'try_rates', 'quarter_steps', 'train_sft', 'number_clips', 'train_on',
+           'seed_units', 'row_units', 'ship_row', 'row_card', 'ship_bases', 'base_card']
 
 # %% ../../nbs/theatre/row_training.ipynb #cell-003
 import shutil
@@ -29,7 +29,7 @@ from stvg_nb.foundations.files import (
 )
 from ..foundations.settings import Profile, load_profile
 from ..foundations.sources import load_split
-from ..models import load_policy
+from ..models import load_model, load_policy
 from ..questions import format_answer, parse
 from ..rows import TableRow, measure, number_split
 from ..runlog import say_ends
@@ -51,7 +51,7 @@ def round_to_vocabulary(
 DOMAINS, SEEDS = ("stage", "street"), (0, 1, 2)
 
 
-def training_rows(
+def alternating_rows(
     profile: Profile,
     config,  # TrainConfig
 ) -> list[dict]:  # rows for `train`
@@ -61,7 +61,15 @@ def training_rows(
     for domain in DOMAINS:
         data = replace(profile.data, domain=domain)
         parts.append(load_rows(replace(profile, data=data), one, quiet=True))
-    return [round_to_vocabulary(row) for pair in zip(*parts) for row in pair]
+    return [row for pair in zip(*parts) for row in pair]
+
+
+def training_rows(
+    profile: Profile,
+    config,  # TrainConfig
+) -> list[dict]:  # rows for `train`
+    "The same, with times that the policy has words for."
+    return [round_to_vocabulary(row) for row in alternating_rows(profile, config)]
 
 # %% ../../nbs/theatre/row_training.ipynb #cell-011
 SHARED = dict(
@@ -99,9 +107,10 @@ def with_cpu_seconds(
 def difference(
     checkpoint: Path | str,  # of a training run
     path: Path,  # `.safetensors`
+    base: str = SHARED["base"],  # a policy that is shipped
 ) -> dict:  # of `save_delta`: bytes, share
-    "A checkpoint as a difference to the shipped base."
-    return save_delta(load_policy(str(checkpoint)).model, load("base")[0], path)
+    "A checkpoint as a difference to a shipped policy."
+    return save_delta(load_policy(str(checkpoint)).model, load_model(base)[0], path)
 
 
 def train_row(
@@ -128,7 +137,7 @@ def train_row(
     facts |= dict(train_seconds=round(seconds, 1), rate=rate)
     if len(clock) > 1:  # the start of a run is left out
         facts["step_seconds"] = round((clock[-1] - clock[0]) / (len(clock) - 1), 4)
-    facts["delta"] = difference(result["checkpoint"], out / "delta.safetensors")
+    facts["delta"] = difference(result["checkpoint"], out / "delta.safetensors", shared["base"])
     write_json(out / "metrics.json", facts, indent=1)
     return facts
 

@@ -50,7 +50,7 @@ def _clothes_twins(scene):
         twins.append(scene.others[1])
     return twins
 
-
+# %% ../../nbs/theatre/stories.ipynb #fe0b7788
 def direct_attribute_action(scene: Scene) -> dict | None:  # logical form
     "'the puppet in red waves'; others wear red too, or wave at another time."
     twins = _clothes_twins(scene)
@@ -266,7 +266,7 @@ def _asked_span(script, k, action):
     e = next(e for e in script.events if e.puppet == k and e.action == action)
     return e.start, e.end
 
-
+# %% ../../nbs/theatre/stories.ipynb #d2a1539b
 def _stage_scene(split, domain, index, plan, options, attempt):
     "One attempt: a script, or None."
     words = (VERSION, split, domain, index)
