@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from killed import ends_at
 from packaging.version import Version
 
 from stvg_nb.foundations.files import InputError, read_json, write_json
@@ -501,8 +501,12 @@ def test_only_the_video_teaches(tmp_path, seed):
 
 
 # ---- killed and resumed -----------------------------------------------------------------------------------------------------
-def killed_run(folder, steps):
-    "The run that is killed: every step is saved; each step leaves a line."
+def killed_run(folder, steps, moment="", nth=0):
+    """The run that is killed: every step is saved.
+
+    It ends by SIGKILL at the `nth` write of its checkpoints, or when its `nth` step is done and not
+    saved yet.
+    """
     from transformers import TrainerCallback
 
     folder = Path(folder)
@@ -527,8 +531,12 @@ def killed_run(folder, steps):
 
     class Mark(TrainerCallback):
         def on_step_end(self, *args, **_):
-            print("step", trainer.state.global_step, flush=True, file=sys.__stdout__)
+            self.steps = getattr(self, "steps", 0) + 1
+            if moment == "step" and self.steps == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
 
+    if moment == "write":
+        ends_at(".writing/", nth)
     trainer.add_callback(Mark())
     log = run(trainer, last_checkpoint(folder))
     write_json(
@@ -547,44 +555,28 @@ def base_of(folder, model):
     return folder / "base"
 
 
-def start(folder, steps):
-    return subprocess.Popen(
-        [sys.executable, __file__, str(folder), str(steps)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=ROOT,
-    )
+def in_process(folder, steps, *moment):
+    words = [sys.executable, __file__, str(folder), str(steps), *map(str, moment)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.slow
 def test_killed_run_is_the_unbroken_run(tmp_path):
-    "SIGKILL of the process tree at random moments, twice while a checkpoint is being written: same curve to 1e-6."
-    steps, rng, writing = 16, random.Random(0), 0
+    "SIGKILL at random steps, and twice while a checkpoint is being written: same curve to 1e-6."
+    steps, rng = 16, random.Random(0)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    done = start(whole, steps)
-    out, err = done.communicate(timeout=300)
-    assert done.returncode == 0, err[-3000:]
+    done = in_process(whole, steps)
+    assert done.returncode == 0, done.stderr[-3000:]
     for moment in ("write", "step", "write", "step", "step"):
-        process = start(broken, steps)
-        line = process.stdout.readline()
-        assert line.startswith("step"), process.stderr.read()[-3000:]
-        if moment == "step":
-            time.sleep(rng.random() * 0.4)
-        else:
-            end = time.time() + 20
-            while time.time() < end and not any((broken / ".writing").glob("*/*")):
-                time.sleep(0.0005)
-        writing += (broken / ".writing").is_dir() and any((broken / ".writing").iterdir())
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert writing >= 1 and not (broken / "log.json").exists()
-    last = start(broken, steps)
-    out, err = last.communicate(timeout=300)
-    assert last.returncode == 0, err[-3000:]
+        done = in_process(broken, steps, moment, rng.randint(2, 4) if moment == "step" else 5)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+        if moment == "write":
+            assert any((broken / ".writing").iterdir())
+    assert last_checkpoint(broken) and not (broken / "log.json").exists()
+    last = in_process(broken, steps)
+    assert last.returncode == 0, last.stderr[-3000:]
     a, b = read_json(whole / "log.json"), read_json(broken / "log.json")
     assert [x["step"] for x in a] == [x["step"] for x in b] == list(range(1, steps + 1))
     for x, y in zip(a, b):
@@ -638,7 +630,7 @@ def test_two_processes_are_one(tmp_path):
             else []
         )
         command = [sys.executable, *spread, __file__, "fixed", str(folder), str(16 // n)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr[-3000:]
         states.append(torch.load(folder / "parameters.pt"))
     start = toy_policy(steps=5)[0].state_dict()
@@ -649,5 +641,5 @@ def test_two_processes_are_one(tmp_path):
 
 if __name__ == "__main__":
     fixed_run(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "fixed" else killed_run(
-        sys.argv[1], int(sys.argv[2])
+        sys.argv[1], int(sys.argv[2]), *sys.argv[3:4], *map(int, sys.argv[4:])
     )

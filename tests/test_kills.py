@@ -6,12 +6,12 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from killed import ends_at
 
 TESTS = Path(__file__).resolve().parent
 ROAD = TESTS / "data/road/hcstvg"
@@ -20,7 +20,6 @@ FILES += ["--videos", ROAD / "videos", "--profile", "smoke"]
 SMALL = dict(longer_side=56, max_frames=4)
 LEARN = dict(num_generations=2, prompts_per_step=1, prompts_per_pass=1, max_completion_length=8)
 LEARN |= dict(save_steps=1, save_total_limit=2, num_iterations=2)
-WRITES = os.O_WRONLY | os.O_RDWR
 KILLS = 10
 
 
@@ -56,27 +55,6 @@ def commands(place):
 
 
 # the process that kills itself
-def watched(place, at):
-    "Count what is written below `place`, and end without a word at the write number `at`."
-    count, start = [0], str(place)
-
-    def hook(event, args):
-        if event == "open":
-            path, _, flags = args
-            wrote = isinstance(flags, int) and flags & WRITES
-        elif event in ("os.rename", "os.remove", "os.mkdir", "shutil.rmtree"):
-            path, wrote = args[0], True
-        else:
-            return
-        if wrote and isinstance(path, str | os.PathLike) and os.fspath(path).startswith(start):
-            count[0] += 1
-            if count[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    return count
-
-
 def in_fork(argv, place, at, folder):
     "-> (exit code, -9 where it was killed; number of writes)."
     read, write = os.pipe()
@@ -84,7 +62,7 @@ def in_fork(argv, place, at, folder):
     if not process:
         code = 99
         try:
-            count = watched(place, at)
+            count = ends_at(str(place), at)
             code = run_once(argv, folder)
             os.write(write, str(count[0]).encode())
         finally:

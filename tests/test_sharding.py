@@ -128,7 +128,7 @@ def start(kind, folder, extra=None):
         env |= {"ACCELERATE_MIXED_PRECISION": "no"}
     command += [__file__, kind, str(folder), json.dumps(extra or {})]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, timeout=580, env=os.environ | env
+        command, capture_output=True, text=True, cwd=ROOT, timeout=3600, env=os.environ | env
     )
     assert done.returncode == 0, what_failed(done.stderr)
 

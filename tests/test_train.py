@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
+from killed import ends_at
 
 from stvg_nb import trainer as trainer_module
 from stvg_nb.cli import main as stvg
@@ -328,7 +328,10 @@ def test_two_questions_about_a_clip_decode_it_once(puppets, tmp_path):
     assert calls == [row["key"]]
 
 
-def killed_run(folder):
+def killed_run(folder, part="", nth=0):
+    "Where a part of a path is given: this process ends at write `nth` of such a path."
+    if nth:
+        ends_at(part, int(nth))
     train(toy(method="sft", steps=14, save_every=1), folder, quiet=True)
 
 
@@ -337,27 +340,13 @@ def test_killed_sft_is_the_unbroken_run(tmp_path):
     "SIGKILL between steps, and while a checkpoint is written: same curve, weights, lines."
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     killed_run(whole)
-    for moment in (3, "write"):
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(broken)],
-            start_new_session=True,
-            cwd=ROOT,
-            stderr=subprocess.DEVNULL,
-        )
-        seen, end = len(read_log(broken / "log.jsonl")), time.time() + 60
-        ready = (
-            (lambda: any((broken / ".writing").glob("*/*")))
-            if moment == "write"
-            else (lambda: len(read_log(broken / "log.jsonl")) >= seen + moment)
-        )
-        while time.time() < end and process.poll() is None and not ready():
-            time.sleep(0.0005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert (
-            not (broken / "final").exists()
-            and read_json(broken / "run.json")["status"] == "running"
-        )
+    for part, nth in (("log.jsonl", 4), (".writing/", 5)):
+        words = [sys.executable, __file__, str(broken), part, str(nth)]
+        done = subprocess.run(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+        assert not (broken / "final").exists()
+        assert read_json(broken / "run.json")["status"] == "running"
+    assert any((broken / ".writing").iterdir())
     assert last_checkpoint(broken)
     killed_run(broken)
     same(read_log(whole / "log.jsonl"), read_log(broken / "log.jsonl"))
@@ -827,7 +816,7 @@ def papermill(*argv):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=300,
+        timeout=3600,
         env=os.environ | {"JUPYTER_PLATFORM_DIRS": "1"},
     )
 
@@ -893,4 +882,4 @@ def test_command_prints_one_object(tmp_path, capsys):
 
 
 if __name__ == "__main__":
-    killed_run(Path(sys.argv[1]))
+    killed_run(Path(sys.argv[1]), *sys.argv[2:])

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction as Q
@@ -538,29 +537,30 @@ def test_the_released_pairing_is_one_frame_late(hcstvg):
 
 
 CHILD = """
-    import sys, time
+    import os, signal, sys
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     from test_voting_repair import DATA, build, load, rectangle_database
-    def database(s): time.sleep({wait}); return rectangle_database(s)
+    asked = []
+    def database(s):
+        asked.append(s)
+        if len(asked) == {last}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rectangle_database(s)
     build(load("hcstvg", DATA/"hcstvg/v1_test.json"), database, Path({out!r}))
 """
 
 
 def test_a_killed_build_continues(tmp_path):
-    def start(out, wait):
-        program = textwrap.dedent(CHILD).format(tests=str(DATA.parent), wait=wait, out=str(out))
-        return subprocess.Popen([sys.executable, "-c", program])
+    def run(out, last):
+        program = textwrap.dedent(CHILD).format(tests=str(DATA.parent), last=last, out=str(out))
+        return subprocess.run([sys.executable, "-c", program]).returncode
 
-    assert start(tmp_path / "whole.jsonl", 0).wait() == 0
-    child, side = start(tmp_path / "killed.jsonl", 0.3), tmp_path / "killed.jsonl.partial"
-    until = time.time() + 60
-    while time.time() < until and not (side.exists() and side.read_bytes().count(b"\n") >= 3):
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    assert run(tmp_path / "whole.jsonl", 0) == 0
+    side = tmp_path / "killed.jsonl.partial"
+    assert run(tmp_path / "killed.jsonl", 4) == -signal.SIGKILL
     finished = side.read_bytes().count(b"\n") - 1
-    assert 2 <= finished < 6 and not (tmp_path / "killed.jsonl").exists()
+    assert finished == 3 and not (tmp_path / "killed.jsonl").exists()
     side.write_bytes(side.read_bytes() + b'{"key": "cut o')
     asked = []
 
