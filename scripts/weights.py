@@ -25,64 +25,64 @@ def done(job, keys):
     return job_done(job_folder(job.name, keys[job.name]))
 
 
+def stand(job, keys, files, made=None):
+    "A record that says: what is shipped stands for this job, whatever its run would have made."
+    from stvg_nb.foundations.files import sha256_file, write_json
+    from stvg_nb.theatre.jobs import job_folder
+
+    about = dict(made or dict(wall_seconds=0, cpu_seconds=0), unit=asdict(job), shipped=True)
+    about |= dict(key=keys[job.name], needs={n: keys[n] for n in job.needs})
+    about["files"] = {p.name: sha256_file(p) for p in sorted(files)}
+    write_json(job_folder(job.name, keys[job.name]) / "provenance.json", about, indent=1)
+
+
+def shipped_with(folder):
+    "The provenance that was shipped with weights: {name of a job: its record}."
+    from stvg_nb.foundations.files import InputError, read_json
+
+    try:
+        return read_json(folder / "provenance.json")
+    except InputError:
+        return {}
+
+
 def take_shipped(base, keys):
     """In a clone without `runs/`, the base policy that is shipped stands for its job.
 
     It does if the provenance shipped with it names the jobs that it needs, with the same settings;
     `curriculum.recorded_keys` gives their keys under the names that the provenance uses.
     """
-    from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_json
     from stvg_nb.theatre.curriculum import is_recorded, recorded_keys
-    from stvg_nb.theatre.jobs import job_folder
     from stvg_nb.theatre.policy import weights_dir
 
-    jobs = {job.name: job for job in base}
-    job = jobs["policy-base"]
-    if done(job, keys):
-        return
-    try:
-        made = read_json(weights_dir() / "provenance.json")
-    except InputError:
-        return
-    recorded = recorded_keys(base)
-    if not all(is_recorded(jobs[n], recorded, made) for n in job.needs):
-        return
-    provenance = dict(
-        unit=asdict(job),
-        key=keys[job.name],
-        needs={n: keys[n] for n in job.needs},
-        wall_seconds=0,
-        cpu_seconds=0,
-        shipped=True,
-        files={p.name: sha256_file(p) for p in sorted(weights_dir().glob("*.safetensors"))},
-    )
-    folder = job_folder(job.name, keys[job.name])
-    write_json(folder / "provenance.json", provenance, indent=1)
+    jobs, made = {job.name: job for job in base}, shipped_with(weights_dir())
+    job, recorded = jobs["policy-base"], recorded_keys(base)
+    if not done(job, keys) and all(is_recorded(jobs[n], recorded, made) for n in job.needs):
+        stand(job, keys, weights_dir().glob("*.safetensors"))
 
 
 def take_tower(base, keys):
     "In a clone without `runs/`, the shipped tower stands for the job that trained it."
-    from stvg_nb.foundations.files import InputError, read_json, sha256_file, write_json
     from stvg_nb.theatre.curriculum import is_recorded, recorded_keys
     from stvg_nb.theatre.jobs import job_folder
     from stvg_nb.theatre.plain_base import shipped_tower
     from stvg_nb.theatre.policy import weights_dir
 
-    job = {job.name: job for job in base}["poses-2"]
+    job, made = {job.name: job for job in base}["poses-2"], shipped_with(weights_dir())
+    if done(job, keys) or not is_recorded(job, recorded_keys(base), made):
+        return
     folder = job_folder(job.name, keys[job.name])
-    if done(job, keys):
-        return
-    try:
-        made = read_json(weights_dir() / "provenance.json")
-    except InputError:
-        return
-    if not is_recorded(job, recorded_keys(base), made):
-        return
     shipped_tower(folder)
-    about = dict(made["poses-2"], key=keys[job.name], shipped=True)
-    about |= dict(unit=asdict(job), needs={n: keys[n] for n in job.needs})
-    about["files"] = {p.name: sha256_file(p) for p in folder.glob("*.safetensors")}
-    write_json(folder / "provenance.json", about, indent=1)
+    stand(job, keys, folder.glob("*.safetensors"), made[job.name])
+
+
+def take_boxes(boxes, keys):
+    "In a clone without `runs/`, the shipped policy that writes boxes stands for its job."
+    from stvg_nb.theatre.box_policy import box_weights
+
+    job, made = {job.name: job for job in boxes}["policy-boxes"], shipped_with(box_weights())
+    if not done(job, keys) and all(made.get(n, {}).get("key") == keys[n] for n in job.needs):
+        stand(job, keys, box_weights().glob("*.safetensors"))
 
 
 def already_shipped(job):
@@ -152,6 +152,16 @@ def selected(args, base, rows, plain, boxes):
     return [*base, *rows] if args.list and not args.rows else chosen(base, rows, args.rows)
 
 
+def still_wanted(jobs, keys):
+    "Without those that only finished jobs stand on, in a clone with shipped weights."
+    kept, used = [], set()
+    for job in reversed(jobs):
+        if job.name in used or not any(job.name in other.needs for other in jobs):
+            kept.append(job)
+            used |= set() if done(job, keys) else set(job.needs)
+    return kept[::-1]
+
+
 def with_needs(plain, base):
     "The jobs of the plain base and those of the older one that they rest on, but for its tower."
     wanted = {n for job in plain for n in job.needs}
@@ -184,8 +194,11 @@ def main():
     try:
         committed()
         take_shipped(base, keys)
+        take_boxes(boxes, keys)
         if any(job in plain for job in jobs):
             take_tower(base, keys)
+        if args.boxes:
+            jobs = still_wanted(jobs, keys)
         left = run(jobs, base, keys, lambda line: print(line, flush=True))
     except InputError as e:
         sys.exit(f"weights: error: {e}")

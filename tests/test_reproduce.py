@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, shared_data
 
 from stvg_nb import reproduce as R
-from stvg_nb.foundations.files import read_json, sha256_file
+from stvg_nb.foundations.files import read_json, sha256_file, write_json
 from stvg_nb.foundations.settings import load_profile, profiles
 from stvg_nb.plan import INGREDIENTS, WRITTEN_BY, format_plan, plan
 from stvg_nb.process import parameters
@@ -373,3 +373,39 @@ def test_the_shipped_base_stands_for_its_unit(tmp_path, monkeypatch):
     W.take_shipped(base, keys)
     assert [u.name for u in base if W.done(u, keys)] == ["policy-base"]
     assert W.chosen(base, rows, True) == rows and W.chosen(base, rows, False)[: len(base)] == base
+
+
+def test_finished_jobs_keep_nothing_that_they_stand_on(tmp_path, monkeypatch):
+    from stvg_nb.theatre.jobs import job_keys
+
+    monkeypatch.setenv("STVG_RUNS", str(tmp_path))
+    base, rows = units()
+    keys = job_keys([*base, *rows])
+    assert W.still_wanted([*base, *rows], keys) == [*base, *rows]
+    W.stand(base[1], keys, [])
+    assert [job.name for job in W.still_wanted([*base, *rows], keys)] == [
+        "second",
+        "row",
+        "row-more",
+        "alone",
+    ]
+
+
+def test_shipped_boxes_stand_for_their_job_where_they_came_of_its_needs(tmp_path, monkeypatch):
+    from stvg_nb.theatre import box_curriculum, box_policy, box_rows, jobs
+
+    monkeypatch.setenv("STVG_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(box_policy, "box_weights", lambda: tmp_path)
+    boxes = [*box_curriculum.box_jobs(), *box_rows.box_row_jobs()]
+    keys, ship = jobs.job_keys(boxes), next(j for j in boxes if j.name == "policy-boxes")
+    made = {n: dict(key=keys[n]) for n in ship.needs}
+    for wrong in (None, made | {"box-answers": dict(key="another")}):
+        if wrong:
+            write_json(tmp_path / "provenance.json", wrong)
+        W.take_boxes(boxes, keys)
+        assert not W.done(ship, keys)
+    write_json(tmp_path / "provenance.json", made)
+    W.take_boxes(boxes, keys)
+    assert W.done(ship, keys)
+    wanted = [job.name for job in W.still_wanted(boxes, keys)]
+    assert wanted[:3] == ["box-clips-val", "policy-boxes", "box-sft-rates"]
