@@ -90,15 +90,15 @@ def held_boxes(
     return {str(f): [round(v, 3) for v in b] for f, b in zip(frames.tolist(), boxes.tolist())}
 
 # %% ../nbs/10b_box_answers.ipynb #cell-014
-def _said_frames(reply, video, window, rules, sampling):
-    "Interval in frames of the video and seconds of the clip; frame of each step with a box."
+def _said_frames(reply, written, video, window, rules, sampling):
+    "Interval in frames of the video and seconds of the clip; frame of each step that was written."
     first, stop = window
     rate = step_rate(rules, sampling)
     shown = step_frames(video, window, rules, sampling)
     seconds = reply.span[0] / rate, (reply.span[1] + 1) / rate
     span = Interval(*seconds).to_frames(video["fps"])
     at = {}
-    for k in reply.final:
+    for k in written:
         if reply.span[0] <= k <= reply.span[1]:
             nominal = first + int(round(k / rate * video["fps"]))
             at[k] = int(shown[k]) if k < len(shown) else nominal
@@ -112,9 +112,11 @@ def box_answer(
     rules: BoxRules,
     shown: tuple[int, int],  # (height, width) of the frame as the model sees it
     sampling: SamplingConfig = SamplingConfig(),
+    draft: bool = False,  # its draft, in place of its final boxes
 ) -> Answer:  # with boxes on every frame of its interval
     "What a text in boxes says about a sample."
     reply = parse_boxes(text, rules.think)
+    written = reply.draft if draft else reply.final
     failed = reply.span is None and not reply.final
     counts = dict(calls=1, unparsed=int(not reply.complete), failed=int(failed))
     flags = dict(parsed=reply.complete, failed=failed, flags=list(reply.flags), repaired=False)
@@ -123,8 +125,8 @@ def box_answer(
     if reply.span is None or reply.span[1] < reply.span[0]:
         return out
     window = clip_window(sample, video)
-    span, seconds, at = _said_frames(reply, video, window, rules, sampling)
-    native = _native_boxes(reply.final, rules, shown, video)
+    span, seconds, at = _said_frames(reply, written, video, window, rules, sampling)
+    native = _native_boxes(written, rules, shown, video)
     known = {frame: native[k] for k, frame in at.items()}
     boxes = held_boxes(known, int(span.start), min(int(span.end), video["frame_count"]))
     return replace(out, interval=span, seconds=seconds, boxes=boxes)

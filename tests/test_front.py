@@ -73,3 +73,18 @@ print(main(made), main(asked), [m for m in BLOCKED if m in sys.modules])"""
     shown = python(f"BLOCKED = {BLOCKED}\n" + code, folder=tmp_path, blocked=BLOCKED)
     assert shown.splitlines()[-1] == "0 0 []"
     assert (tmp_path / "clip.masks.json.gz").is_file() and (tmp_path / "a.jsonl").is_file()
+
+
+def test_a_first_look_through_a_detector_says_nothing_of_its_own(tmp_path, monkeypatch):
+    "Ultralytics greets whoever has no settings file of it; an answer on stdout stays alone there."
+    for name in ("YOLO_VERBOSE", "YOLO_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    code = """import numpy as np
+from stvg_nb.foundations.files import package_dir
+from stvg_nb.detectors import YoloDetector
+eye = YoloDetector(package_dir() / "weights/puppets-yolo12n.pt")
+print(len(eye([np.zeros((64, 64, 3), np.uint8)])))"""
+    assert python(code) == "1\n"
+    assert [*tmp_path.rglob("settings.json")], "ultralytics made none: the test shows nothing"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 # %% ../../nbs/theatre/detector.ipynb #cell-003
-from ..detectors import YoloDetector
+from ..detectors import YoloDetector, no_greeting
 from ..foundations.artefacts import environment
 from ..foundations.detections import select
 from stvg_nb.foundations.files import (
@@ -203,7 +203,8 @@ def _fit_options(work, config):
 # %% ../../nbs/theatre/detector.ipynb #cell-030
 def _fit(work, config, log):
     "Train, or go on; the last checkpoint with its optimiser."
-    from ultralytics import YOLO
+    with no_greeting():
+        from ultralytics import YOLO
 
     last, done = work / "fit" / "weights" / "last.pt", work / "fit" / "done"
     if done.is_file():
@@ -319,7 +320,8 @@ def _write_licence(path, name):
 # %% ../../nbs/theatre/detector.ipynb #cell-044
 def _measure(weights, work, config, split):
     "mAP and the recall curve on a split."
-    from ultralytics import YOLO
+    with no_greeting():
+        from ultralytics import YOLO
 
     options = dict(split=split, imgsz=config.image_size, batch=16, project=str(work))
     options |= dict(data=str(_data_file(work)), name=f"val-{split}", exist_ok=True)
