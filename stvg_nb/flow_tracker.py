@@ -62,6 +62,12 @@ class FlowTracker:
         return FlowSession(self, frames, height, width, n_frames, backward)
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-010
+def _weight(sightings):
+    "Bytes of some sightings."
+    parts = [a for s in sightings for a in (s.shape, s.colour) if a is not None]
+    return sum(a.nbytes for a in parts) + 500 * len(sightings)
+
+
 class FlowSession(Session):
     "One video under optical flow."
 
@@ -75,9 +81,10 @@ class FlowSession(Session):
         super().__init__(frames, height, width, n_frames, store, backward)
         self.tracker = tracker
         self.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self.detections = {}  # {key frame: [Sighting]}
+        self.detections = self.further_store(_weight)  # key frame -> [Sighting]
         self.owners = {}  # {key frame: {index of the detection: id}}
-        self.places = {}  # {key frame: {id: Sighting}}: where tracks were on their way forward
+        # key frame -> {id: Sighting}: where tracks were on their way forward
+        self.places = self.further_store(lambda known: _weight(known.values()))
         self.last, self.misses = {}, {}  # {(id, sign): ...}: last key frame that bore it out, count
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-011
@@ -199,7 +206,8 @@ def swallows(
 @patch
 def _anchor(self: FlowSession, frame, tracks, sign):
     "Put tracks at their detections on this frame; those that were corrected."
-    image, found, owners = self.store.get(frame), self.detections[frame], self.owners[frame]
+    image, owners = self.store.get(frame), self.owners[frame]
+    found = self.detections.get(frame)
     shown = [t.state.seen for t in tracks]
     free = [j for j in range(len(found)) if not (sign < 0 and j in owners)]
     use = [found[j] for j in free if not swallows(found[j], shown)]
@@ -222,7 +230,7 @@ def _borne_out(self: FlowSession, frame, track, corrected, taken):
     size = seen.sum()
     if not size or any(o.shared(seen) >= 0.5 * min(size, o.shape.sum()) for o in taken):
         return False
-    return any(d.shared(seen) >= 0.5 * size for d in self.detections[frame])
+    return any(d.shared(seen) >= 0.5 * size for d in self.detections.get(frame))
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-031
 @patch
@@ -230,7 +238,7 @@ def _bear_out(self: FlowSession, frame, tracks, corrected, sign):
     "Count the key frames on which nothing bears a track out; end it when they are too many."
     taken = [Sighting.of(t.state.seen) for t in corrected if t.state.seen.any()]
     if sign < 0:
-        taken += self.places[frame].values()
+        taken += self.places.get(frame).values()
     for t in tracks:
         name = t.id, sign
         if self._borne_out(frame, t, corrected, taken):
@@ -270,14 +278,14 @@ def add_detections(
 ) -> dict:  # {id: (H, W) bool} of the tracks that were corrected
     "Detections of the current frame correct the tracks that match, and end those without any."
     boxes, frame = np.asarray(boxes, float).reshape(-1, 4), self.frame
-    self.detections[frame] = self._sightings(self.store.get(frame), boxes, masks)
+    self.detections.put(frame, self._sightings(self.store.get(frame), boxes, masks))
     self.owners[frame] = {}
     tracks = [t for t in self.tracks if t.state is not None and not t.over]
     done = self._anchor(frame, tracks, 1)
     self._bear_out(frame, tracks, done, 1)
     self.tracks = [t for t in self.tracks if not t.over]
     shown = [t for t in tracks if not t.over and t.state.seen.any()]
-    self.places[frame] = {t.id: Sighting.of(t.state.seen) for t in shown}
+    self.places.put(frame, {t.id: Sighting.of(t.state.seen) for t in shown})
     return {t.id: self._resize(t.state.seen, self.size) for t in done}
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-035
@@ -288,8 +296,8 @@ def add(self: FlowSession, id, frame, mask=None, box=None) -> np.ndarray:
     state = self.tracks[-1].state
     if state is None or frame not in self.detections:
         return out
-    self.places[frame][id] = Sighting.of(state.seen)
-    for j, d in enumerate(self.detections[frame]):
+    self.places.put(frame, self.places.get(frame) | {id: Sighting.of(state.seen)})
+    for j, d in enumerate(self.detections.get(frame)):
         if d.shared(state.seen) >= 0.8 * max(d.shape.sum(), state.seen.sum()):
             self.owners[frame].setdefault(j, id)
     return out

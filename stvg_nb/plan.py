@@ -37,8 +37,12 @@ WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further e
     ),
     "09_gallery": tuple(f"r1-figure{n:02}" for n in (1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14)),
     "10d_box_tables": (
-        *(f"o1-table{n:02}" for n in range(1, 10)),
-        *(f"o1-figure{n:02}" for n in range(1, 9)),
+        *(f"o1-table{n:02}" for n in (1, 2, 3, 5, 6, 7, 8)),
+        *(f"o1-figure{n:02}" for n in (1, 2, 8)),
+    ),
+    "10e_numbers_or_boxes": (
+        *(f"o1-table{n:02}" for n in (4, 9)),
+        *(f"o1-figure{n:02}" for n in range(3, 8)),
         "x-numbers-or-boxes",
     ),
 }
@@ -147,18 +151,18 @@ INGREDIENTS |= {
     "o1-table01": _in_boxes("Answers in boxes", "o1-base", *_BOXES),
     "o1-table02": _in_boxes("Answers in boxes, second split", "o1-base", *_BOXES),
     "o1-table03": _in_boxes("Statements and questions in boxes", "o1-base", *_BOXES),
-    "o1-table04": _in_boxes("From one domain to the other", "o1-stage-0", "o1-street-0"),
+    "o1-table04": _in_boxes("From one domain to the other", "o1-stage-0", "o1-street-0", _ONE),
     "o1-table05": _in_boxes("SFT, RFT, RFT with thinking", "o1-base", *_BOXES),
     "o1-table06": _in_boxes("The think reward", _ONE, "o1-no-think-reward-0"),
     "o1-table07": _in_boxes("GIoU, L1 or both", _ONE, "o1-giou-0", "o1-l1-0"),
     "o1-table08": _in_boxes("Lambda", _ONE, "o1-lambda-0.2-0", "o1-lambda-1-0"),
-    "o1-table09": _in_boxes("What an answer costs", _ONE),
+    "o1-table09": _in_boxes("What an answer costs", "grpo-0", _ONE),
     "o1-figure01": Ingredients("Two ways to answer with a tube", numbering=False),
     "o1-figure02": Ingredients("From an answer to a reward", numbering=False),
     "o1-figure03": _in_boxes("Draft, answer and truth", _ONE, benchmarks=_PUPPETS),
     "o1-figure04": _in_boxes("IoU by area", _ONE),
     "o1-figure05": _in_boxes("More drafts and answers", _ONE, benchmarks=_PUPPETS),
-    "o1-figure06": _in_boxes("Beside another method", _ONE, benchmarks=_PUPPETS),
+    "o1-figure06": _in_boxes("Beside another method", "grpo-0", _ONE, benchmarks=_PUPPETS),
     "o1-figure07": _in_boxes("Three families of failures", _ONE, benchmarks=_PUPPETS),
     "o1-figure08": Ingredients("The prompt for closed models", numbering=False),
     "x-numbers-or-boxes": Ingredients(
@@ -321,7 +325,7 @@ def row_folder(
 
 
 def _box_policy_need(profile, name):
-    "A policy of chapter 10: shipped, or trained here; random weights do not stand for one."
+    "A policy of chapter 10: shipped, or trained here."
     folder = runs_dir(profile.name, "rows", name)
     where = f"in runs/{profile.name}/rows/{name}"
     if profile.train.base.startswith("embedded:"):
@@ -337,10 +341,10 @@ def _policy_need(profile, name):
         where = f"{name}: {given}, named in the profile"
         there = given.startswith(("embedded:", "random:")) or is_model(given)
         return _need("policy", where, there)
-    if name.startswith("o1-"):
-        return _box_policy_need(profile, name)
     if base == "random":
         return _need("policy", f"{name}: random weights, made on the spot", True)
+    if name.startswith("o1-"):
+        return _box_policy_need(profile, name)
     if name != "base":
         folder, shipped = row_folder(profile, name), base.startswith("embedded:")
         where = "shipped" if shipped else f"in runs/{profile.name}/rows/{name}"

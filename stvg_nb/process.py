@@ -236,7 +236,10 @@ def reason_of(
     return f"ended without a result{': ' + lines[-1][:200] if lines else ''}"
 
 # %% ../nbs/11b_process.ipynb #cell-042
-MEASUREMENTS = ("x-preprocessing",)  # artefacts whose numbers are seconds and megabytes
+MEASUREMENTS = (
+    "x-preprocessing",
+    "o1-table09",
+)  # artefacts whose numbers are seconds and megabytes
 
 
 def snapshot(

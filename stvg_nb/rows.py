@@ -279,7 +279,7 @@ def policy_name(role: str, profile) -> str | None:
     if profile.train.base.startswith("embedded:"):
         boxes = role.startswith("o1-")  # a policy of chapter 10
         return f"boxes:{role.removeprefix('o1-')}" if boxes else f"embedded:{role}"
-    if profile.train.base == "random" and not role.startswith("o1-"):
+    if profile.train.base == "random":
         return f"random:qwen2_5_vl:{role}"
     return profile.train.base if role == "base" else None
 

@@ -419,8 +419,19 @@ class SilhouetteSession(Session):
         self.small = max(round(height * scale), 1), max(round(width * scale), 1)
         self.tracker, self.background = tracker, tracker.detector.background.resized(self.small)
         self.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self.seen = {}  # {frame: {id: (rows, cols, mask)}}: what was given out
-        self.arrived = {}  # {frame: {id: Figure}}: everybody's state when somebody new came
+        # frame -> {id: (rows, cols, mask)}: what was given out
+        self.seen = self.further_store(lambda seen: sum(500 + s[2].nbytes for s in seen.values()))
+        # frame -> {id: Figure}: everybody's state when somebody new came
+        self.arrived = self.further_store(lambda all: sum(map(_bytes_of, all.values())))
+
+
+def _bytes_of(figure):
+    return 2 * figure.shape.nbytes + sum(c.nbytes for c in figure.colours) + 1000
+
+
+@patch
+def _seen_at(self: SilhouetteSession, frame):  # {id: (rows, cols, mask)}
+    return self.seen.get(frame) if frame in self.seen else {}
 
 # %% ../nbs/01i_silhouettes.ipynb #cell-030
 @patch
@@ -486,13 +497,13 @@ def _move(self: SilhouetteSession, frame, tracks, sign):
     tracks = [t for t in tracks if t.state is not None]
     image, moving = self.store.get(frame)
     follow([t.state for t in tracks], image, moving, self._flow(frame, frame - sign))
-    self.seen[frame] = {t.id: t.state.seen for t in tracks if t.state.seen is not None}
+    self.seen.put(frame, {t.id: t.state.seen for t in tracks if t.state.seen is not None})
     for t in tracks:
         t.over = t.state.left
         if t.state.double > PATIENCE:  # it has been nobody's since the doubt began
             self.withdrawn.append((t.id, frame - PATIENCE, frame))
-            for f in range(frame - PATIENCE, frame + 1):
-                self.seen.get(f, {}).pop(t.id, None)
+            for f in range(max(frame - PATIENCE, 0), frame + 1):
+                self.seen.put(f, {k: s for k, s in self._seen_at(f).items() if k != t.id})
     shown = {t.id: t.state for t in tracks if t.state.seen is not None and not t.over}
     return {
         id: (self._full(f.seen), min(f.seen[2].sum() / f.whole, 1.0)) for id, f in shown.items()
@@ -547,9 +558,9 @@ def add(self: SilhouetteSession, id, frame, mask=None, box=None) -> np.ndarray:
     out = Session.add(self, id, frame, mask, box)
     live = {t.id: t.state for t in self.tracks if t.state is not None and not t.over}
     if id in live:
-        self.seen.setdefault(frame, {})[id] = live[id].seen
+        self.seen.put(frame, self._seen_at(frame) | {id: live[id].seen})
     if self.keep and frame:
-        self.arrived[frame] = {i: copy.deepcopy(f) for i, f in live.items()}
+        self.arrived.put(frame, {i: copy.deepcopy(f) for i, f in live.items()})
     return out
 
 # %% ../nbs/01i_silhouettes.ipynb #cell-037
@@ -558,13 +569,12 @@ def backward(self: SilhouetteSession):  # yields (frame, {id: (H, W) bool}), lat
     "Everybody back to the first frame, from the last arrival on."
     new = {t.id: t.start for t in self.waiting}
     self.waiting = []
-    for start in sorted(self.arrived, reverse=True):
-        states = {
-            i: _turned(f, i in new and new[i] == start) for i, f in self.arrived[start].items()
-        }
+    for start in reversed(self.arrived.frames()):
+        arrived = self.arrived.get(start)
+        states = {i: _turned(f, i in new and new[i] == start) for i, f in arrived.items()}
         fresh = [i for i in states if new.get(i) == start]
         yield from self._back_from(start, states, fresh)
-    self.arrived = {}
+    self.arrived.close()
     self._short_lives()
 
 
@@ -579,8 +589,8 @@ def _turned(figure, fresh):
 @patch
 def _short_lives(self: SilhouetteSession):
     lives = {}
-    for frame, seen in self.seen.items():
-        for id in seen:
+    for frame in self.seen.frames():
+        for id in self.seen.get(frame):
             lives.setdefault(id, []).append(frame)
     for id, life in lives.items():
         if len(life) < min(self.tracker.least, self.n_frames):
@@ -595,7 +605,7 @@ def _back_from(self: SilhouetteSession, start, states, fresh):
         if all(states[i].left for i in fresh):
             return
         image, moving = self.store.get(frame)
-        there = self.seen.setdefault(frame, {})
+        there = self._seen_at(frame)
         near = self._near(moving, [states[i] for i in fresh if not states[i].left])
         use, free = [i for i in fresh if not states[i].left], moving.copy()
         for id, seen in there.items():
@@ -603,7 +613,7 @@ def _back_from(self: SilhouetteSession, start, states, fresh):
             meets = id in states and near[rows, cols][part].any()
             if meets and id not in fresh:
                 if id not in met:
-                    _resume(states[id], self.seen.get(frame + 1, {}).get(id))
+                    _resume(states[id], self._seen_at(frame + 1).get(id))
                 met.add(id)
                 use.append(id)
             elif id not in fresh:
@@ -612,7 +622,7 @@ def _back_from(self: SilhouetteSession, start, states, fresh):
         follow([states[i] for i in use], image, free, self._flow(frame, frame + 1))
         self.counts["object_frames"] += len(use)
         shown = {i: states[i].seen for i in use if states[i].seen is not None}
-        there.update(shown)
+        self.seen.put(frame, there | shown)
         yield frame, {i: self._full(seen) for i, seen in shown.items()}
 
 
