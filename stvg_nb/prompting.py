@@ -477,6 +477,17 @@ def check_replaced(
             raise InputError(path, _NOT_MINE)
 
 # %% ../nbs/01_prompting.ipynb #cell-067
+def _save_numbers(db, appearances, database):
+    "The report first, so that a database that is there has one."
+    report = report_path(database)
+    write_json(report, identity_report(db, appearances), indent=1)
+    try:
+        db.save(database)
+    except InputError:
+        report.unlink(missing_ok=True)
+        raise
+
+
 def prompt_video(
     path: Path | str,  # video
     output: Path | str,  # `.mp4` with the IDs drawn
@@ -510,13 +521,15 @@ def prompt_video(
         say(f"using {database.name}")
     else:
         parts = detector, tracker, detections, device, progress
-        db, appearances = build_database(path, config, info, *parts)
-        db.save(database)
-        write_json(report_path(database), identity_report(db, appearances), indent=1)
+        _save_numbers(*build_database(path, config, info, *parts), database)
     if write:
         size, comment = (info.height, info.width), f"numbered from {Path(path).name}"
         how = dict(window=(0, info.frame_count), metadata=dict(comment=comment))
-        write_marked(path, output, size, info.fps, db, config, **how)
+        try:
+            write_marked(path, output, size, info.fps, db, config, **how)
+        except InputError as e:
+            kept = f"the numbers are in {database}: --reuse goes on with them"
+            raise InputError(e.where, f"{e.reason}; {kept}") from None
     files = dict(video=str(path), output=str(output) if write else None, database=str(database))
     counts = dict(n_objects=len(db), n_frames=info.frame_count, config_hash=db.config_hash)
     spent = dict(seconds=round(time.time() - began, 3))

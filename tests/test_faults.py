@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -279,3 +281,36 @@ def test_a_kept_result_of_another_shape_is_made_anew(result, shop, capsys):
         kept = json.loads(Path("out/v.prompt.json").read_text())
         Path("out/v.prompt.json").write_text(json.dumps(kept | dict(result=result)))
     assert told[0] == told[1] and told[0]["n_frames"] == 40
+
+
+FULL = """import resource, sys
+from stvg_nb.cli import main
+most = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+sys.exit(main(sys.argv[2:]))"""
+
+
+@pytest.mark.parametrize(
+    "most, file, left",
+    [
+        (2_000, "o.identity.json", []),
+        (100_000, "o.mp4", ["o.identity.json", "o.masks.json.gz"]),
+    ],
+)
+def test_a_disk_that_is_full_after_the_numbering_loses_no_finished_part(most, file, left, shop):
+    "Either both files of the numbers are there or none is, and the line says how to go on."
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (20, 96, 128, 3)).astype(np.uint8)  # noise makes a large video
+    for t, frame in enumerate(frames):
+        frame[20:60, 5 * t : 5 * t + 20] = (250, 10, 10)
+    write_video("noise.mp4", frames, 10)
+    own = ["--set", "prompting.detector=motion", "--set", "prompting.tracker=flow"]
+    words = ["prompt", "noise.mp4", "--output", "o.mp4", *SMALL, *own]
+    command = [sys.executable, "-c", FULL, str(most), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"stvg: error: {file}: cannot be written")
+    assert sorted(p.name for p in shop.glob("o.*")) == left
+    assert ("--reuse goes on" in done.stderr) == bool(left)
+    if left:
+        assert main([*words, "--reuse"]) == 0 and Path("o.mp4").is_file()

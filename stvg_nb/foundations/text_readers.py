@@ -133,6 +133,12 @@ def build(self: CharadesSta, bench: Benchmark, entry: Entry, note: Note) -> Samp
     )
 
 # %% ../../nbs/foundations/text_readers.ipynb #cell-028
+_OTHER_LAYOUT = (
+    "the file of a query; with video, sentence and timestamp this is the lay-out of Time-R1's "
+    "training queries, which `stvg dataset --benchmark jsonl` takes as query, start and end"
+)
+
+
 class TvgBench(Format):
     "TVGBench of Time-R1: one list of queries."
 
@@ -141,6 +147,8 @@ class TvgBench(Format):
     def entries(self, path: Path, name: int, value: Any, note: Note) -> list[Entry]:
         "One query an item; the key is its index."
         record = Record(value, f"{path}, record {str(name)!r}")
+        if not record.has("path") and record.has("timestamp") and record.has("sentence"):
+            record.bad("path", _OTHER_LAYOUT)
         truth = f"{value.get('start')}{value.get('answer')}"
         video = re.sub(r"^(\./)+", "", record.text("path"))
         return [Entry(str(name), video, record.text("question"), value, truth=truth)]

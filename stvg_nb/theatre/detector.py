@@ -25,7 +25,6 @@ from ..foundations.artefacts import environment
 from ..foundations.detections import select
 from stvg_nb.foundations.files import (
     InputError,
-    atomic_path,
     config_hash,
     package_dir,
     read_json,
@@ -241,8 +240,9 @@ def save_weights(
     model.args, model.criterion = {}, None
     for name in ("pt_path", "yaml_file"):
         model.__dict__.pop(name, None)
-    with atomic_path(path) as temporary:
-        torch.save(dict(model=model, train_args={}), temporary)
+    packed = io.BytesIO()  # a file's own name would stand in the archive
+    torch.save(dict(model=model, train_args={}), packed)
+    write_bytes(path, packed.getvalue())
 
 # %% ../../nbs/theatre/detector.ipynb #cell-036
 def matched(
