@@ -486,6 +486,7 @@ def _save_numbers(db, appearances, database):
     except InputError:
         report.unlink(missing_ok=True)
         raise
+    return db
 
 
 def prompt_video(
@@ -521,7 +522,7 @@ def prompt_video(
         say(f"using {database.name}")
     else:
         parts = detector, tracker, detections, device, progress
-        _save_numbers(*build_database(path, config, info, *parts), database)
+        db = _save_numbers(*build_database(path, config, info, *parts), database)
     if write:
         size, comment = (info.height, info.width), f"numbered from {Path(path).name}"
         how = dict(window=(0, info.frame_count), metadata=dict(comment=comment))
