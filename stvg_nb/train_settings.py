@@ -127,6 +127,7 @@ class TrainConfig(LearningSettings):
     dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     gradient_checkpointing: bool = False  # recompute activations
     vllm: dict = field(default_factory=dict)  # {gpu_memory: 0.3, max_length, sleep}; empty: none
+    rollout: str = "trl"  # who draws answers: trl | packed, one row for all prompts (chapter 04ac)
     preflight: bool = False  # the longest sample first
     processes: int = 1  # over all machines
     machines: int = 1  # among which the processes are spread
@@ -229,6 +230,8 @@ def check_train(config: TrainConfig) -> TrainConfig:
     sharded = config.processes > 1 and launch_kind(config) in ("zero3", "fsdp2")
     why = "needs the whole tower on each GPU; use ddp or zero2"
     _need(config, not (cached and sharded), "feature_cache", why)
+    alone = config.rollout == "trl" or not (sharded or config.vllm)
+    _need(config, alone, "rollout", "packed needs whole weights and no vllm; use trl")
     _check_inner(config)
     _check_weights(config)
     return config

@@ -122,8 +122,9 @@ class RunFiles:
 
 # %% ../nbs/04fa_train_setup.ipynb #cell-019
 @lru_cache
-def trainers() -> dict:  # method -> class
-    "The two trainers of a run; making them imports torch, transformers and TRL."
+def trainers() -> dict:  # sft | grpo | packed -> class
+    "The trainers of a run; making them imports torch, transformers and TRL."
+    from stvg_nb.rollouts import packed_trainer
     from stvg_nb.video_trainers import VideoGRPOTrainer, VideoSFTTrainer
 
     class RunSFTTrainer(RunFiles, VideoSFTTrainer):
@@ -132,7 +133,10 @@ def trainers() -> dict:  # method -> class
     class RunGRPOTrainer(RunFiles, VideoGRPOTrainer):
         pass
 
-    return dict(sft=RunSFTTrainer, grpo=RunGRPOTrainer)
+    class RunPackedTrainer(RunFiles, packed_trainer()):
+        pass
+
+    return dict(sft=RunSFTTrainer, grpo=RunGRPOTrainer, packed=RunPackedTrainer)
 
 # %% ../nbs/04fa_train_setup.ipynb #cell-022
 def _shared_arguments(config: TrainConfig, device: str) -> dict:
@@ -286,7 +290,8 @@ def make_trainer(
         first = model, _rewards(config), args
         ours = dict(gate=config.gate or None, preflight=config.preflight)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(folder) / "tensorboard")
-    trainer = trainers()[config.method](
+    packed = config.method == "grpo" and config.rollout == "packed"
+    trainer = trainers()["packed" if packed else config.method](
         *first,
         processing_class=processor,
         train_dataset=Dataset.from_list(rows),

@@ -328,6 +328,17 @@ def test_two_questions_about_a_clip_decode_it_once(puppets, tmp_path):
     assert calls == [row["key"]]
 
 
+def test_packed_rollouts_are_a_setting(tmp_path):
+    "Answers of three tokens are never cut, so both ways draw the same ones: the same two steps."
+    logs = []
+    for rollout in ("trl", "packed"):
+        folder = tmp_path / rollout
+        train(toy(steps=2, rollout=rollout), folder, quiet=True)
+        read = read_log(folder / "log.jsonl")
+        logs.append([{k: r[k] for k in ("step", "loss", "grad_norm", "reward")} for r in read])
+    same(*logs, tolerance=1e-4)
+
+
 def killed_run(folder, part="", nth=0):
     "Where a part of a path is given: this process ends at write `nth` of such a path."
     if nth:

@@ -125,6 +125,7 @@ RANGES |= {
     "train.dtype": Range(choices=("auto", "float32", "bfloat16")),
     "train.processes": Range(1, 10**5, unit="processes on all machines"),
     "train.machines": Range(1, 10**4, unit="machines"),
+    "train.rollout": Range(choices=("trl", "packed")),
     "train.launch": Range(choices=("auto", "ddp", "zero2", "zero3", "fsdp2")),
     "train.save_steps": Range(1, MANY, unit="steps"),
     "train.save_total_limit": Range(1, 10**4, unit="checkpoints"),

@@ -46,6 +46,7 @@ BOX_SHARED = dict(
     lora=dict(r=8),
     frozen_tower=True,
     feature_cache=True,
+    rollout="packed",  # eight answers of some 200 tokens each
     outcome="stvg_nb.box_rewards.log_box_outcomes",
 )
 
