@@ -288,8 +288,9 @@ NOTHING = dict(  # settings that need nothing on a machine
     train="""samples first numbering puppets variant marks think reward_weights num_generations
         prompts_per_step prompts_per_pass temperature max_prompt_length max_completion_length beta
         epsilon num_iterations rollout loss gate learning_rate lr_scheduler_type warmup_steps
-        weight_decay max_grad_norm num_train_epochs max_steps sft seed merge frozen_tower feature_cache dtype
-        gradient_checkpointing preflight save_steps patience ddp_timeout workers""",
+        weight_decay max_grad_norm num_train_epochs max_steps sft seed merge frozen_tower
+        feature_cache dtype gradient_checkpointing preflight save_steps patience ddp_timeout
+        workers""",
 )
 
 # %% ../../nbs/foundations/needs.ipynb #sd3d8eb9
