@@ -89,7 +89,7 @@ def chain(name, place, notebooks):
     "One unbroken run, then one that is killed ten times and ends."
     import torch
     import transformers  # noqa: F401  imported before the fork
-    import trl
+    import trl  # noqa: F401
 
     from stvg_nb import policies, prompting, stages, train  # noqa: F401
 
