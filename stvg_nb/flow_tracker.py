@@ -222,26 +222,27 @@ def _anchor(self: FlowSession, frame, tracks, sign):
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-030
 @patch
-def _borne_out(self: FlowSession, frame, track, corrected, taken):
-    "Does a detection of this frame speak for a track?"
+def _borne_out(self: FlowSession, track, corrected, taken, found):
+    "Does one of the detections that were found speak for a track?"
     if any(track is c for c in corrected):
         return True
     seen = track.state.seen
     size = seen.sum()
     if not size or any(o.shared(seen) >= 0.5 * min(size, o.shape.sum()) for o in taken):
         return False
-    return any(d.shared(seen) >= 0.5 * size for d in self.detections.get(frame))
+    return any(d.shared(seen) >= 0.5 * size for d in found)
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-031
 @patch
 def _bear_out(self: FlowSession, frame, tracks, corrected, sign):
     "Count the key frames on which nothing bears a track out; end it when they are too many."
     taken = [Sighting.of(t.state.seen) for t in corrected if t.state.seen.any()]
+    found = self.detections.get(frame)
     if sign < 0:
         taken += self.places.get(frame).values()
     for t in tracks:
         name = t.id, sign
-        if self._borne_out(frame, t, corrected, taken):
+        if self._borne_out(t, corrected, taken, found):
             self.last[name], self.misses[name] = frame, 0
             continue
         self.misses[name] = self.misses.get(name, 0) + 1

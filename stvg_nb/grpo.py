@@ -560,13 +560,15 @@ class SavedBytes:
         return sum(n for _, n in self.kept.values())
 
 # %% ../nbs/04_grpo.ipynb #cell-104
-def peak_gb() -> float:  # GB
+def peak_gb(
+    device: str | None = None,  # cpu: the process, also where a GPU is at hand
+) -> float:  # GB
     "Peak memory so far: of the GPU's allocator, else of the process."
     import resource
     import sys
     import torch
 
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 2**30 if sys.platform == "darwin" else 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

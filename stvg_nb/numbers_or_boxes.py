@@ -9,7 +9,6 @@ __all__ = ['DRAFT', 'ARCHIVE', 'NUMBERS_BASE', 'NUMBERS', 'BOXES_BASE', 'BOXES',
 
 # %% ../nbs/10e_numbers_or_boxes.ipynb #1oe-003-29e267
 import pickle
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,22 +23,23 @@ from .box_answers import box_answer, box_form_name, ground_boxes, shown_size
 from .box_tables import BOX_BASE, ONE, BoxRow, failure_families
 from .evaluate import METRICS, Estimate, estimate, table_row
 from .foundations.artefacts import figures_dir
-from .foundations.files import is_file, package_dir, read_json, read_jsonl
+from .foundations.files import is_file, read_json, read_jsonl
 from .foundations.benchmarks import load
 from .foundations.predictions import read_record
 from .foundations.samples import Sample, answer_record
 from .foundations.settings import Profile
 from .foundations.video import probe
 from .gallery import Example, Overlay, Strip, moments, policy_frames, strip, tube_of
+from .grpo import peak_gb
 from .ground import ground
 from .models import load_policy
 from stvg_nb.rows import (
     EvalSet,
     TableRow,
-    _SHIPPED,
     policy_name,
     prediction_path,
     save_predictions,
+    shipped_folder,
 )
 from .thinking_boxes import BOX_RULES
 
@@ -103,13 +103,10 @@ def kept_answers(row: TableRow, profile: Profile, artefact: str = ARCHIVE) -> li
 # %% ../nbs/10e_numbers_or_boxes.ipynb #nob-b903d11c
 def training_seconds(row: TableRow, profile: Profile) -> float | None:
     "CPU seconds of a shipped policy's own training, without its base; None where none is recorded."
-    name = policy_name(row.policy.format(seed=row.seeds[0]), profile) or ""
-    kind, _, rest = name.partition(":")
-    start = _SHIPPED.get(f"{kind}:", "")
-    path = package_dir() / "weights" / f"{start}{rest}" / "provenance.json"
-    if not start or not path.is_file():
+    folder = shipped_folder(policy_name(row.policy.format(seed=row.seeds[0]), profile) or "")
+    if folder is None or not (folder / "provenance.json").is_file():
         return None
-    return read_json(path).get("metrics", {}).get("train_seconds")
+    return read_json(folder / "provenance.json").get("metrics", {}).get("train_seconds")
 
 # %% ../nbs/10e_numbers_or_boxes.ipynb #1oe-018-96ad8a
 def combined(
@@ -232,16 +229,6 @@ def _seconds_of(device, ask):
     torch.cuda.synchronize()
     return time.perf_counter() - began
 
-# %% ../nbs/10e_numbers_or_boxes.ipynb #nob-36355369
-def _peak(device):
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
-
 # %% ../nbs/10e_numbers_or_boxes.ipynb #nob-bb1aaba8
 def cost_here(
     name: str,  # of a policy; those that write boxes are asked for boxes
@@ -266,7 +253,7 @@ def cost_here(
             if i:
                 kept.append(spent)
     parameters = sum(p.numel() for p in policy.model.parameters())
-    return Cost(parameters, *seconds, _peak(profile.device))
+    return Cost(parameters, *seconds, 1024 * peak_gb(profile.device))
 
 # %% ../nbs/10e_numbers_or_boxes.ipynb #nob-80843879
 _ASK = """import pickle, sys

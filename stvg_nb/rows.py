@@ -6,7 +6,8 @@
 __all__ = ['CONTROLS', 'VIEWS', 'NumberedSplit', 'number_split', 'other_clips', 'shuffled_clips', 'grey_clips', 'oracle',
            'measure', 'TableRow', 'policy_name', 'EvalSet', 'count_samples', 'masks_beside', 'eval_set', 'archive_path',
            'prediction_path', 'save_predictions', 'load_or_predict', 'same_answer', 'differing', 'available',
-           'measured_rows', 'compared', 'table_rows', 'models', 'shown_rows', 'domain_rows', 'write_rows']
+           'shipped_folder', 'measured_rows', 'compared', 'table_rows', 'models', 'shown_rows', 'domain_rows',
+           'write_rows']
 
 # %% ../nbs/07a_rows.ipynb #cell-003
 import time
@@ -569,10 +570,16 @@ def available(row: TableRow, profile) -> bool:
     return all(n is not None and _shipped(n) for n in names)
 
 
-def _shipped(name):
+def shipped_folder(name: str) -> Path | None:  # name: of a policy; None: it comes from elsewhere
+    "Where the weights of a policy of the package lie, whether they are there or not."
     kind, _, rest = name.partition(":")
     start = _SHIPPED.get(f"{kind}:")
-    return start is None or (package_dir() / "weights" / f"{start}{rest}").is_dir()
+    return start and package_dir() / "weights" / f"{start}{rest}"
+
+
+def _shipped(name):
+    folder = shipped_folder(name)
+    return folder is None or folder.is_dir()
 
 
 def measured_rows(

@@ -66,6 +66,15 @@ def _frame_pairs(iou, names, numbers, last, least):
             pairs[names[rows[a]]] = numbers[columns[b]]
     return pairs
 
+# %% ../../nbs/foundations/id_scores.ipynb #s-f3bc94875
+def _meetings(truth, found):
+    "(frame, people, numbers, IoU of each with each) of the frames that have both."
+    for frame in sorted(truth):
+        names, numbers = [*truth[frame]], [*found.get(frame, {})]
+        if names and numbers:
+            boxes = np.stack([found[frame][j] for j in numbers])
+            yield frame, names, numbers, np.stack([box_iou(truth[frame][i], boxes) for i in names])
+
 # %% ../../nbs/foundations/id_scores.ipynb #f533c671
 def id_scores(
     truth: dict[int, dict],  # {frame: {person: (4,) xyxy}}
@@ -77,12 +86,7 @@ def id_scores(
     every = sorted({i for f in truth for i in found.get(f, {})}, key=str)
     agree, last = np.zeros((len(people), len(every))), {}
     hits = switches = 0
-    for frame in sorted(truth):
-        names, numbers = [*truth[frame]], [*found.get(frame, {})]
-        if not names or not numbers:
-            continue
-        boxes = np.stack([found[frame][j] for j in numbers])
-        iou = np.stack([box_iou(truth[frame][i], boxes) for i in names])
+    for frame, names, numbers, iou in _meetings(truth, found):
         for a, b in np.argwhere(iou >= least):
             agree[people.index(names[a]), every.index(numbers[b])] += 1
         pairs = _frame_pairs(iou, names, numbers, last, least)
@@ -104,12 +108,7 @@ def hand_overs(
 ) -> list[dict]:  # id, first: last frame with the one, last: first with the other, people
     "Where a number passed from one person to another."
     last, held, out = {}, {}, []
-    for frame in sorted(truth):
-        names, numbers = [*truth[frame]], [*found.get(frame, {})]
-        if not names or not numbers:
-            continue
-        boxes = np.stack([found[frame][j] for j in numbers])
-        iou = np.stack([box_iou(truth[frame][i], boxes) for i in names])
+    for frame, names, numbers, iou in _meetings(truth, found):
         pairs = _frame_pairs(iou, names, numbers, last, least)
         last |= pairs
         for name, j in pairs.items():

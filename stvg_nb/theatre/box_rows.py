@@ -27,25 +27,17 @@ from ..runlog import say_ends
 from .box_clips import BoxClips
 from .box_policy import answer_clips, box_weights, mean_box_scores
 from .jobs import TrainingJob
-from .row_training import SEEDS, train_row
+from .row_training import SEEDS, SHARED, train_row
 
 # %% ../../nbs/theatre/box_rows.ipynb #b71a0d56
-BOX_SHARED = dict(
+BOX_SHARED = SHARED | dict(  # the same clips, batches and adapter as the rows that name numbers
     base="boxes:base",
     data="stvg_nb.theatre.row_training.alternating_rows",
     form="boxes-seconds",
     marks=False,
     numbering="exact",  # nothing is numbered for the model; the samples are found by their truth
-    first=2000,
-    samples=160,
-    prompts_per_step=8,
-    prompts_per_pass=8,
     max_completion_length=320,
     learning_rate=1e-3,
-    lr_scheduler_type="linear",
-    lora=dict(r=8),
-    frozen_tower=True,
-    feature_cache=True,
     rollout="packed",  # eight answers of some 200 tokens each
     outcome="stvg_nb.box_rewards.log_box_outcomes",
 )
