@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -200,12 +200,13 @@ def launch(
     return read_json(folder / "result.json")
 
 # %% ../nbs/04fc_launch.ipynb #s0358e3e
-def machine_number() -> int:
+_PLACES = "SLURM_NODEID", "NODE_RANK", "MACHINE_RANK", "GROUP_RANK", "PMI_RANK"
+
+
+def machine_number(told: Mapping = os.environ) -> int:
     "The number of this machine among those of the run, as the scheduler or the user tells it."
-    for name in ("SLURM_NODEID", "NODE_RANK", "MACHINE_RANK", "GROUP_RANK", "PMI_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
+    numbers = (told.get(name, "") for name in _PLACES)
+    return next((int(n) for n in numbers if n.isdigit()), 0)
 
 # %% ../nbs/04fc_launch.ipynb #sc2974ac
 def _end(process):

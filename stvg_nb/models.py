@@ -61,7 +61,7 @@ SMALL_MODEL = 3 * 10**7  # parameters; so many are made in no time, whatever the
 
 
 def _check_layers(where, values):
-    "Refuse a number of layers that only filling lists would end with."
+    "Refuse a number of layers that no model has: a damaged file."
     for key, value in values.items():
         if isinstance(value, dict):
             _check_layers(where, value)

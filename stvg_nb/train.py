@@ -18,7 +18,7 @@ from .foundations.prompting_config import check_config
 from .foundations.ranks import is_first
 from .foundations.settings import load_profile
 from .foundations.store import locked
-from .launch import check_machine, launch
+from .launch import check_machine, launch, machine_number
 from .readers import two_clips
 from .runlog import settings_of
 from .stages import train_here
@@ -96,7 +96,7 @@ def train(
         raise InputError("processes", f"{config.processes} are configured, {world} were started")
     if world > 1:  # one process of a launch, which holds the lock
         return train_here(profile, folder, tell, quiet)
-    first = os.environ.get("SLURM_NODEID", "0") == "0" or config.machines == 1
+    first = config.machines == 1 or machine_number() == 0
     with locked(folder, wait=False) if first else contextlib.nullcontext():
         if config.processes > 1:
             return launch(profile, folder, tell, program="stvg_nb.train")

@@ -25,6 +25,7 @@ from stvg_nb.examples import load_rows, rows_hash, source_samples
 from stvg_nb.foundations.files import InputError, config_hash, read_json, sha256_file, write_text
 from stvg_nb.foundations.samples import open_database, true_seconds
 from stvg_nb.foundations.settings import load_profile
+from stvg_nb.foundations.store import locked
 from stvg_nb.grpo import share_prefix, shared_logps
 from stvg_nb.launch import follow, launch_command, launch_file
 from stvg_nb.qwen import correct_positions
@@ -660,6 +661,17 @@ def test_pipeline_numbers_serve_too(monkeypatch, tmp_path):
         assert "exact" not in str(sample.database) and set(sample.answer_ids) <= set(found.ids)
     rows = load_rows(profile, profile.train, quiet=True)
     assert [r["key"] for r in rows] == [s.key for s in samples]
+
+
+@pytest.mark.parametrize("name", ["SLURM_NODEID", "NODE_RANK", "MACHINE_RANK"])
+def test_only_the_first_machine_takes_the_lock(name, tmp_path, monkeypatch):
+    "On the others the folder is held already, and the launch waits for the first machine."
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    two = toy(machines=2, processes=2, base="embedded:base")
+    for number, says in (("1", "MASTER_ADDR"), ("0", "another process works on it")):
+        monkeypatch.setenv(name, number)
+        with locked(tmp_path / "run"), pytest.raises(InputError, match=says):
+            train(two, tmp_path / "run", quiet=True)
 
 
 LOSSES = {
