@@ -77,12 +77,59 @@ def take_tower(base, keys):
 
 
 def take_boxes(boxes, keys):
-    "In a clone without `runs/`, the shipped policy that writes boxes stands for its job."
+    """In a clone without `runs/`, what is shipped of the writers of boxes stands for its job.
+
+    The base does if its provenance names the jobs it needs under their keys, the outcome of a
+    search and a trained row if theirs names the key of their own job.
+    """
+    from stvg_nb.foundations.files import sha256_file
     from stvg_nb.theatre.box_policy import box_weights
 
     job, made = {job.name: job for job in boxes}["policy-boxes"], shipped_with(box_weights())
     if not done(job, keys) and all(made.get(n, {}).get("key") == keys[n] for n in job.needs):
         stand(job, keys, box_weights().glob("*.safetensors"))
+    delta = box_weights() / "delta.safetensors"
+    base = sha256_file(delta) if delta.is_file() else None
+    jobs = {job.name: job for job in boxes}
+    for ship in boxes:
+        if (found := shipped_outcome(ship)) is None:
+            continue
+        about, files = found
+        trained = jobs[ship.config["job"]]
+        if about.get("unit", {}).get("key") == keys[trained.name] and about.get("base") in (
+            None,
+            base,
+        ):
+            take_outcome(trained, ship, keys, about, files)
+
+
+def shipped_outcome(ship):
+    "What came with the package of a job that ships: (provenance, files), or None."
+    from stvg_nb.foundations.files import read_json
+    from stvg_nb.theatre.box_policy import box_weights
+    from stvg_nb.theatre.box_rows import shipped_rates
+
+    if ship.name.startswith("tried-"):
+        told = shipped_rates(ship.config["job"])
+        return (read_json(told), []) if told.is_file() else None
+    if ship.name.startswith("policy-box-"):
+        folder = box_weights(ship.config["name"])
+        told = folder / "provenance.json"
+        return (read_json(told), folder.glob("*.safetensors")) if told.is_file() else None
+    return None
+
+
+def take_outcome(trained, ship, keys, about, files):
+    "A trained job and the one that ships it stand; later jobs read the metrics of the first."
+    from stvg_nb.foundations.files import write_json
+    from stvg_nb.theatre.jobs import job_folder
+
+    if done(trained, keys):
+        return
+    folder = job_folder(trained.name, keys[trained.name])
+    write_json(folder / "metrics.json", about["metrics"], indent=1)
+    stand(trained, keys, [folder / "metrics.json"], about["unit"])
+    stand(ship, keys, files)
 
 
 def already_shipped(job):

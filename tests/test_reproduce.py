@@ -395,17 +395,46 @@ def test_shipped_boxes_stand_for_their_job_where_they_came_of_its_needs(tmp_path
     from stvg_nb.theatre import box_curriculum, box_policy, box_rows, jobs
 
     monkeypatch.setenv("STVG_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(box_policy, "box_weights", lambda: tmp_path)
+    for module in (box_policy, box_rows):
+        monkeypatch.setattr(module, "box_weights", lambda name="base": tmp_path / name)
     boxes = [*box_curriculum.box_jobs(), *box_rows.box_row_jobs()]
     keys, ship = jobs.job_keys(boxes), next(j for j in boxes if j.name == "policy-boxes")
     made = {n: dict(key=keys[n]) for n in ship.needs}
     for wrong in (None, made | {"box-answers": dict(key="another")}):
         if wrong:
-            write_json(tmp_path / "provenance.json", wrong)
+            write_json(tmp_path / "base/provenance.json", wrong)
         W.take_boxes(boxes, keys)
         assert not W.done(ship, keys)
-    write_json(tmp_path / "provenance.json", made)
+    write_json(tmp_path / "base/provenance.json", made)
     W.take_boxes(boxes, keys)
     assert W.done(ship, keys)
     wanted = [job.name for job in W.still_wanted(boxes, keys)]
     assert wanted[:3] == ["box-clips-val", "policy-boxes", "box-sft-rates"]
+
+
+def test_shipped_searches_and_rows_of_boxes_stand_for_their_jobs(tmp_path, monkeypatch):
+    "A fresh clone trains the rows that are missing, with the rates that were found."
+    from stvg_nb.theatre import box_curriculum, box_policy, box_rows, jobs
+
+    monkeypatch.setenv("STVG_RUNS", str(tmp_path / "runs"))
+    for module in (box_policy, box_rows):
+        monkeypatch.setattr(module, "box_weights", lambda name="base": tmp_path / name)
+    boxes = [*box_curriculum.box_jobs(), *box_rows.box_row_jobs()]
+    keys, named = jobs.job_keys(boxes), {job.name: job for job in boxes}
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/delta.safetensors").write_bytes(b"base")
+    base = sha256_file(tmp_path / "base/delta.safetensors")
+    found = dict(unit=dict(key=keys["box-sft-rates"]), metrics=dict(rate=0.5))
+    write_json(tmp_path / "base/box-sft-rates.json", found)
+    wrong = dict(unit=dict(key="of other settings"), metrics=dict(rate=0.7))
+    write_json(tmp_path / "base/box-rft-rates.json", wrong)
+    row = dict(unit=dict(key=keys["box-sft-0"]), metrics=dict(steps=40))
+    write_json(tmp_path / "sft-0/provenance.json", row | dict(base=base))
+    write_json(tmp_path / "sft-1/provenance.json", row | dict(base=base))  # the key of another row
+    row = dict(unit=dict(key=keys["box-sft-2"]), metrics=dict(steps=40))
+    write_json(tmp_path / "sft-2/provenance.json", row | dict(base="another base"))
+    W.take_boxes(boxes, keys)
+    stood = [n for n in named if W.done(named[n], keys)]
+    assert stood == ["box-sft-rates", "tried-sft-rates", "box-sft-0", "policy-box-sft-0"]
+    folder = jobs.job_folder("box-sft-rates", keys["box-sft-rates"])
+    assert read_json(folder / "metrics.json")["rate"] == 0.5

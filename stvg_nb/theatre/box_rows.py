@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOX_SHARED', 'BOX_CARD', 'stage_rows', 'street_rows', 'box_settings', 'train_box_row', 'on_validation_clips',
-           'best_rate', 'try_box_rates', 'box_card', 'ship_box_row', 'box_row_jobs']
+           'best_rate', 'try_box_rates', 'box_card', 'ship_box_row', 'shipped_rates', 'ship_rates', 'box_row_jobs']
 
 # %% ../../nbs/theatre/box_rows.ipynb #9ec6dbef
 from collections.abc import Sequence
@@ -177,6 +177,18 @@ def ship_box_row(out: Path, needs: dict, name: str, job: str) -> None:
     write_text(to / "README.md", box_card(name, facts, run, unit))
     write_json(out / "metrics.json", facts, indent=1)
 
+
+def shipped_rates(job: str) -> Path:
+    "The file of the package that says what a search tried, and how it was made."
+    return box_weights() / f"{job}.json"
+
+
+def ship_rates(out: Path, needs: dict, job: str) -> None:
+    "Job: put the outcome of a search into the package."
+    unit, tried = (read_json(needs[job] / f) for f in ("provenance.json", "metrics.json"))
+    write_json(shipped_rates(job), dict(unit=unit, metrics=tried), indent=1)
+    write_json(out / "metrics.json", tried, indent=1)
+
 # %% ../../nbs/theatre/box_rows.ipynb #9c92dbaa
 _HERE = "stvg_nb.theatre.box_rows."
 _ABLATIONS = {  # name of a row -> what differs from RFT with thinking
@@ -191,22 +203,35 @@ _ABLATIONS = {  # name of a row -> what differs from RFT with thinking
 
 
 def _row_job(name, rates, seed, **config):
+    config = dict(rates=rates, seed=seed, **config)
     needs = ("policy-boxes", rates)
-    return TrainingJob(
-        f"box-{name}", _HERE + "train_box_row", dict(rates=rates, seed=seed, **config), needs
-    )
+    return TrainingJob(f"box-{name}", _HERE + "train_box_row", config, needs)
+
+
+def _with_shipping(job):
+    "A job, and the one that puts its outcome into the package."
+    config, name = dict(job=job.name), job.name.removeprefix("box-")
+    if job.function.endswith("try_box_rates"):
+        ship = TrainingJob(f"tried-{name}", _HERE + "ship_rates", config, (job.name,))
+    else:
+        config |= dict(name=name)
+        ship = TrainingJob(f"policy-{job.name}", _HERE + "ship_box_row", config, (job.name,))
+    return [job, ship]
 
 # %% ../../nbs/theatre/box_rows.ipynb #08336307
 def box_row_jobs(
     steps: int = 40,  # of each row
     rates: Sequence[float] = (3e-4, 1e-3, 3e-3),
+    sft_rates: Sequence[float] = (1e-4, 3e-4, 1e-3),
 ) -> list[TrainingJob]:  # they follow those of `box_jobs`
     "The jobs of all rows that answer in boxes."
-    chosen = dict(steps=steps, rates=list(rates))
     base = ("policy-boxes", "box-clips-val")
+    supervised = dict(steps=steps, rates=list(sft_rates), method="sft")
     searches = [
-        TrainingJob("box-sft-rates", _HERE + "try_box_rates", chosen | dict(method="sft"), base),
-        TrainingJob("box-rft-rates", _HERE + "try_box_rates", chosen, base),
+        TrainingJob("box-sft-rates", _HERE + "try_box_rates", supervised, base),
+        TrainingJob(
+            "box-rft-rates", _HERE + "try_box_rates", dict(steps=steps, rates=list(rates)), base
+        ),
     ]
     rows = []
     for k in SEEDS:
@@ -217,9 +242,4 @@ def box_row_jobs(
         ]
     for name, changes in _ABLATIONS.items():
         rows.append(_row_job(f"{name}-0", "box-rft-rates", 0, steps=steps, **changes))
-    ships = []
-    for row in rows:
-        name = row.name.removeprefix("box-")
-        config = dict(name=name, job=row.name)
-        ships.append(TrainingJob(f"policy-{row.name}", _HERE + "ship_box_row", config, (row.name,)))
-    return [*searches, *rows, *ships]
+    return [job for made in (*searches, *rows) for job in _with_shipping(made)]
