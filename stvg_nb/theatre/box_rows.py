@@ -101,12 +101,12 @@ def on_validation_clips(
     rules = replace(BOX_RULES["boxes-seconds"], think=think)
     return mean_box_scores(answer_clips(model, policy.processor, clips, count, rules))["all"]
 
-
+# %% ../../nbs/theatre/box_rows.ipynb #boxrows-s3
 def best_rate(tried: Sequence[dict]) -> float:
     "The rate with the highest sum of m_tIoU and m_vIoU."
     return max(tried, key=lambda t: t["tiou"] + t["final_viou"])["rate"]
 
-
+# %% ../../nbs/theatre/box_rows.ipynb #boxrows-s4
 def try_box_rates(
     out: Path,
     needs: dict,  # box-clips-val
@@ -177,7 +177,7 @@ def ship_box_row(out: Path, needs: dict, name: str, job: str) -> None:
     write_text(to / "README.md", box_card(name, facts, run, unit))
     write_json(out / "metrics.json", facts, indent=1)
 
-
+# %% ../../nbs/theatre/box_rows.ipynb #boxrows-r1
 def shipped_rates(job: str) -> Path:
     "The file of the package that says what a search tried, and how it was made."
     return box_weights() / f"{job}.json"
@@ -207,7 +207,7 @@ def _row_job(name, rates, seed, **config):
     needs = ("policy-boxes", rates)
     return TrainingJob(f"box-{name}", _HERE + "train_box_row", config, needs)
 
-
+# %% ../../nbs/theatre/box_rows.ipynb #boxrows-r4
 def _with_shipping(job):
     "A job, and the one that puts its outcome into the package."
     config, name = dict(job=job.name), job.name.removeprefix("box-")
