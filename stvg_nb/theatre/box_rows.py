@@ -220,7 +220,7 @@ def _with_shipping(job):
 
 # %% ../../nbs/theatre/box_rows.ipynb #08336307
 def box_row_jobs(
-    steps: int = 40,  # of each row
+    steps: int = 120,  # of each row: about the seconds that a row of numbers takes
     rates: Sequence[float] = (3e-4, 1e-3, 3e-3),
     sft_rates: Sequence[float] = (1e-4, 3e-4, 1e-3),
 ) -> list[TrainingJob]:  # they follow those of `box_jobs`
