@@ -44,7 +44,8 @@ def touching(
     tubes: dict[int, Tube],
 ) -> list[tuple]:  # (ID, ID), in order
     "Pairs whose boxes share some area in some frame."
-    ids, found = sorted(tubes), set()
+    ids = sorted(tubes)
+    met = np.zeros((len(ids), len(ids)), bool)
     sizes = [len(tubes[i].frames) for i in ids]
     if not sum(sizes):
         return []
@@ -54,26 +55,23 @@ def touching(
     order = np.argsort(frames, kind="stable")
     cuts = np.flatnonzero(np.diff(frames[order])) + 1
     for group in np.split(order, cuts):  # the boxes of one frame
-        low, high = boxes[group, :2], boxes[group, 2:]
-        meet = (low[:, None] < high[None]).all(-1)
-        first, second = np.nonzero(np.triu(meet & meet.T, 1))
-        found.update(zip(owner[group[first]].tolist(), owner[group[second]].tolist()))
-    return [(ids[a], ids[b]) for a, b in sorted(found)]
+        x1, y1, x2, y2 = boxes[group].T
+        begins = (x1[:, None] < x2) & (y1[:, None] < y2)
+        first, second = np.nonzero(np.triu(begins & begins.T, 1))
+        met[owner[group[first]], owner[group[second]]] = True
+    return [(ids[a], ids[b]) for a, b in zip(*np.nonzero(met))]
 
 # %% ../../nbs/foundations/identity.ipynb #4ac07347
-def _code_iou(db, a, b, frame):
+def _shared_iou(db, a, b, most=8):  # at most so many frames are compared
     from pycocotools import mask as coco
 
-    return float(coco.iou([db.rle(a, frame)], [db.rle(b, frame)], [False])[0, 0])
-
-
-def _shared_iou(db, a, b, most=8):  # at most so many frames are compared
     shared = sorted(set(db.frames_of(a)) & set(db.frames_of(b)))
     if len(shared) < 3:
         return None
     if len(shared) > most:
         shared = [shared[i] for i in np.linspace(0, len(shared) - 1, most).astype(int)]
-    return float(np.mean([_code_iou(db, a, b, f) for f in shared]))
+    codes = ([db.rle(i, f) for f in shared] for i in (a, b))
+    return float(np.mean(np.diagonal(coco.iou(*codes, [False] * len(shared)))))
 
 # %% ../../nbs/foundations/identity.ipynb #92095d62
 def _foreseen(tube, frames, fps):  # tube not empty; frames (n,) -> (n, 4) xyxy pixels
@@ -170,12 +168,13 @@ def _goes_through(tube, first, last, around):  # frames
 
 def _meetings(
     tubes: dict[int, Tube],
+    pairs: list[tuple],  # of `touching`
     fps: float,
     share: float = 0.6,  # overlap of the boxes from which two are on one place
 ) -> list[dict]:  # ids, first and last frame, seconds of the last, ids that go through
     "Where two numbers are on the same place for a while."
     out = []
-    for a, b in touching(tubes):
+    for a, b in pairs:
         shared, ia, ib = np.intersect1d(tubes[a].frames, tubes[b].frames, return_indices=True)
         close = shared[box_overlap(tubes[a].boxes[ia], tubes[b].boxes[ib]) >= share]
         for part in np.split(close, np.flatnonzero(np.diff(close) > fps) + 1):
@@ -188,9 +187,9 @@ def _meetings(
     return sorted(out, key=lambda m: m["first"])
 
 # %% ../../nbs/foundations/identity.ipynb #cell-032
-def _overlaps(db, tubes):
+def _overlaps(db, pairs):
     "Pairs of numbers whose masks lie on each other."
-    found = [([a, b], _shared_iou(db, a, b)) for a, b in touching(tubes)]
+    found = [([a, b], _shared_iou(db, a, b)) for a, b in pairs]
     return [dict(ids=ids, iou=round(x, 3)) for ids, x in found if x is not None and x >= 0.5]
 
 # %% ../../nbs/foundations/identity.ipynb #cell-034
@@ -216,8 +215,9 @@ def identity_report(
         switches += _switches(id, tube, (appearances or {}).get(id, {}), fps)
     counts = dict(n_objects=len(db), n_frames=db.video["frame_count"])
     lists = dict(births=births, deaths=deaths, fragments=fragments)
-    found = dict(overlaps=_overlaps(db, tubes), switches=switches)
-    meetings = _meetings(tubes, fps)
+    pairs = touching(tubes)
+    found = dict(overlaps=_overlaps(db, pairs), switches=switches)
+    meetings = _meetings(tubes, pairs, fps)
     return dict(video=db.video["name"]) | counts | lists | found | dict(meetings=meetings)
 
 # %% ../../nbs/foundations/identity.ipynb #cell-038
