@@ -92,11 +92,11 @@ def box_table(
     name: str,  # of BOX_TABLES
     profile: Profile,
     recompute: bool = False,
-) -> dict:  # label -> (Scores, facts), of the rows whose policies are there
+) -> dict:  # label -> (Scores, facts); empty where a policy is missing
     "Measure and write one table of boxes."
     caption, rows, clips_for, number = BOX_TABLES[name]
     rows = some_seeds(rows, profile)
-    if not any(available(r, profile) for r in rows if r.policy != BOX_BASE.policy):
+    if not all(available(r, profile) for r in rows):
         return {}
     clips = clips_for(profile)
     found = measured_rows(rows, name, profile, clips, recompute, progress=False)
