@@ -52,8 +52,25 @@ def test_a_page_is_finished():
     display = '<span class="math display">\\[\\frac{a}{b}\\]</span>'
     done = pages.finished(katex + empty + inline + display)
     assert "katex" not in done and "Call self" not in done and "\\(" not in done
-    assert done.count("<math ") == 2 and "<mfrac>" in done and "&#x0003C;" in done
+    assert done.count("<math ") == 2 and "<mfrac>" in done and "<mo>&lt;</mo>" in done
     assert pages.faults(done) == []
+
+
+def test_text_in_an_equation_stays_text():
+    pytest.importorskip("latex2mathml")
+    tex = "\\texttt{&lt;s&gt;} = \\texttt{st\\_frame}, \\arg\\max_k x, \\unknown"
+    done = pages.finished(f'<span class="math inline">\\({tex}\\)</span>')
+    assert ">&lt;s&gt;</mtext>" in done and ">st_frame</mtext>" in done and "<mi>arg</mi>" in done
+    assert pages.faults(done) == ["LaTeX that was not drawn"]  # the unknown name alone
+    assert pages.faults(done.replace("\\unknown", "")) == []
+
+
+def test_a_name_in_the_comment_of_a_signature_is_a_name():
+    link = (
+        '<span class="co"># of [`ground`](https://site.example/ground.html#ground), or None</span>'
+    )
+    assert pages.finished(link) == '<span class="co"># of `ground`, or None</span>'.replace("`", "")
+    assert pages.faults(link) == ["a link that was not drawn"]
 
 
 @pytest.mark.parametrize(
