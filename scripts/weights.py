@@ -96,10 +96,8 @@ def take_boxes(boxes, keys):
             continue
         about, files = found
         trained = jobs[ship.config["job"]]
-        if about.get("unit", {}).get("key") == keys[trained.name] and about.get("base") in (
-            None,
-            base,
-        ):
+        of_base = about.get("base", base) == base  # a search names none
+        if of_base and about.get("unit", {}).get("key") == keys[trained.name]:
             take_outcome(trained, ship, keys, about, files)
 
 
