@@ -82,39 +82,24 @@ def take_boxes(boxes, keys):
     The base does if its provenance names the jobs it needs under their keys, the outcome of a
     search and a trained row if theirs names the key of their own job.
     """
-    from stvg_nb.foundations.files import sha256_file
+    from stvg_nb.foundations.files import read_json, sha256_file
     from stvg_nb.theatre.box_policy import box_weights
+    from stvg_nb.theatre.box_rows import shipped_by
 
     job, made = {job.name: job for job in boxes}["policy-boxes"], shipped_with(box_weights())
     if not done(job, keys) and all(made.get(n, {}).get("key") == keys[n] for n in job.needs):
         stand(job, keys, box_weights().glob("*.safetensors"))
-    delta = box_weights() / "delta.safetensors"
-    base = sha256_file(delta) if delta.is_file() else None
     jobs = {job.name: job for job in boxes}
     for ship in boxes:
-        if (found := shipped_outcome(ship)) is None:
+        trained, told, base = shipped_by(ship) or (None, None, None)
+        if told is None or not told.is_file():
             continue
-        about, files = found
-        trained = jobs[ship.config["job"]]
-        of_base = about.get("base", base) == base  # a search names none
-        if of_base and about.get("unit", {}).get("key") == keys[trained.name]:
-            take_outcome(trained, ship, keys, about, files)
-
-
-def shipped_outcome(ship):
-    "What came with the package of a job that ships: (provenance, files), or None."
-    from stvg_nb.foundations.files import read_json
-    from stvg_nb.theatre.box_policy import box_weights
-    from stvg_nb.theatre.box_rows import shipped_rates
-
-    if ship.name.startswith("tried-"):
-        told = shipped_rates(ship.config["job"])
-        return (read_json(told), []) if told.is_file() else None
-    if ship.name.startswith("policy-box-"):
-        folder = box_weights(ship.config["name"])
-        told = folder / "provenance.json"
-        return (read_json(told), folder.glob("*.safetensors")) if told.is_file() else None
-    return None
+        about = read_json(told)
+        if base is not None and (not base.is_file() or about["base"] != sha256_file(base)):
+            continue
+        if about["unit"]["key"] == keys[trained]:
+            files = told.parent.glob("*.safetensors") if base else []
+            take_outcome(jobs[trained], ship, keys, about, files)
 
 
 def take_outcome(trained, ship, keys, about, files):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAFT', 'ARCHIVE', 'NUMBERS_BASE', 'NUMBERS', 'BOXES_BASE', 'BOXES', 'ROWS', 'COMBINED', 'DOMAINS', 'draft_record',
-           'plain_example', 'box_strip', 'kept_answers', 'training_seconds', 'combined', 'combined_row', 'by_part',
-           'true_samples', 'failures_of', 'drafts_of', 'firsts', 'Cost', 'cost_here', 'cost_of', 'ratio']
+           'plain_example', 'box_strip', 'kept_answers', 'training_seconds', 'say_training', 'combined', 'combined_row',
+           'by_part', 'true_samples', 'failures_of', 'drafts_of', 'firsts', 'Cost', 'cost_here', 'cost_of', 'ratio']
 
 # %% ../nbs/10e_numbers_or_boxes.ipynb #1oe-003-29e267
 import pickle
@@ -89,9 +89,9 @@ def box_strip(
 # %% ../nbs/10e_numbers_or_boxes.ipynb #nob-563fb89c
 ARCHIVE = "x-numbers-or-boxes"  # where the answers of this chapter are kept
 NUMBERS_BASE = TableRow("numbers, base", "base")
-NUMBERS = TableRow("numbers, GRPO", "grpo-{seed}", (0,))
+NUMBERS = TableRow("numbers, GRPO", "numbers-even", (0,))
 BOXES_BASE = replace(BOX_BASE, label="boxes, base")
-BOXES = replace(ONE, label="boxes, RFT with thinking")
+BOXES = replace(ONE, label="boxes, RFT with thinking", policy="o1-even-{seed}")
 ROWS = (NUMBERS_BASE, NUMBERS, BOXES_BASE, BOXES)
 
 # %% ../nbs/10e_numbers_or_boxes.ipynb #nob-5f95fb8a
@@ -101,12 +101,24 @@ def kept_answers(row: TableRow, profile: Profile, artefact: str = ARCHIVE) -> li
     return read_jsonl(path)[1:] if is_file(path) else []
 
 # %% ../nbs/10e_numbers_or_boxes.ipynb #nob-b903d11c
-def training_seconds(row: TableRow, profile: Profile) -> float | None:
-    "CPU seconds of a shipped policy's own training, without its base; None where none is recorded."
+def training_seconds(row: TableRow, profile: Profile) -> tuple | None:
+    "CPU seconds of a shipped policy's own training, numbering counted in: (all, the numbering)."
     folder = shipped_folder(policy_name(row.policy.format(seed=row.seeds[0]), profile) or "")
     if folder is None or not (folder / "provenance.json").is_file():
         return None
-    return read_json(folder / "provenance.json").get("metrics", {}).get("train_seconds")
+    facts = read_json(folder / "provenance.json").get("metrics", {})
+    if "expense" not in facts:
+        return None
+    return facts["expense"], facts.get("numbering_seconds", 0.0)
+
+
+def say_training(row: TableRow, profile: Profile) -> str:  # "" where nothing is recorded
+    "One remark about what the training of a row took."
+    spent = training_seconds(row, profile)
+    if spent is None:
+        return ""
+    numbering = f", {spent[1]:.0f} of them for numbering" if spent[1] else ""
+    return f"{spent[0]:.0f} CPU s of training{numbering}"
 
 # %% ../nbs/10e_numbers_or_boxes.ipynb #1oe-018-96ad8a
 def combined(

@@ -141,6 +141,7 @@ INGREDIENTS |= {
 # %% ../nbs/11a_plan.ipynb #a647d1d5
 _BOXES = with_seeds("o1-sft", "o1-rft", "o1-rft-thinking")
 _ONE = "o1-rft-thinking-0"
+_EVEN = "o1-even-0"  # as many CPU seconds of training as `numbers-even`
 
 
 def _in_boxes(title, *policies, benchmarks=("own",)):
@@ -156,17 +157,17 @@ INGREDIENTS |= {
     "o1-table06": _in_boxes("The think reward", _ONE, "o1-no-think-reward-0"),
     "o1-table07": _in_boxes("GIoU, L1 or both", _ONE, "o1-giou-0", "o1-l1-0"),
     "o1-table08": _in_boxes("Lambda", _ONE, "o1-lambda-0.2-0", "o1-lambda-1-0"),
-    "o1-table09": _in_boxes("What an answer costs", "grpo-0", _ONE),
+    "o1-table09": _in_boxes("What an answer costs", "numbers-even", _EVEN),
     "o1-figure01": Ingredients("Two ways to answer with a tube", numbering=False),
     "o1-figure02": Ingredients("From an answer to a reward", numbering=False),
-    "o1-figure03": _in_boxes("Draft, answer and truth", _ONE, benchmarks=_PUPPETS),
-    "o1-figure04": _in_boxes("IoU by area", _ONE),
-    "o1-figure05": _in_boxes("More drafts and answers", _ONE, benchmarks=_PUPPETS),
-    "o1-figure06": _in_boxes("Beside another method", "grpo-0", _ONE, benchmarks=_PUPPETS),
-    "o1-figure07": _in_boxes("Three families of failures", _ONE, benchmarks=_PUPPETS),
+    "o1-figure03": _in_boxes("Draft, answer and truth", _EVEN, benchmarks=_PUPPETS),
+    "o1-figure04": _in_boxes("IoU by area", _EVEN),
+    "o1-figure05": _in_boxes("More drafts and answers", _EVEN, benchmarks=_PUPPETS),
+    "o1-figure06": _in_boxes("Beside another method", "numbers-even", _EVEN, benchmarks=_PUPPETS),
+    "o1-figure07": _in_boxes("Three families of failures", _EVEN, benchmarks=_PUPPETS),
     "o1-figure08": Ingredients("The prompt for closed models", numbering=False),
     "x-numbers-or-boxes": Ingredients(
-        "Numbers or coordinates", ("own",), ("base", "grpo-0", "o1-base", _ONE)
+        "Numbers or coordinates", ("own",), ("base", "numbers-even", "o1-base", _EVEN)
     ),
 }
 

@@ -4,16 +4,22 @@
 
 # %% auto #0
 __all__ = ['BOX_SHARED', 'BOX_CARD', 'stage_rows', 'street_rows', 'box_settings', 'train_box_row', 'on_validation_clips',
-           'best_rate', 'try_box_rates', 'box_card', 'ship_box_row', 'shipped_rates', 'ship_rates', 'box_row_jobs']
+           'best_rate', 'try_box_rates', 'box_card', 'ship_box_row', 'shipped_rates', 'ship_rates', 'shipped_by',
+           'numbering_seconds', 'train_even_numbers', 'row_expense', 'train_even_boxes', 'box_headroom',
+           'sampled_and_best', 'box_row_jobs']
 
 # %% ../../nbs/theatre/box_rows.ipynb #9ec6dbef
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..box_rewards import BOX_VARIANTS
+from ..dataset import Numberer
 from ..examples import load_rows
 from stvg_nb.foundations.files import (
+    InputError,
     read_bytes,
     read_json,
     sha256_file,
@@ -27,7 +33,15 @@ from ..runlog import say_ends
 from .box_clips import BoxClips
 from .box_policy import answer_clips, box_weights, mean_box_scores
 from .jobs import TrainingJob
-from .row_training import SEEDS, SHARED, train_row
+from .policy import weights_dir
+from stvg_nb.theatre.row_training import (
+    SEEDS,
+    SHARED,
+    alternating_rows,
+    row_profile,
+    train_row,
+    with_cpu_seconds,
+)
 
 # %% ../../nbs/theatre/box_rows.ipynb #b71a0d56
 BOX_SHARED = SHARED | dict(  # the same clips, batches and adapter as the rows that name numbers
@@ -189,6 +203,98 @@ def ship_rates(out: Path, needs: dict, job: str) -> None:
     write_json(shipped_rates(job), dict(unit=unit, metrics=tried), indent=1)
     write_json(out / "metrics.json", tried, indent=1)
 
+# %% ../../nbs/theatre/box_rows.ipynb #boxrows-r2
+def shipped_by(job: TrainingJob) -> tuple | None:
+    "(trained job, its provenance in the package, base or None); None where it ships nothing."
+    kind, config = job.function.rsplit(".", 1)[1], job.config
+    if kind == "ship_rates":
+        return config["job"], shipped_rates(config["job"]), None
+    if kind == "ship_box_row":
+        base = box_weights() / "delta.safetensors"
+        return config["job"], box_weights(config["name"]) / "provenance.json", base
+    if kind == "ship_row":
+        base = weights_dir() / "model.safetensors"
+        return config["name"], weights_dir(config["name"]) / "provenance.json", base
+    return None
+
+# %% ../../nbs/theatre/box_rows.ipynb #fbffac20
+def numbering_seconds(
+    videos: Sequence[Path], config, least: float = 0.5
+) -> float:  # config: PromptingConfig
+    "CPU seconds that numbering takes; of clips that are numbered already, the mean of the others."
+    numberer, spent = Numberer(config), []
+    for video in videos:
+        there = numberer.path(video).is_file()
+        seconds = with_cpu_seconds(lambda: numberer(video))[1]
+        spent += [] if there else [seconds]
+    if len(spent) <= least * len(videos):
+        says = f"{len(videos) - len(spent)} of {len(videos)} clips are numbered already"
+        raise InputError(numberer.folder, f"{says}; move it away to have the numbering timed")
+    return sum(spent) / len(spent) * len(videos)
+
+# %% ../../nbs/theatre/box_rows.ipynb #d7018527
+def train_even_numbers(out: Path, needs: dict, seed: int, steps: int) -> None:
+    "Job: a row of numbers by GRPO, and what it costs with the numbering of its clips."
+    profile = row_profile()
+    exact = replace(profile, train=replace(profile.train, numbering="exact"))
+    clips = [Path(r["video"]["path"]) for r in alternating_rows(exact, exact.train)]
+    numbering = numbering_seconds(clips, profile.prompting)
+    facts = train_row(out, needs, seed, steps)
+    facts |= dict(numbering_seconds=round(numbering, 1))
+    write_json(out / "metrics.json", facts | dict(expense=row_expense(facts)), indent=1)
+
+
+def row_expense(facts: dict) -> float:  # facts of `train_row`
+    "CPU seconds of a row's steps and, where it counts, of numbering its clips."
+    return round(facts["steps"] * facts["step_seconds"] + facts.get("numbering_seconds", 0), 1)
+
+
+def train_even_boxes(
+    out: Path,
+    needs: dict,
+    like: str,  # job whose expense is to be met
+    known: str,  # job that tells what a step costs
+    **settings,  # of `train_box_row`
+) -> None:
+    "Job: a row of boxes with as many steps as cost what another row did."
+    paid, told = (read_json(needs[job] / "metrics.json") for job in (like, known))
+    steps = round(paid["expense"] / told["step_seconds"])
+    facts = train_box_row(out, needs, steps=steps, **settings)
+    write_json(out / "metrics.json", facts | dict(expense=row_expense(facts)), indent=1)
+
+# %% ../../nbs/theatre/box_rows.ipynb #1392a111
+def box_headroom(
+    out: Path,
+    needs: dict,  # box-clips-val and the jobs that ship `rows`
+    rows: Sequence[str],  # names of policies, `boxes:NAME`
+    count: int = 40,  # clips
+    n: int = 8,  # sampled answers
+) -> None:
+    "Job: greedy, sampled and best of n answers of the base and of rows to validation clips."
+    clips, found = BoxClips(needs["box-clips-val"]), {}
+    for name in rows:
+        found[name] = sampled_and_best(load_policy(f"boxes:{name}"), clips, count, n)
+    write_json(out / "metrics.json", dict(clips=count, n=n, found=found), indent=1)
+
+
+def sampled_and_best(policy, clips: BoxClips, count: int | None, n: int) -> dict:
+    "m_vIoU, m_tIoU and reward: of greedy answers, of sampled ones, and of the best sampled one."
+    from stvg_nb.grpo import share_prefix
+    from stvg_nb.qwen import correct_positions
+
+    model = share_prefix(correct_positions(policy.model))
+    asked = model, policy.processor, clips, count
+    greedy = answer_clips(*asked)
+    sampled = answer_clips(*asked, n=n, temperature=1.0)
+    out = {}
+    for measure in ("final_viou", "tiou", "reward"):
+        values = np.array([[s[measure] for s in r["scores"]] for r in sampled])
+        one = [r["scores"][0][measure] for r in greedy]
+        means = (np.mean(one), values.mean(), values.max(1).mean())
+        names = ("greedy", "sampled", "best")
+        out[measure] = {k: round(float(v), 4) for k, v in zip(names, means)}
+    return out
+
 # %% ../../nbs/theatre/box_rows.ipynb #9c92dbaa
 _HERE = "stvg_nb.theatre.box_rows."
 _ABLATIONS = {  # name of a row -> what differs from RFT with thinking
@@ -207,11 +313,30 @@ def _row_job(name, rates, seed, **config):
     needs = ("policy-boxes", rates)
     return TrainingJob(f"box-{name}", _HERE + "train_box_row", config, needs)
 
+# %% ../../nbs/theatre/box_rows.ipynb #even0jobs
+def _headroom_job():
+    needs = ("policy-boxes", "policy-box-sft-0", "policy-box-rft-thinking-0", "box-clips-val")
+    rows = dict(rows=["base", "sft-0", "rft-thinking-0"])
+    return TrainingJob("box-headroom", _HERE + "box_headroom", rows, needs)
+
+
+def _even_jobs(steps=40):
+    "A row of numbers, its shipping, and a row of boxes at its expense."
+    numbers = TrainingJob(
+        "numbers-even", _HERE + "train_even_numbers", dict(seed=0, steps=steps), ("policy-base",)
+    )
+    own = dict(name=numbers.name)
+    ship = "stvg_nb.theatre.row_training.ship_row"
+    shipped = TrainingJob(f"policy-{numbers.name}", ship, own, (numbers.name,))
+    known = dict(like=numbers.name, known="box-rft-thinking-0", rates="box-rft-rates", seed=0)
+    needs = ("policy-boxes", "box-rft-rates", known["known"], numbers.name)
+    return numbers, shipped, TrainingJob("box-even-0", _HERE + "train_even_boxes", known, needs)
+
 # %% ../../nbs/theatre/box_rows.ipynb #boxrows-r4
 def _with_shipping(job):
     "A job, and the one that puts its outcome into the package."
     config, name = dict(job=job.name), job.name.removeprefix("box-")
-    if job.function.endswith("try_box_rates"):
+    if job.function.endswith(("try_box_rates", "box_headroom")):
         ship = TrainingJob(f"tried-{name}", _HERE + "ship_rates", config, (job.name,))
     else:
         config |= dict(name=name)
@@ -242,4 +367,7 @@ def box_row_jobs(
         ]
     for name, changes in _ABLATIONS.items():
         rows.append(_row_job(f"{name}-0", "box-rft-rates", 0, steps=steps, **changes))
-    return [job for made in (*searches, *rows) for job in _with_shipping(made)]
+    rows.append(_headroom_job())
+    *numbers, boxes = _even_jobs()
+    made = [*searches, *rows, boxes]
+    return [*numbers, *(job for one in made for job in _with_shipping(one))]

@@ -324,6 +324,7 @@ WHAT = {
     "no-format-": "GRPO with marks, reward r_t + r_s",
     "no-spatial-": "GRPO with marks, reward r_t + r_f",
     "no-temporal-": "GRPO with marks, reward r_s + r_f",
+    "numbers-even": "GRPO with marks, reward r_t + r_s + r_f, to be compared with boxes",
 }
 
 # %% ../../nbs/theatre/row_training.ipynb #cell-037
