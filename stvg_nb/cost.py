@@ -10,7 +10,7 @@ __all__ = ['SHAPES', 'Shape', 'Card', 'row_flops', 'grpo_step', 'core_of', 'epoc
 from dataclasses import dataclass, field
 
 from .foundations.settings import Profile
-from .plan import INGREDIENTS, WRITTEN_BY
+from .plan import INGREDIENTS, WRITTEN_BY, named_split
 
 # %% ../nbs/11cb_cost.ipynb #2e52cebf
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ def answer_seconds(shape: Shape, assumed: Assumed = Assumed()) -> float:
 def _asked(profile, name):
     "(benchmark, policies) of an artefact; `own` is the profile's benchmark."
     parts = INGREDIENTS[name]
-    own = {"own": profile.data.benchmark}
-    return [own.get(b, b) for b in parts.benchmarks], parts.policies, parts.numbering
+    named = [named_split(profile, b)[0] for b in parts.benchmarks]
+    return named, parts.policies, parts.numbering
 
 
 def _count(profile, benchmark, assumed):

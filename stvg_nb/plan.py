@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WRITTEN_BY', 'ARTEFACTS', 'INGREDIENTS', 'SPLITS', 'SHIPPED_DETECTOR', 'Ingredients', 'with_seeds', 'chapters',
-           'open_profile', 'data_source', 'row_folder', 'plan', 'plan_of', 'format_plan']
+           'open_profile', 'data_source', 'named_split', 'row_folder', 'plan', 'plan_of', 'format_plan']
 
 # %% ../nbs/11a_plan.ipynb #cell-008
 import importlib.util
@@ -54,7 +54,7 @@ class Ingredients:
     "What an artefact is made from, whatever the profile."
 
     title: str
-    benchmarks: tuple = ()  # `own`, `puppets` or names of `BENCHMARKS`
+    benchmarks: tuple = ()  # `own`, `puppets`, names of `BENCHMARKS`, or name:split
     policies: tuple = ()  # `base`, or rows: `grpo-0`, ...
     numbering: bool = True  # are its clips numbered by detector and tracker?
 
@@ -150,7 +150,9 @@ def _in_boxes(title, *policies, benchmarks=("own",)):
 
 INGREDIENTS |= {
     "o1-table01": _in_boxes("Answers in boxes", "o1-base", *_BOXES),
-    "o1-table02": _in_boxes("Answers in boxes, second split", "o1-base", *_BOXES),
+    "o1-table02": _in_boxes(
+        "Answers in boxes, second split", "o1-base", *_BOXES, benchmarks=("hcstvg:val",)
+    ),
     "o1-table03": _in_boxes("Statements and questions in boxes", "o1-base", *_BOXES),
     "o1-table04": _in_boxes("From one domain to the other", "o1-stage-0", "o1-street-0", _ONE),
     "o1-table05": _in_boxes("SFT, RFT, RFT with thinking", "o1-base", *_BOXES),
@@ -237,6 +239,15 @@ def data_source(profile: Profile) -> str:  # puppets | files
     return getattr(profile.data, "source", usual)
 
 
+def named_split(profile: Profile, benchmark: str) -> tuple[str, str]:  # own, name or name:split
+    "The benchmark and the split that an artefact asks for."
+    own = profile.data.benchmark
+    name, _, split = benchmark.partition(":")
+    name = own if name == "own" else name
+    usual = profile.data.split if name == own else SPLITS.get(name, "test")
+    return name, split or usual
+
+
 def _data_root(profile, benchmark):
     "Folder of a benchmark, None where the profile names none."
     if not profile.data.root:
@@ -248,12 +259,10 @@ def _data_root(profile, benchmark):
 # %% ../nbs/11a_plan.ipynb #cell-034
 def _data_needs(profile, benchmark):
     "The files of one benchmark; Puppets are drawn on the spot."
-    own = profile.data.benchmark
-    benchmark = own if benchmark == "own" else benchmark
+    benchmark, split = named_split(profile, benchmark)
     if benchmark == "puppets" or data_source(profile) == "puppets":
         layout = "" if benchmark == "puppets" else f" in the lay-out of {benchmark}"
         return [_need("data", f"Puppets{layout}, drawn on this machine", True)]
-    split = profile.data.split if benchmark == own else SPLITS.get(benchmark, "test")
     root = _data_root(profile, benchmark)
     where = f"below {root}" if root else "below data.root, which is not set"
     try:
@@ -400,13 +409,11 @@ def _needs(name, profile, there):  # there: stems of the chapters
 # %% ../nbs/11a_plan.ipynb #cell-053
 def _samples(profile, benchmark):
     "Whose clips an artefact asks about, in words."
-    own = profile.data.benchmark
-    named = own if benchmark == "own" else benchmark
+    named, split = named_split(profile, benchmark)
     limit = f", at most {profile.data.limit} clips" if profile.data.limit else ""
     if benchmark == "puppets" or data_source(profile) == "puppets":
         layout = "" if named == "puppets" else f" as {named}"
         return f"Puppets{layout}, {profile.data.split}{limit}"
-    split = profile.data.split if named == own else SPLITS.get(named, "test")
     return f"{named} {split}{limit}"
 
 

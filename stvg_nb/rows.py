@@ -375,6 +375,7 @@ def eval_set(
     spot_check: int = 40,  # clips that are always asked again
     changes: Sequence[tuple] = (),  # ((setting, value), ...) of the numbering
     view: str | None = None,  # of `VIEWS`: what made-up clips are asked when they play
+    first: int = 0,  # the first of the made-up clips
     name: str | None = None,  # begins the name of the kept annotations
 ) -> EvalSet:
     "The samples of a table, played by whom the profile names."
@@ -389,7 +390,7 @@ def eval_set(
     data = replace(data, domain="stage+street", limit=None)
 
     def played(k):
-        extra = dict(clips=k, view=view) if view else dict(limit=k)
+        extra = dict(clips=k, view=view) if view else dict(limit=k, first=first)
         asked = load_split(data, benchmark, split, progress=False, **extra)
         out = number_split(asked, config, profile.device, f"{split}, {data.domain}", False)
         return VIEWS[view](out) if view else out
