@@ -31,7 +31,7 @@ def weights_dir(name: str = "base") -> Path:
 
 
 def available() -> list:  # names that `load` takes
-    "Shipped policies: the base, and the differences to it."
+    "Shipped policies: the base and others that are whole, and the differences to the base."
     return sorted(
         folder.name.removeprefix("policy-")
         for folder in (package_dir() / "weights").glob("policy-*")
@@ -57,7 +57,7 @@ def load(
     name: str = "base",  # one of `available()`
     device: str = "cpu",
 ) -> tuple:  # (model in float32, processor)
-    "The shipped base, or the base with a difference added."
+    "A policy that is shipped whole, or the base with a difference added."
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
@@ -67,10 +67,11 @@ def load(
             f"embedded:{name}",
             f"is not shipped with this package (there are: {have}); train it with `make weights`",
         )
-    base = weights_dir()
+    whole = (weights_dir(name) / "model.safetensors").is_file()
+    base = weights_dir(name if whole else "base")
     with quiet_loading():
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
-    if (weights_dir(name) / "delta.safetensors").is_file():
+    if not whole:
         add_delta(model, weights_dir(name) / "delta.safetensors")
     return model.to(device).eval(), AutoProcessor.from_pretrained(base)
 
