@@ -235,10 +235,9 @@ def numbering_seconds(
 # %% ../../nbs/theatre/box_rows.ipynb #d7018527
 def train_even_numbers(out: Path, needs: dict, seed: int, steps: int) -> None:
     "Job: a row of numbers by GRPO, and what it costs with the numbering of its clips."
-    profile = row_profile()
-    exact = replace(profile, train=replace(profile.train, numbering="exact"))
+    exact = row_profile(numbering="exact")
     clips = [Path(r["video"]["path"]) for r in alternating_rows(exact, exact.train)]
-    numbering = numbering_seconds(clips, profile.prompting)
+    numbering = numbering_seconds(clips, exact.prompting)
     facts = train_row(out, needs, seed, steps)
     facts |= dict(numbering_seconds=round(numbering, 1))
     write_json(out / "metrics.json", facts | dict(expense=row_expense(facts)), indent=1)
