@@ -86,6 +86,7 @@ class FlowSession(Session):
         # key frame -> {id: Sighting}: where tracks were on their way forward
         self.places = self.further_store(lambda known: _weight(known.values()))
         self.last, self.misses = {}, {}  # {(id, sign): ...}: last key frame that bore it out, count
+        self.seeds = self.further_store(lambda seed: seed.nbytes if seed else 0)
 
 # %% ../nbs/01e_flow_tracker.ipynb #cell-011
 @patch

@@ -240,6 +240,7 @@ class Session:
         # what `prepare` made of the frames that are ingested next; stores besides `store`
         self.ready, self._further = deque(), []
         self.tracks, self.waiting, self.ids, self.scores = [], [], set(), {}
+        self.seeds = None  # a store for seeds until the way back; None: they stay in memory
         self.withdrawn = []  # (id, first frame, last frame): masks that turned out to be nobody's
 
     def __enter__(self):
@@ -351,10 +352,22 @@ def add(
     self.counts["object_frames"] += 1
     self.tracks.append(Track(id, frame, seed, self._begin(seed)))
     if frame and self.keep:
-        self.waiting.append(self.tracks[-1])
+        if self.seeds is not None:
+            self.seeds.put(id, seed)
+        self.waiting.append(Track(id, frame, seed if self.seeds is None else None, None))
     return out
 
 # %% ../nbs/01b_sessions.ipynb #cell-039
+@patch
+def _woken(self: Session, track):
+    "A track that waited, ready to go back."
+    seed = track.seed
+    if self.seeds is not None:
+        seed = self.seeds.get(track.id)
+        self.seeds.drop(track.id)
+    return Track(track.id, track.start, seed, self._begin(seed))
+
+
 @patch
 def backward(self: Session) -> Iterator[tuple]:  # (frame, {id: (H, W) bool}), latest frame first
     "Every object that has not been carried back yet, from its start to frame 0."
@@ -368,7 +381,7 @@ def backward(self: Session) -> Iterator[tuple]:  # (frame, {id: (H, W) bool}), l
     for frame in range(start - 1, -1, -1):
         for t in waiting:
             if t.start == frame + 1:
-                live.append(Track(t.id, t.start, t.seed, self._begin(t.seed)))
+                live.append(self._woken(t))
         yield frame, self._step(frame, live, -1)
         if last:
             self.store.drop(frame + 1)

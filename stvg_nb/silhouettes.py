@@ -423,6 +423,7 @@ class SilhouetteSession(Session):
         self.seen = self.further_store(lambda seen: sum(500 + s[2].nbytes for s in seen.values()))
         # frame -> {id: Figure}: everybody's state when somebody new came
         self.arrived = self.further_store(lambda all: sum(map(_bytes_of, all.values())))
+        self.seeds = self.further_store(lambda seed: _bytes_of(seed) if seed else 0)
 
 
 def _bytes_of(figure):
