@@ -61,7 +61,8 @@ class BoxRow(TableRow):
 def second_split_of(profile: Profile) -> EvalSet | None:  # None: the profile's data has none
     "Table 2: HC-STVG v2, validation; made-up clips from the thousandth on."
     if profile.data.source != "files":
-        return eval_set(profile, "hcstvg", n=120, first=1000, name="puppets-second")
+        own = dict(first=1000, name="puppets-second", spot_check=10)
+        return eval_set(profile, "hcstvg", n=120, **own)
     try:
         locate("hcstvg", benchmark_root(profile.data, "hcstvg"), "val")
     except InputError:

@@ -43,7 +43,7 @@ WRITTEN_BY = {  # chapter -> its artefacts; `r1` those of STVG-R1, `x` further e
     "10e_numbers_or_boxes": (
         *(f"o1-table{n:02}" for n in (4, 9)),
         *(f"o1-figure{n:02}" for n in range(3, 8)),
-        "x-numbers-or-boxes",
+        *("x-numbers-or-boxes", "x-numbers-or-boxes-scores"),
     ),
 }
 ARTEFACTS = {name: chapter for chapter, names in WRITTEN_BY.items() for name in names}
@@ -168,9 +168,12 @@ INGREDIENTS |= {
     "o1-figure06": _in_boxes("Beside another method", "numbers-even", _EVEN, benchmarks=_PUPPETS),
     "o1-figure07": _in_boxes("Three families of failures", _EVEN, benchmarks=_PUPPETS),
     "o1-figure08": Ingredients("The prompt for closed models", numbering=False),
-    "x-numbers-or-boxes": Ingredients(
-        "Numbers or coordinates", ("own",), ("base", "numbers-even", "o1-base", _EVEN)
-    ),
+    **{
+        name: Ingredients(
+            "Numbers or coordinates", ("own",), ("base", "numbers-even", "o1-base", _EVEN)
+        )
+        for name in ("x-numbers-or-boxes", "x-numbers-or-boxes-scores")
+    },
 }
 
 # %% ../nbs/11a_plan.ipynb #cell-024
