@@ -78,7 +78,7 @@ def complete(
     repair: str = "paper",
 ) -> Answer:
     "An answer with the boxes or masks that its task asks for."
-    if sample.task == "vtg":
+    if sample.task == "vtg" or answer.boxes is not None:  # it was answered in boxes
         return answer
     if sample.task != "rvos":
         truth = true_frames(sample) if repair in ("code", "release") and sample.interval else None
@@ -273,7 +273,7 @@ def predict(
 
 # %% ../nbs/06b_predict.ipynb #cell-023
 def _prediction(answer, sample, config, repair):
-    if config.method != "two_stage" and answer.boxes is None:  # else it has its boxes
+    if config.method != "two_stage":
         answer = complete(answer, sample, open_database(sample.database), repair)
     return answer_record(answer)
 
