@@ -8,11 +8,12 @@ ways alternate, times are process CPU seconds (device events on a GPU). Equality
 frame, on logits at video size, in both directions.
 """
 
-import json, resource, statistics, subprocess, sys, tempfile, time
+import json, statistics, subprocess, sys, tempfile, time
 
 from common import finish, parse_arguments
 import numpy as np
 
+from stvg_nb.foundations.files import peak_bytes
 from stvg_nb.sam2_tracker import Sam2Tracker, count_work, load_sam2, official_tracks
 from stvg_nb.sessions import work_of
 
@@ -126,7 +127,7 @@ class Clock:
 
 
 def peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_bytes() / 2**20
 
 
 # what runs in processes of its own --------------------------------------------------------------

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import MethodType
 
-from .foundations.files import InputError, atomic_path, config_hash
+from .foundations.files import InputError, atomic_path, config_hash, peak_bytes
 from .qwen import Video, vision_language
 
 # %% ../nbs/04_grpo.ipynb #cell-009
@@ -564,11 +564,8 @@ def peak_gb(
     device: str | None = None,  # cpu: the process, also where a GPU is at hand
 ) -> float:  # GB
     "Peak memory so far: of the GPU's allocator, else of the process."
-    import resource
-    import sys
     import torch
 
     if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return peak_bytes() / 2**30

@@ -395,10 +395,9 @@ def eval_set(
         out = number_split(asked, config, profile.device, f"{split}, {data.domain}", False)
         return VIEWS[view](out) if view else out
 
-    few = played(_smallest(spot_check, n))
     name = f"{name or data.source}-{split}-{n or 'all'}.json.gz"
     path = figures_dir(profile.name) / "predictions" / name
-    out = EvalSet(path, few, lambda: played(n), config)
+    out = EvalSet(path, played(_smallest(spot_check, n)), lambda: played(n), config)
     _keep_annotations(out)
     return out
 

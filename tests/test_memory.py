@@ -11,10 +11,11 @@ import small_models
 from stvg_nb.foundations.video import write_video
 
 MEASURE = """
-import resource, sys
+import sys
 from stvg_nb.cli import main
+from stvg_nb.foundations.files import peak_bytes
 assert main(sys.argv[1:]) == 0
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+print(peak_bytes(), file=sys.stderr)
 """
 
 
@@ -41,7 +42,7 @@ def _peak(folder, n_frames, size=(48, 64), **settings):
     command = [sys.executable, "-c", MEASURE, *map(str, argv)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return int(done.stderr.split()[-1]) / (1 << (20 if sys.platform == "darwin" else 10))
+    return int(done.stderr.split()[-1]) / 2**20
 
 
 @pytest.mark.slow

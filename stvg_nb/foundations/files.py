@@ -6,7 +6,7 @@
 __all__ = ['InputError', 'warn', 'held_warnings', 'parse_json', 'member_of', 'archived', 'read_bytes', 'read_text', 'read_json',
            'read_jsonl', 'has_shape', 'from_system', 'make_folder', 'atomic_path', 'check_writable', 'write_bytes',
            'write_text', 'write_json', 'write_jsonl', 'is_file', 'canonical_json', 'sha256_bytes', 'config_hash',
-           'sha256_file', 'package_dir', 'repo_root', 'runs_dir']
+           'sha256_file', 'package_dir', 'repo_root', 'runs_dir', 'peak_bytes']
 
 # %% ../../nbs/foundations/files.ipynb #cell-003
 import contextlib, errno, gzip, hashlib, io, json, math, os, platform, stat, sys, tempfile, zipfile
@@ -517,3 +517,15 @@ def runs_dir(
 ) -> Path:
     "Folder for checkpoints and caches: `STVG_RUNS`, else `runs/` of the checkout."
     return Path(os.environ.get("STVG_RUNS") or repo_root() / "runs").joinpath(*parts)
+
+# %% ../../nbs/foundations/files.ipynb #0e255ed8
+def peak_bytes() -> int:
+    "The most memory that this process has held, bytes."
+    import resource
+
+    told = Path("/proc/self/status")
+    if told.is_file():
+        line = next(x for x in told.read_text().splitlines() if x.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

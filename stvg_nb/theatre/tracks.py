@@ -12,7 +12,6 @@ import ast
 import gc
 import inspect
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from .. import flow, flow_tracker, prompting, repair, sessions, voting
 from stvg_nb.foundations.files import (
     config_hash,
     package_dir,
+    peak_bytes,
     read_json,
     runs_dir,
     sha256_bytes,
@@ -340,8 +340,8 @@ def studied(
 
 # %% ../../nbs/theatre/tracks.ipynb #cell-057
 def _peak():
-    "Peak memory of this process in MB; `ru_maxrss` would begin at the parent's."
-    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    "Peak memory of this process in MB."
+    return peak_bytes() / 2**20
 
 
 def measure_memory(seconds: float, index: int, domain: str) -> None:
