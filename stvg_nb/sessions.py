@@ -6,6 +6,7 @@
 __all__ = ['textured_scene', 'show_tracks', 'work_of', 'FrameStore', 'image_store', 'value_store', 'Track', 'Session', 'drive']
 
 # %% ../nbs/01b_sessions.ipynb #cell-003
+import contextlib
 import pickle
 import tempfile
 from collections import deque
@@ -219,7 +220,7 @@ class Track:
     over: bool = False  # given up: nothing is followed any more
 
 # %% ../nbs/01b_sessions.ipynb #cell-026
-class Session:
+class Session(contextlib.AbstractContextManager):
     "One video under way. A tracker adds `_ingest`, `_seed`, `_begin`, `_move` and `segment`."
 
     lookahead = 1  # frames that are read and ingested together, never beyond the frame asked for
@@ -242,9 +243,6 @@ class Session:
         self.tracks, self.waiting, self.ids, self.scores = [], [], set(), {}
         self.seeds = None  # a store for seeds until the way back; None: they stay in memory
         self.withdrawn = []  # (id, first frame, last frame): masks that turned out to be nobody's
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.close()
